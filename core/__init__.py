@@ -1,0 +1,1 @@
+"""Quests, queue, hero, skills and the forge. Imports no other room."""

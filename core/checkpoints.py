@@ -1,0 +1,196 @@
+"""Checkpoints on disk: manifest, commit, verification, and the pointers tip, current and champion. Knows no torch.
+
+A checkpoint is a folder of `models/vault` whose `manifest.json` lists a SHA-256 for every other file. It is built under
+a temporary name, flushed, hashed by reading it back, and renamed: a folder without a valid manifest is no checkpoint.
+
+The manifest alone says what its weights hold: `trained` are the quests trained to their end (ranges of ids),
+`open` the steps done in quests that were begun. So recovery needs no chain of ancestors, which retention may prune.
+"""
+
+import hashlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from core.durable import move, point, read_json, sync_file, sync_folder, write_json
+from core.errors import CheckpointError
+from core.paths import RealmPaths
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+Ranges = tuple[tuple[int, int], ...]
+
+
+def add_to(ranges: Ranges, quest: int) -> Ranges:
+    """`ranges` with `quest` in it, neighbours merged."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted({*ranges, (quest, quest)}):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def holds(ranges: Ranges, quest: int) -> bool:
+    return any(first <= quest <= last for first, last in ranges)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch."""
+
+    hero: str
+    campaign: str
+    step: int
+    parent: str | None = None
+    quest: int | None = None
+    quest_sha256: str | None = None
+    trained: Ranges = ()
+    open: dict[int, int] = field(default_factory=dict)
+    validation_loss: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: float = 0.0
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    id: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry["bytes"] for entry in self.files.values())
+
+    def finished(self, quest: int) -> "Manifest":
+        """This manifest after `quest` was trained to its end."""
+        others = {key: steps for key, steps in self.open.items() if key != quest}
+        return replace(self, trained=add_to(self.trained, quest), open=others)
+
+    def reached(self, quest: int, steps: int) -> "Manifest":
+        """This manifest with `steps` optimizer steps of `quest` done."""
+        return replace(self, open={**self.open, quest: steps})
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None]) -> Manifest:
+    """Let `build(folder)` write the files, make them durable, and give the checkpoint its name; no pointer moves.
+
+    Raises whatever `build` or the disk raises; then nothing of the checkpoint is left.
+    """
+    building = paths.vault / f".building-{secrets.token_hex(4)}"
+    building.mkdir(parents=True)
+    try:
+        build(building)
+        files = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in sorted(building.iterdir())}
+        for name in files:
+            sync_file(building / name)
+        content = hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
+        name = f"{manifest.hero}-{manifest.campaign}-{manifest.step:08d}-{content}"
+        named = replace(manifest, files=files, created=time.time(), id=_free_name(paths.vault, name))
+        write_json(building / MANIFEST, {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)})
+        sync_folder(building)
+        move(building, paths.vault / named.id)
+        return named
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _text_keys(mapping: dict[int, int]) -> dict[str, int]:
+    return {str(key): value for key, value in mapping.items()}
+
+
+def _free_name(vault: Path, name: str) -> str:
+    """`name`, or with a suffix where the same content was committed before (two saves at one step)."""
+    suffixes = ("", *(f"-{count}" for count in range(2, 1000)))
+    return next(name + suffix for suffix in suffixes if not (vault / (name + suffix)).exists())
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest in `folder`, its files unchecked. Raises CheckpointError."""
+    values = read_json(folder / MANIFEST)
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{folder.name}: {MANIFEST} is missing or not readable")
+    try:
+        values["trained"] = tuple((first, last) for first, last in values["trained"])
+        values["open"] = {int(key): steps for key, steps in values["open"].items()}
+        return Manifest(**values)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError(f"{folder.name}: {MANIFEST} does not fit this version: {problem}") from None
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest in `folder` after every file's size and SHA-256 were compared. Raises CheckpointError naming the file."""
+    manifest = read(folder)
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{folder.name}: {name} is missing")
+        if path.stat().st_size != expected["bytes"]:
+            raise CheckpointError(f"{folder.name}: {name} has {path.stat().st_size} bytes, the manifest says {expected['bytes']}")
+        if sha256_of(path) != expected["sha256"]:
+            raise CheckpointError(f"{folder.name}: {name} was altered, its SHA-256 differs from the manifest's")
+    return manifest
+
+
+def manifests(paths: RealmPaths, hero: str | None = None) -> list[Manifest]:
+    """Every readable manifest in the Vault, newest step first; files unchecked."""
+    found = []
+    for folder in paths.vault.iterdir() if paths.vault.is_dir() else ():
+        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+            try:
+                found.append(read(folder))
+            except CheckpointError:
+                continue
+    wanted = [manifest for manifest in found if hero in (None, manifest.hero)]
+    return sorted(wanted, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
+
+
+def pointed(link: Path) -> str | None:
+    """The id of the checkpoint that a pointer leads to, or None."""
+    return link.readlink().name if link.is_symlink() else None
+
+
+def set_tip(paths: RealmPaths, checkpoint: str) -> None:
+    point(paths.tip, paths.vault / checkpoint)
+
+
+def set_current(paths: RealmPaths, checkpoint: str) -> None:
+    point(paths.current_model, paths.vault / checkpoint)
+
+
+def set_champion(paths: RealmPaths, checkpoint: str) -> None:
+    point(paths.champion, paths.vault / checkpoint)
+
+
+def newest_verified(paths: RealmPaths, hero: str, unwanted: Callable[[str, str], None] = lambda checkpoint, why: None,
+                    barred: frozenset[str] = frozenset()) -> Manifest | None:
+    """The tip if it is whole, else the newest checkpoint of `hero` that is; `unwanted(id, why)` hears of each broken one.
+
+    `barred`: ids never to go back to (cursed ones).
+    """
+    tip = pointed(paths.tip)
+    others = [manifest.id for manifest in manifests(paths, hero) if manifest.id != tip and manifest.id not in barred]
+    for checkpoint in ([tip] if tip else []) + others:
+        try:
+            manifest = verify(paths.vault / checkpoint)
+        except CheckpointError as problem:
+            unwanted(checkpoint, str(problem))
+            continue
+        if manifest.hero == hero:
+            return manifest
+    return None
+
+
+def sweep(paths: RealmPaths) -> None:
+    """Remove what a crash left half built; call it only while no checkpoint is being written."""
+    for folder in paths.vault.glob(".building-*"):
+        shutil.rmtree(folder, ignore_errors=True)

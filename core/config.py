@@ -1,0 +1,245 @@
+"""config.json as one checked schema; it knows nothing about who uses a setting.
+
+A config is read once, at the start of a process, and passed down. Every field says its unit, its bounds and what it
+does; `config explain` and the settings page show these sentences, so they are written for the user.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from core.durable import write_bytes
+from core.errors import UserError, nearest
+from core.trainer_keys import check_trainer_keys
+
+
+class Section(BaseModel):
+    """A part of config.json: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hero(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] = Field(
+        "DIO", description="The hero's name: letters, digits and _, at most 32. A new name is a new hero.")
+    base_model: str | None = Field(
+        None, description="Folder below models/ that a new hero starts from, e.g. `Qwen3-0.6B`. Default: the only one "
+        "that is there; with none, a micro hero is hatched from random weights.")
+
+
+class Profile(Section):
+    name: Literal["none", "emoji_think", "regime3"] = Field(
+        "none", description="How answers are dressed before training. Only `none` exists today; the others come with the schools.")
+
+    @field_validator("name")
+    @classmethod
+    def only_none_yet(cls, value: str) -> str:
+        if value != "none":
+            raise ValueError(f"profile {value!r} comes with the schools; use 'none'")
+        return value
+
+
+class IdleGeneration(Section):
+    enabled: bool = Field(True, description="Whether the idle hero writes its own quests, the starter quest included.")
+    level: int = Field(1, ge=1, description="Level of the skill problems that the idle hero writes.")
+    pause_seconds: float = Field(2.0, ge=0, description="Seconds of quiet (queue and inbox empty) before it writes one.")
+
+
+class TrainingDefaults(Section):
+    epochs: int = Field(1, ge=1, le=1000, description="Passes over a quest's rows, unless its sidecar or flag says otherwise.")
+
+
+class Temple(Section):
+    mode: Literal["strict", "advise", "off"] = Field(
+        "off", description="How battles are judged. Only `off` exists today: every finished battle is promoted.")
+
+    @field_validator("mode")
+    @classmethod
+    def only_off_yet(cls, value: str) -> str:
+        if value != "off":
+            raise ValueError(f"the Temple has not opened yet, mode {value!r} cannot be honoured; use 'off'")
+        return value
+
+
+class Retention(Section):
+    keep_last: int = Field(3, ge=2, description="Newest checkpoints that always stay.")
+    keep_promoted: int = Field(5, ge=1, description="Newest promoted checkpoints that always stay.")
+
+
+class Disk(Section):
+    reserve_bytes: int = Field(1 << 30, ge=0, description="Free bytes on the realm's disk below which no checkpoint is begun "
+                               "and no quest is claimed.")
+
+
+class Oracle(Section):
+    url: str | None = Field(None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local.")
+
+
+class Tavern(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback asks every visitor for the token.")
+    port: int = Field(8888, ge=1, le=65535, description="TCP port to listen on.")
+    require_token: bool = Field(False, description="Ask for the token on loopback, too.")
+    hosts: list[str] = Field([], description="Other host names that the Tavern may be called by, e.g. behind a proxy or in a container.")
+    upload_bytes: int = Field(16 << 30, ge=1, description="Bytes of one upload at most.")
+
+
+class Alerts(Section):
+    webhook: str | None = Field(None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet.")
+
+
+class Config(Section):
+    """The whole of config.json."""
+
+    hero: Hero = Field(Hero(), description="Who is trained.")
+    seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything random: hatching, row order, held-out rows, skill problems.")
+    batch_size: int = Field(16, ge=1, le=4096, description="Rows per optimizer step, whatever the packing.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak AdamW learning rate. Default by model size: "
+                                        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above.")
+    max_length: int = Field(1024, ge=32, le=131072, description="Tokens of a row that are trained; longer rows are cut, and the report says so.")
+    eval_steps: int = Field(50, ge=1, description="Optimizer steps between two held-out evaluations, as in Hugging Face's Trainer.")
+    save_steps: int = Field(200, ge=1, description="Optimizer steps between two checkpoints, as in Hugging Face's Trainer.")
+    save_minutes: float = Field(5.0, gt=0, description="Minutes after which a checkpoint is due, whatever `save_steps` says.")
+    profile: Profile = Field(Profile(), description="How answers are dressed before training.")
+    trainer: dict[str, Any] = Field({}, description="Other `transformers.TrainingArguments` by their own names; docs/trainer_keys.md "
+                                    "says which are honoured and which the realm owns.")
+    packing: bool = Field(True, description="Put several rows into one forward pass, without a leak between them. Off: one row a pass.")
+    pack_tokens: int = Field(4096, ge=32, description="Tokens of one forward pass at most, when rows are packed; a longer row goes alone.")
+    school: Literal["scribe"] = Field("scribe", description="School of quests that name none. Only the Scribe (SFT) teaches today.")
+    validation_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of a quest's rows that is held out and never trained.")
+    validation_rows: int = Field(64, ge=1, description="Held-out rows at most, so that an evaluation stays short.")
+    max_bad_rows: float = Field(0.01, ge=0, le=1, description="Share of bad rows that is set aside; above it the file is rejected, whole.")
+    idle_generation: IdleGeneration = Field(IdleGeneration(), description="What the hero does when there is nothing to do.")
+    skill_priorities: dict[str, Annotated[float, Field(ge=0)]] = Field({"BIN": 1.0}, description="Weight of each skill when the idle hero chooses.")
+    training_defaults: TrainingDefaults = Field(TrainingDefaults(), description="Battle settings that sidecars and flags can override.")
+    replay_ratio: float = Field(0.0, ge=0, le=0, description="Share of earlier quests mixed into a battle. Not built yet: only 0.")
+    temple: Temple = Field(Temple(), description="Judgement of finished battles.")
+    retention: Retention = Field(Retention(), description="Which checkpoints stay.")
+    disk: Disk = Field(Disk(), description="Room that is left to others.")
+    dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
+    oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
+    tavern: Tavern = Field(Tavern(), description="The web pages.")
+    alerts: Alerts = Field(Alerts(), description="Who is told.")
+
+    @field_validator("trainer")
+    @classmethod
+    def trainer_keys_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return check_trainer_keys(value)
+
+
+def load_config(path: Path) -> Config:
+    """The checked config in `path`; a missing file means all defaults. Raises UserError naming field, value and remedy."""
+    return check_config(_read(path), str(path))
+
+
+def _read(path: Path) -> Any:
+    """The JSON in `path`, unchecked; a missing file is an empty object."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except orjson.JSONDecodeError as problem:
+        raise UserError(f"{path}:{problem.lineno}:{problem.colno}: not JSON: {problem.msg}") from None
+
+
+def check_config(values: Any, source: str = "config.json") -> Config:
+    """`values` as a Config; all mistakes are named in one UserError, a line each."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: holds {type(values).__name__}, must be one JSON object")
+    try:
+        return Config.model_validate(values, strict=True)
+    except ValidationError as problem:
+        raise UserError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from None
+
+
+def _explain(error: dict) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown field {path!r}{_nearest_field(path) or '.'} `config explain` lists them all."
+    allowed = f" Allowed: {allowed_values(path)}." if path in fields() else ""
+    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
+
+
+def _nearest_field(path: str) -> str:
+    siblings = [name for name in fields() if name.rpartition(".")[0] == path.rpartition(".")[0]]
+    return nearest(path, siblings) or _same_name_elsewhere(path)
+
+
+def _same_name_elsewhere(path: str) -> str:
+    last = path.rpartition(".")[2]
+    close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in fields()], n=1, cutoff=0.75)
+    homes = [name for name in fields() if close and name.rpartition(".")[2] == close[0]]
+    return f"; did you mean {homes[0]!r}?" if homes else ""
+
+
+def _short(value: Any) -> str:
+    text = orjson.dumps(value, default=str).decode()
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def fields(section: type[Section] = Config, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted path, sections included, in the order of the schema."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        found[prefix + name] = field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= fields(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def allowed_values(path: str) -> str:
+    """What the field at `path` accepts, in words: its type, choices and bounds."""
+    schema = Config.model_json_schema()
+    node: dict = schema
+    for part in path.split("."):
+        node = _deref(node, schema)["properties"][part]
+    return _describe(_deref(node, schema), schema)
+
+
+def _deref(node: dict, schema: dict) -> dict:
+    while "$ref" in node or len(node.get("allOf", [])) == 1:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node["allOf"][0]
+    return node
+
+
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
+
+
+def _describe(node: dict, schema: dict) -> str:
+    if "anyOf" in node:
+        return " or ".join(_describe(_deref(choice, schema), schema) for choice in node["anyOf"])
+    if "enum" in node:
+        return ", ".join(map(str, node["enum"]))
+    if "const" in node:
+        return str(node["const"])
+    bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
+    return " ".join([node.get("type", "any"), *bounds])
+
+
+def explain(path: str) -> dict[str, Any]:
+    """Path, description, default and allowed values of one field; UserError for an unknown one."""
+    known = fields()
+    if path not in known:
+        raise UserError(f"unknown field {path!r}{_nearest_field(path) or '.'} Known: {', '.join(known)}")
+    default = known[path].get_default(call_default_factory=True)
+    default = default.model_dump() if isinstance(default, BaseModel) else default
+    return {"field": path, "description": known[path].description, "default": default, "allowed": allowed_values(path)}
+
+
+def set_value(path: Path, field: str, value: Any) -> Config:
+    """Write `field` = `value` into the config file at `path`, if the whole stays valid, and return the new config."""
+    explain(field)
+    values = _read(path)
+    *parents, last = field.split(".")
+    node = values
+    for parent in (None, *parents):
+        node = node if parent is None else node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            check_config(values, str(path))  # raises: a section that is no object
+    node[last] = value
+    config = check_config(values, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return config

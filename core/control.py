@@ -1,0 +1,34 @@
+"""Wishes: what people want of the trainer, kept in the ledger until it carries them out between two steps.
+
+`pause` and `resume` set a lasting state: a realm that was paused is still paused after a restart.
+"""
+
+import time
+
+from core.errors import UserError, nearest
+from core.ledger import Ledger
+
+VERBS = ("pause", "resume", "skip", "cancel")
+
+
+def wish(ledger: Ledger, verb: str, argument: str | None = None) -> int:
+    """Ask for `verb`; the id tells later whether it was carried out."""
+    if verb not in VERBS:
+        raise UserError(f"unknown wish {verb!r}{nearest(verb, VERBS) or '.'} Known: {', '.join(VERBS)}")
+    return ledger.add("control", verb=verb, argument=argument, created=time.time())
+
+
+def waiting(ledger: Ledger) -> list[dict]:
+    """Wishes nobody has carried out yet, oldest first."""
+    return ledger.all("SELECT * FROM control WHERE done IS NULL ORDER BY id")
+
+
+def carried_out(ledger: Ledger, key: int, result: str) -> None:
+    """Close a wish with what came of it."""
+    ledger.change("control", key, done=time.time(), result=result)
+
+
+def is_paused(ledger: Ledger) -> bool:
+    """Whether the newest of all pauses and resumes is a pause, carried out or not."""
+    last = ledger.one("SELECT verb FROM control WHERE verb IN ('pause', 'resume') ORDER BY id DESC LIMIT 1")
+    return last is not None and last["verb"] == "pause"

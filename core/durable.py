@@ -1,0 +1,84 @@
+"""Files that survive a power cut: write beside, flush to disk, rename. It knows nothing about what is written.
+
+A rename is atomic but not durable, and a write is neither: bytes reach the disk by fsync of the file, names by fsync
+of the folder (research: "All file systems are not created equal", OSDI 2014).
+"""
+
+import ctypes
+import errno
+import os
+import secrets
+from pathlib import Path
+
+import orjson
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
+    """Replace `path` by `data` in one instant; readers see the old bytes or the new, never a mixture."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with open(beside, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(beside, path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value, durable: bool = True) -> None:
+    """`write_bytes` of `value` as indented JSON."""
+    write_bytes(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), durable)
+
+
+def read_json(path: Path, default=None):
+    """The JSON in `path`, or `default` where there is none or it cannot be read as JSON."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+        return default
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within one file system, durably; a target that exists raises FileExistsError instead of being replaced."""
+    result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
+    if result != 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), str(source), None, str(target))
+        if os.path.lexists(target):  # file systems without NOREPLACE (NFS, some FUSE)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make the symlink `link` lead to its neighbour `target` (relative, so that a realm can be moved), in one instant."""
+    beside = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    os.symlink(os.path.relpath(target, link.parent), beside)
+    os.replace(beside, link)
+    sync_folder(link.parent)

@@ -1,0 +1,30 @@
+"""The root of every error the realm raises on purpose; it knows nothing about where they are caught.
+
+A `UserError` is somebody's mistake: its text names the file or field, the value and the remedy, and is shown as it
+stands, without a trace. Everything else is ours and keeps its trace in the log.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RealmError(Exception):
+    """Anything the realm itself reports."""
+
+
+class UserError(RealmError, ValueError):
+    """A mistake that its user can mend; the message says how."""
+
+
+class RealmBusy(RealmError):
+    """Another process holds what this one needs; trying later may work."""
+
+
+class CheckpointError(RealmError):
+    """A checkpoint that is missing, unfinished or altered."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

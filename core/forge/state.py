@@ -1,0 +1,75 @@
+"""Model, optimizer and random state to files and back, as safetensors and JSON: nothing here can execute on loading."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+
+from core.errors import CheckpointError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
+                   "special_tokens_map.json", "added_tokens.json")
+OPTIMIZER, STATE = "optimizer.safetensors", "trainer_state.json"
+
+
+def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
+    """Weights, config and the tokenizer files of `tokenizer`, in the layout that plain transformers loads."""
+    model.config.use_cache = True
+    model.save_pretrained(folder, max_shard_size="5GB")
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
+def save_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Optimizer moments and the random streams, beside the model's files."""
+    tensors: dict[str, torch.Tensor] = {}
+    skeleton = _take_tensors(optimizer.state_dict(), "optimizer", tensors)
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    save_file(tensors, folder / OPTIMIZER)
+    (folder / STATE).write_bytes(orjson.dumps({"optimizer": skeleton}, option=orjson.OPT_NON_STR_KEYS))
+
+
+def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put back what `save_state` wrote. Raises CheckpointError where it is not there; it is never skipped in silence."""
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+        skeleton = orjson.loads((folder / STATE).read_bytes())["optimizer"]
+    except (OSError, KeyError, orjson.JSONDecodeError) as problem:
+        raise CheckpointError(f"{folder.name}: the optimizer's state cannot be read: {problem}") from problem
+    optimizer.load_state_dict(_give_tensors(skeleton, tensors))
+    torch.set_rng_state(tensors["rng.cpu"])
+    if torch.cuda.is_available() and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a checkpoint carries an optimizer; checkpoint 0 has none."""
+    return (folder / OPTIMIZER).is_file()
+
+
+def _take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """`node` as JSON, its tensors moved into `tensors` and replaced by their names."""
+    if isinstance(node, torch.Tensor):
+        tensors[name] = node.detach().contiguous()
+        return {"$tensor": name}
+    if isinstance(node, dict):
+        return {"$dict": [[key, _take_tensors(value, f"{name}.{key}", tensors)] for key, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return [_take_tensors(value, f"{name}.{index}", tensors) for index, value in enumerate(node)]
+    return node
+
+
+def _give_tensors(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(node, dict) and "$tensor" in node:
+        return tensors[node["$tensor"]]
+    if isinstance(node, dict):
+        return {key: _give_tensors(value, tensors) for key, value in node["$dict"]}
+    if isinstance(node, list):
+        return [_give_tensors(value, tensors) for value in node]
+    return node

@@ -1,0 +1,193 @@
+"""The inbox: the one entrance of the realm. It tells when a dropped file is complete, and knows nothing about rows.
+
+Hints come from the file system, truth from looking. A file is complete when nobody has it open for writing (a read
+lease is granted) and it was renamed in, or nothing about it changed for `QUIET_SECONDS`. Where leases do not work
+(network file systems) the quiet time is longer, because the writer may sit on another machine.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from core.durable import sync_folder, write_json
+from core.errors import UserError
+from core.paths import PRIORITIES, RealmPaths
+
+QUIET_SECONDS = 2.0
+QUIET_SECONDS_WITHOUT_LEASE = 10.0
+SIDECAR = ".quest.json"
+_UNFINISHED = re.compile(r"(^\.|~$|\.(part|partial|tmp|filepart|crdownload|swp|swx|download)$)", re.IGNORECASE)
+_STEM = re.compile(r"[^\w.+=@ -]", re.UNICODE)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A complete file in the inbox. `refusal`: why it cannot be a quest at all (not a regular file), or None."""
+
+    path: Path
+    priority: str
+    refusal: str | None = None
+
+    @property
+    def stem(self) -> str:
+        return self.path.name[: -len(".jsonl")]
+
+    @property
+    def sidecar(self) -> Path:
+        return self.path.with_name(self.stem + SIDECAR)
+
+
+@dataclass
+class _Seen:
+    signature: tuple
+    since: float
+
+
+class Inbox:
+    """Looks at the inbox folders; call `complete(now)` again and again, `renamed_in(path)` when a rename was seen."""
+
+    def __init__(self, paths: RealmPaths):
+        self.paths = paths
+        self._seen: dict[Path, _Seen] = {}
+        self._renamed: set[Path] = set()
+
+    def renamed_in(self, path: Path) -> None:
+        """A hint: `path` got its name by a rename, so its writer has finished."""
+        self._renamed.add(path)
+
+    def complete(self, now: float) -> list[Arrival]:
+        """The files that can be taken, in order of priority and age. `now`: seconds of a monotonic clock."""
+        found = [(path, priority) for priority in PRIORITIES for path in _candidates(self.paths.inbox_for(priority))]
+        present = {path for path, _ in found}
+        self._seen = {path: seen for path, seen in self._seen.items() if path in present}
+        self._renamed &= present
+        arrivals = [arrival for path, priority in found if (arrival := self._look(path, priority, now))]
+        for arrival in arrivals:
+            self._seen.pop(arrival.path, None)
+            self._renamed.discard(arrival.path)
+        return arrivals
+
+    @property
+    def pending(self) -> int:
+        """Files seen at the last look that were not complete."""
+        return len(self._seen)
+
+    def _look(self, path: Path, priority: str, now: float) -> Arrival | None:
+        try:
+            facts = path.lstat()
+        except FileNotFoundError:
+            return None
+        refusal = _refusal(facts)
+        signature = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        seen = self._seen.get(path)
+        if seen is None or seen.signature != signature:
+            seen = self._seen[path] = _Seen(signature, now - max(0.0, min(QUIET_SECONDS, time.time() - facts.st_ctime)))
+        if refusal:
+            return Arrival(path, priority, refusal) if now - seen.since >= QUIET_SECONDS else None
+        lease = has_no_writer(path)
+        if lease is False:
+            return None
+        quiet = QUIET_SECONDS if lease else QUIET_SECONDS_WITHOUT_LEASE
+        if path in self._renamed or now - seen.since >= quiet:
+            return Arrival(path, priority)
+        return None
+
+
+def _candidates(folder: Path) -> list[Path]:
+    try:
+        entries = [entry for entry in os.scandir(folder) if is_quest_name(entry.name)]
+    except FileNotFoundError:
+        return []
+    return [Path(entry.path) for entry in sorted(entries, key=_age)]
+
+
+def _age(entry: os.DirEntry) -> tuple[int, str]:
+    try:
+        return (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
+    except FileNotFoundError:
+        return (0, entry.name)
+
+
+def is_quest_name(name: str) -> bool:
+    """Whether a file of this name is taken: `*.jsonl`, no set-aside rows, no name of an unfinished copy."""
+    lower = name.lower()
+    return lower.endswith(".jsonl") and not lower.endswith(".bad.jsonl") and not _UNFINISHED.search(name) and len(name) > 6
+
+
+def _refusal(facts: os.stat_result) -> str | None:
+    if stat.S_ISLNK(facts.st_mode):
+        return "is a symbolic link; drop the file itself"
+    if not stat.S_ISREG(facts.st_mode):
+        kind = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}.get(stat.S_IFMT(facts.st_mode), "device")
+        return f"is a {kind}; only regular files are taken"
+    if facts.st_nlink > 1:
+        return "has a second name (hard link), so its bytes could change under the training; drop a copy"
+    return None
+
+
+def has_no_writer(path: Path) -> bool | None:
+    """True if nobody has `path` open for writing, False if somebody has, None where the file system cannot tell.
+
+    A read lease is granted only while there is no writer (fcntl(2), F_SETLEASE).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return True
+    except OSError as problem:
+        return False if problem.errno in (errno.EAGAIN, errno.EACCES) and _owned(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def _owned(descriptor: int) -> bool:
+    """Leases on other users' files are refused with EACCES, whatever writers there are."""
+    return os.geteuid() in (0, os.fstat(descriptor).st_uid)
+
+
+def safe_stem(name: str) -> str:
+    """`name` without folders, ending and characters that do not belong into a file name; at most 120 characters."""
+    stem = re.sub(r"\.jsonl?$", "", Path(name.replace("\\", "/")).name, flags=re.IGNORECASE)
+    return _STEM.sub("_", stem).strip(" .")[:120] or "quest"
+
+
+@contextlib.contextmanager
+def drop(paths: RealmPaths, name: str, priority: str = "normal", sidecar: dict | None = None) -> Iterator[BinaryIO]:
+    """Write a quest into the inbox: a hidden name, fsync, rename; the sidecar goes first. An exception drops nothing.
+
+    `name` may come from anybody: only its cleaned stem is used, with a suffix where the name is taken.
+    """
+    if priority not in PRIORITIES:
+        raise UserError(f"unknown priority {priority!r}. Known: {', '.join(PRIORITIES)}")
+    folder = paths.inbox_for(priority)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = _free(folder, safe_stem(name))
+    beside = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        with open(beside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if sidecar:
+            write_json(target.with_name(target.name[: -len(".jsonl")] + SIDECAR), sidecar)
+        os.rename(beside, target)
+        sync_folder(folder)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _free(folder: Path, stem: str) -> Path:
+    names = (stem, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(100)))
+    return next(folder / f"{name}.jsonl" for name in names
+                if not os.path.lexists(folder / f"{name}.jsonl") and not os.path.lexists(folder / f"{name}{SIDECAR}"))

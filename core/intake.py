@@ -1,0 +1,160 @@
+"""From the inbox to the queue: claim a complete file, have it judged, accept or reject it. One turn a call, never blocking.
+
+The claim gives a file its quest id: a ledger row first, then one rename to `.claim/STEM-qID.jsonl`. A crash in between
+leaves a row without a file, or a file whose name says everything; `recover` goes on from there.
+"""
+
+import errno
+import os
+import shutil
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from core.config import Config
+from core.durable import move, sync_file
+from core.errors import UserError
+from core.hero import tokenizer_folder
+from core.inbox import SIDECAR, Arrival, Inbox
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.quest import Sidecar, freeze, parse_name, quest_name, read_sidecar
+from core.training_queue import TrainingQueue
+from core.validation_process import ValidationProcess
+
+LARGE_BYTES = 64 << 20
+TAKEN_STATES = ("queued", "processing", "recently_completed")
+
+
+class Intake:
+    """Owns the inbox and `.claim`. Small files never wait behind a large one: each size has its own child process."""
+
+    def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger, queue: TrainingQueue, small: ValidationProcess,
+                 large: ValidationProcess):
+        self.paths, self.config, self.ledger, self.queue = paths, config, ledger, queue
+        self.inbox = Inbox(paths)
+        self._lanes = {small: deque(), large: deque()}
+        self._small, self._large = small, large
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way into the queue."""
+        return bool(self.inbox.pending) or any(lane.busy or waiting for lane, waiting in self._lanes.items())
+
+    def recover(self) -> None:
+        """Take up what was claimed before a crash; forget rows whose file never was renamed."""
+        for path in sorted(self.paths.claims.iterdir()):
+            if path.name.endswith(".bad.jsonl"):
+                path.unlink()
+            elif parse_name(path):
+                self._to_lane(path)
+        for row in self.ledger.all("SELECT id, stem FROM quests WHERE state='arriving'"):
+            if not os.path.lexists(self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"):
+                self.ledger.change("quests", row["id"], state="vanished", updated=time.time())
+
+    def look(self, now: float) -> None:
+        """Claim every file of the inbox that is complete."""
+        for arrival in self.inbox.complete(now):
+            claimed = self._claim(arrival)
+            if claimed and arrival.refusal:
+                self._reject(claimed, arrival.refusal, {})
+            elif claimed:
+                self._to_lane(claimed)
+
+    def advance(self, now: float) -> None:
+        """Carry out finished judgements and start the next ones."""
+        for lane, waiting in self._lanes.items():
+            if lane.busy and lane.task["task"] == "validate" and (done := lane.take(now)):
+                self._settle(*done)
+            while waiting and not lane.busy:
+                self._judge(lane, waiting.popleft(), now)
+
+    # Claiming
+
+    def _claim(self, arrival: Arrival) -> Path | None:
+        now = time.time()
+        origin = "user"
+        quest = self.ledger.add("quests", stem=arrival.stem, origin=origin, state="arriving", priority=arrival.priority,
+                                created=now, updated=now)
+        claimed = self.paths.claims / f"{quest_name(arrival.stem, quest)}.jsonl"
+        try:
+            if arrival.sidecar.is_file() and not arrival.sidecar.is_symlink():
+                os.replace(arrival.sidecar, claimed.with_suffix(SIDECAR))
+            _take(arrival.path, claimed)
+        except FileNotFoundError:  # its owner took it back
+            self.ledger.change("quests", quest, state="vanished", updated=time.time())
+            return None
+        return claimed
+
+    def _to_lane(self, claimed: Path) -> None:
+        large = claimed.lstat().st_size > LARGE_BYTES
+        self._lanes[self._large if large else self._small].append(claimed)
+
+    # Judging
+
+    def _judge(self, lane: ValidationProcess, claimed: Path, now: float) -> None:
+        try:
+            sidecar = read_sidecar(claimed.with_suffix(SIDECAR))
+            tokenizer = tokenizer_folder(self.paths, self.config)
+        except UserError as problem:
+            self._reject(claimed, str(problem), {})
+            return
+        lane.give({"task": "validate", "path": str(claimed), "settings": freeze(self.config, sidecar).model_dump(),
+                   "tokenizer": str(tokenizer), "bad_rows": str(claimed.with_suffix(".bad.jsonl"))}, now)
+
+    def _settle(self, task: dict[str, Any], report: dict[str, Any]) -> None:
+        claimed = Path(task["path"])
+        if "failure" in report:
+            self._reject(claimed, report["failure"], {})
+            return
+        sidecar = read_sidecar(claimed.with_suffix(SIDECAR))
+        stem, quest = parse_name(claimed)
+        report["file"] = f"{stem}.jsonl"
+        if report["reason"]:
+            self._reject(claimed, report["reason"], report)
+        elif (twin := self._twin(report["sha256"], quest)) and not sidecar.force:
+            text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
+            self._reject(claimed, "duplicate", {**report, "verdict": "rejected", "duplicate_of": twin["id"], "text": text})
+        else:
+            self._accept(claimed, sidecar, task["settings"], report)
+
+    def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
+        """A quest of the same content that waits, is trained or was."""
+        marks = ", ".join("?" * len(TAKEN_STATES))
+        return self.ledger.one(f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
+                               (sha256, quest, *TAKEN_STATES))
+
+    def _accept(self, claimed: Path, sidecar: Sidecar, settings: dict[str, Any], report: dict[str, Any]) -> None:
+        stem, quest = parse_name(claimed)
+        sync_file(claimed)
+        row = self.ledger.one("SELECT priority FROM quests WHERE id=?", (quest,))
+        priority = sidecar.priority or (row["priority"] if row else "normal")
+        facts = {key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
+        card = {"quest": quest, "stem": stem, **facts, "skill": sidecar.skill, "origin": sidecar.origin, "settings": settings}
+        self.ledger.change("quests", quest, origin=sidecar.origin)
+        self.queue.accept(claimed, priority, card, {"quest": quest, **report})
+        claimed.with_suffix(SIDECAR).unlink(missing_ok=True)
+        aside = f", {report['bad_rows']} bad ones set aside" if report["bad_rows"] else ""
+        self.ledger.event("daemon", "quest_accepted", f"{stem}: {report['rows']:,} rows of the form {report['form']}{aside}.", quest=quest)
+
+    def _reject(self, claimed: Path, reason: str, report: dict[str, Any]) -> None:
+        stem, quest = parse_name(claimed)
+        base = {"file": f"{stem}.jsonl", "verdict": "rejected", "errors": []}
+        self.queue.reject(claimed, {**base, **report, "reason": reason})
+        claimed.with_suffix(".bad.jsonl").unlink(missing_ok=True)
+        self.ledger.event("daemon", "quest_rejected", f"{stem} is rejected: {report.get('text', reason)}", "warning", quest=quest)
+
+
+def _take(source: Path, target: Path) -> None:
+    """Move a file out of the inbox, by copy where the inbox is on another file system."""
+    try:
+        move(source, target)
+    except OSError as problem:
+        if problem.errno != errno.EXDEV or not source.is_file():
+            raise
+        beside = target.with_name(f".{target.name}.tmp")
+        shutil.copyfile(source, beside)
+        sync_file(beside)
+        move(beside, target)
+        source.unlink()

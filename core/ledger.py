@@ -1,0 +1,130 @@
+"""The realm's memory (state/realm.db): quests, battles, checkpoints, evaluations, events. It decides nothing.
+
+A quest's folder is its present state and the ledger its past; where they disagree after a crash, the folder wins.
+Every commit is flushed to disk (synchronous=FULL): with NORMAL, acknowledged rows are lost in a power cut. Write-ahead
+logging stays off below SQLite 3.51.3, whose WAL-reset bug needs just our shape: several processes that write.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+SAFE_WAL = (3, 51, 3)
+
+MIGRATIONS = (
+    """
+    CREATE TABLE quests (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        stem TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL, priority TEXT NOT NULL,
+        sha256 TEXT, bytes INTEGER, rows INTEGER, bad_rows INTEGER, form TEXT, school TEXT, skill TEXT,
+        reason TEXT, failures INTEGER NOT NULL DEFAULT 0,
+        created REAL NOT NULL, updated REAL NOT NULL);
+    CREATE INDEX quests_by_content ON quests(sha256);
+    CREATE INDEX quests_by_state ON quests(state, id);
+    CREATE TABLE battles (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        quest INTEGER NOT NULL, hero TEXT NOT NULL, school TEXT NOT NULL, state TEXT NOT NULL,
+        start_step INTEGER NOT NULL, total_steps INTEGER NOT NULL, end_step INTEGER,
+        loss REAL, validation_loss_before REAL, validation_loss REAL,
+        held_out TEXT, tokens INTEGER NOT NULL DEFAULT 0, seconds REAL NOT NULL DEFAULT 0,
+        effort REAL NOT NULL DEFAULT 0, xp REAL NOT NULL DEFAULT 0, reason TEXT,
+        started REAL NOT NULL, finished REAL);
+    CREATE INDEX battles_by_quest ON battles(quest);
+    CREATE TABLE checkpoints (
+        id TEXT PRIMARY KEY, hero TEXT NOT NULL, campaign TEXT NOT NULL, step INTEGER NOT NULL,
+        parent TEXT, quest INTEGER, state TEXT NOT NULL, pinned INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL, validation_loss REAL, created REAL NOT NULL, gone REAL);
+    CREATE INDEX checkpoints_by_step ON checkpoints(hero, step);
+    CREATE TABLE evaluations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, school TEXT, quest INTEGER,
+        checkpoint TEXT, step INTEGER NOT NULL, value REAL NOT NULL, created REAL NOT NULL);
+    CREATE INDEX evaluations_by_kind ON evaluations(kind, school, id);
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, service TEXT NOT NULL, level TEXT NOT NULL,
+        code TEXT NOT NULL, text TEXT NOT NULL, data TEXT NOT NULL);
+    CREATE TABLE control (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, argument TEXT,
+        created REAL NOT NULL, done REAL, result TEXT);
+    """,
+)
+
+
+def connect(path: Path, durable: bool = True) -> sqlite3.Connection:
+    """An autocommitting connection with rows by name; `durable=False` trades safety in a power cut for speed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    journal = "WAL" if sqlite3.sqlite_version_info >= SAFE_WAL else "DELETE"
+    connection.execute(f"PRAGMA journal_mode={journal}")
+    connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
+    """Bring the schema up to date; several processes may try at once."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
+        return
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        done = connection.execute("PRAGMA user_version").fetchone()[0]
+        for script in migrations[done:]:
+            for statement in filter(str.strip, script.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+class Ledger:
+    """One realm's ledger, usable from any thread (a connection each)."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._threads = threading.local()
+        migrate(self.connection, MIGRATIONS)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        if not hasattr(self._threads, "connection"):
+            self._threads.connection = connect(self.path)
+        return self._threads.connection
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if hasattr(self._threads, "connection"):
+            self._threads.connection.close()
+            del self._threads.connection
+
+    def all(self, query: str, parameters: Iterable = ()) -> list[dict[str, Any]]:
+        return [dict(row) for row in self.connection.execute(query, tuple(parameters))]
+
+    def one(self, query: str, parameters: Iterable = ()) -> dict[str, Any] | None:
+        row = self.connection.execute(query, tuple(parameters)).fetchone()
+        return dict(row) if row else None
+
+    def add(self, table: str, **values: Any) -> int:
+        """Insert a row and return its id."""
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        return self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())).lastrowid
+
+    def change(self, table: str, key: int | str, **values: Any) -> bool:
+        """Update the row with id `key`; False where there is none."""
+        names = ", ".join(f"{name}=?" for name in values)
+        return self.connection.execute(f"UPDATE {table} SET {names} WHERE id=?", (*values.values(), key)).rowcount == 1
+
+    def event(self, service: str, code: str, text: str, level: str = "info", **data: Any) -> int:
+        """Record what happened, for the battle log and the pages."""
+        return self.add("events", time=time.time(), service=service, level=level, code=code, text=text,
+                        data=orjson.dumps(data, default=str).decode())
+
+    def events(self, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest `limit` events with an id above `after`, oldest first."""
+        rows = self.all("SELECT * FROM events WHERE id>? ORDER BY id DESC LIMIT ?", (after, limit))
+        return [row | {"data": orjson.loads(row["data"])} for row in reversed(rows)]

@@ -1,0 +1,131 @@
+"""Every folder and file name of a realm, spelled once; it knows nothing about what the files hold."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import UserError
+
+PRIORITIES = ("high", "normal", "low")
+QUEUE_STATES = (*PRIORITIES, "processing", "recently_completed", "failed", "rejected")
+CHECKOUT = Path(__file__).resolve().parent.parent
+BUNDLED_TOKENIZER = CHECKOUT / "core" / "assets" / "tokenizer"
+
+
+@dataclass(frozen=True)
+class RealmPaths:
+    """The places of one realm below `root`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    def inbox_for(self, priority: str) -> Path:
+        """Where a file is dropped to get `priority`; the inbox itself means normal."""
+        return self.inbox if priority == "normal" else self.inbox / priority
+
+    @property
+    def queue(self) -> Path:
+        return self.root / "queue"
+
+    def queued(self, state: str) -> Path:
+        assert state in QUEUE_STATES, state
+        return self.queue / state
+
+    @property
+    def claims(self) -> Path:
+        """Files taken from the inbox and not judged yet."""
+        return self.queue / ".claim"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def vault(self) -> Path:
+        return self.models / "vault"
+
+    @property
+    def current_model(self) -> Path:
+        return self.models / "current_model"
+
+    @property
+    def tip(self) -> Path:
+        return self.vault / "tip"
+
+    @property
+    def champion(self) -> Path:
+        return self.vault / "champion"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status" / "training_status.json"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "realm.db"
+
+    @property
+    def metrics(self) -> Path:
+        return self.state / "metrics.db"
+
+    @property
+    def prepared(self) -> Path:
+        """Tokenised quests, a cache that can be deleted at any time."""
+        return self.state / "prepared"
+
+    @property
+    def heartbeats(self) -> Path:
+        return self.state / "heartbeats"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "realm.lock"
+
+    @property
+    def services(self) -> Path:
+        return self.state / "services.json"
+
+    @property
+    def token(self) -> Path:
+        """The key to the Tavern, where one is asked for."""
+        return self.state / "token"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def folders(self) -> tuple[Path, ...]:
+        """All the folders that `make` creates."""
+        queues = tuple(self.queued(state) for state in QUEUE_STATES)
+        return (self.inbox, self.inbox / "high", self.inbox / "low", *queues, self.claims, self.vault,
+                self.status.parent, self.heartbeats, self.prepared, self.logs)
+
+    def make(self) -> None:
+        for folder in self.folders():
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def find_root(given: str | None = None, start: Path | None = None) -> Path:
+    """The realm's folder: `--root`, else `REALM_ROOT`, else the nearest folder upwards with a config.json, else the checkout."""
+    named = given or os.environ.get("REALM_ROOT")
+    if named:
+        root = Path(named).expanduser().resolve()
+        if root.exists() and not root.is_dir():
+            raise UserError(f"{root} is a file; a realm is a folder. Give another --root.")
+        return root
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "config.json").is_file() and (folder / "inbox").is_dir():
+            return folder
+    return CHECKOUT

@@ -1,0 +1,130 @@
+"""A quest: its names on disk, the sidecar a user may drop with it, and the settings frozen when it is accepted.
+
+It knows nothing about folders' meaning (training_queue) or rows (formats, validator).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from core.config import Config, Section
+from core.durable import read_json
+from core.errors import UserError, nearest
+from core.paths import PRIORITIES
+
+COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl")
+_NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$")
+
+
+class Sidecar(Section):
+    """`NAME.quest.json` beside a dropped file, or the flags of `quest add`."""
+
+    priority: Literal["high", "normal", "low"] | None = Field(None, description="Overrides the folder it was dropped in.")
+    school: Literal["scribe"] | None = Field(None, description="School that trains it.")
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
+    columns: dict[str, str] = Field({}, description="From the file's column names to the realm's, e.g. {\"ask\": \"prompt\"}.")
+    skill: str | None = Field(None, description="Skill that the rows teach.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
+    force: bool = Field(False, description="Train content that was trained before.")
+    origin: str = Field("user", description="Who wrote it: user, or a part of the realm.")
+
+
+class Settings(Section):
+    """Everything a battle takes from config and sidecar, frozen at acceptance; later edits of config do not reach it."""
+
+    school: str
+    epochs: int
+    seed: int
+    batch_size: int
+    learning_rate: float | None
+    max_length: int
+    eval_steps: int
+    save_steps: int
+    save_minutes: float
+    packing: bool
+    pack_tokens: int
+    validation_fraction: float
+    validation_rows: int
+    max_bad_rows: float
+    trainer: dict[str, Any]
+    columns: dict[str, str]
+
+
+def freeze(config: Config, sidecar: Sidecar) -> Settings:
+    """The battle settings of a quest accepted now."""
+    shared = {name: getattr(config, name) for name in Settings.model_fields if hasattr(config, name)}
+    own = {"school": sidecar.school or config.school, "epochs": sidecar.epochs or config.training_defaults.epochs,
+           "seed": config.seed if sidecar.seed is None else sidecar.seed, "columns": sidecar.columns}
+    return Settings(**(shared | own))
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar at `path`, all defaults where there is none. Raises UserError naming field, value and remedy."""
+    if not path.exists():
+        return Sidecar()
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path.name}: must be one JSON object with {', '.join(Sidecar.model_fields)}")
+    try:
+        return Sidecar.model_validate(values, strict=True)
+    except ValidationError as problem:
+        raise UserError("; ".join(f"{path.name}: {_explain(error)}" for error in problem.errors())) from None
+
+
+def _explain(error: dict) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown field {field!r}{nearest(field, Sidecar.model_fields) or '.'} Known: {', '.join(Sidecar.model_fields)}"
+    return f"{field} = {error['input']!r}: {error['msg']}"
+
+
+@dataclass(frozen=True)
+class Quest:
+    """One quest file in one folder of `queue/`. `state`: that folder's name."""
+
+    id: int
+    stem: str
+    state: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return quest_name(self.stem, self.id)
+
+    def companion(self, suffix: str) -> Path:
+        """The card, the report or the set-aside rows beside the file."""
+        assert suffix in COMPANIONS, suffix
+        return self.path.with_name(self.path.stem + suffix)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What was written at acceptance: content hash, rows, form, school, frozen settings."""
+        return read_json(self.companion(".quest.json"), {})
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**self.card["settings"])
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return read_json(self.companion(".report.json"), {})
+
+
+def quest_name(stem: str, quest: int) -> str:
+    """The name of a quest's files in the queue, without ending."""
+    return f"{stem}-q{quest:06d}"
+
+
+def parse_name(path: Path) -> tuple[str, int] | None:
+    """Stem and id of a quest file's name, or None for a file that is none."""
+    match = _NAME.match(path.stem) if path.suffix.lower() == ".jsonl" and not path.name.endswith(".bad.jsonl") else None
+    return (match["stem"], int(match["id"])) if match else None
+
+
+def priority_of(value: str) -> str:
+    if value not in PRIORITIES:
+        raise UserError(f"unknown priority {value!r}{nearest(value, PRIORITIES) or '.'} Known: {', '.join(PRIORITIES)}")
+    return value

@@ -1,0 +1,24 @@
+"""Finds skills by name, one module each beside this one; knows nothing about what any of them teaches.
+
+To add a skill, add one module that ends with `SKILL = …`, an instance of `base.Skill` whose name is the module's.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from core.errors import UserError, nearest
+from core.skills.base import Problem, Skill
+
+__all__ = ["Problem", "Skill", "skill", "skills"]
+
+
+def skills() -> list[str]:
+    """The names of all skills; importing none of them, so that asking is cheap."""
+    return sorted(module.name.upper() for module in iter_modules(__path__) if module.name != "base")
+
+
+def skill(name: str) -> Skill:
+    known = skills()
+    if name.upper() not in known:
+        raise UserError(f"no skill is called {name!r}{nearest(name.upper(), known)}; known skills: {', '.join(known)}")
+    return import_module(f"{__name__}.{name.lower()}").SKILL

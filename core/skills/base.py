@@ -1,0 +1,104 @@
+"""What every skill is: levels, a generator and a grader; knows nothing about models, tokens or how rows are trained.
+
+A sibling sets `name`, `title` and `levels`, and writes `draw`, which makes one exercise from a random stream. All
+randomness comes from that stream, and the stream from skill, level and seed alone.
+"""
+
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from core.errors import UserError
+
+ANSWER_MARK = "Answer:"
+# A hero that thinks aloud is graded on what it says afterwards.
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_REDRAWS = 50
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One exercise. `answer` is what counts; `response` is what a hero is taught to say, work included."""
+
+    prompt: str
+    answer: str
+    level: int
+    skill: str
+    id: str = ""
+    response: str = ""
+
+
+class Draft(NamedTuple):
+    """What `draw` returns: a problem before it is numbered."""
+
+    prompt: str
+    answer: str
+    response: str
+
+
+class Skill(ABC):
+    name: str
+    title: str
+    levels: range
+
+    @abstractmethod
+    def draw(self, level: int, rng: random.Random) -> Draft:
+        """One exercise of this level, drawn from `rng` and nothing else."""
+
+    def grade(self, problem: Problem, answer: str) -> float:
+        """1.0 for the right final answer and 0.0 for any other; a sibling may give partial credit."""
+        return float(final_answer(answer) == problem.answer)
+
+    def sample(self, level: int, seed: int, count: int = 20) -> list[Problem]:
+        """The first `count` problems of a stream that is the same everywhere; a larger count only goes further."""
+        return list(islice(self._stream(level, seed), count))
+
+    def quest_rows(self, level: int, seed: int, count: int, avoid: Container[str] = ()) -> Iterator[dict[str, Any]]:
+        """Rows for a quest file, without the prompts in `avoid`, such as those of an evaluation.
+
+        Fewer than `count` where the level has hardly any other prompts.
+        """
+        stream = islice(self._stream(level, seed), _REDRAWS * count)
+        fresh = (problem for problem in stream if problem.prompt not in avoid)
+        for problem in islice(fresh, count):
+            yield {
+                "messages": [
+                    {"role": "user", "content": problem.prompt},
+                    {"role": "assistant", "content": problem.response},
+                ]
+            }
+
+    def _stream(self, level: int, seed: int) -> Iterator[Problem]:
+        """Problems without end; a prompt comes back only when new ones have become hard to find."""
+        if level not in self.levels:
+            first, last = self.levels[0], self.levels[-1]
+            raise UserError(f"skill {self.name} has no level {level!r}: choose one from {first} to {last}")
+        rng = random.Random(f"{self.name}/{level}/{seed}")  # a string seeds alike in every process and on every machine
+        seen: set[str] = set()
+        index = 0
+        while True:
+            for _ in range(_REDRAWS):
+                draft = self.draw(level, rng)
+                if draft.prompt not in seen:
+                    break
+            seen.add(draft.prompt)
+            key = f"{self.name}-{level}-{seed}-{index}"
+            yield Problem(draft.prompt, draft.answer, level, self.name, key, draft.response)
+            index += 1
+
+
+def final_answer(text: str) -> str | None:
+    """What a text settles on: the one line marked `Answer:` if it is the last, else the text, if it is a single line.
+
+    Anything else, such as two marked lines or an unmarked list of candidates, has not settled and is None.
+    """
+    said = _THOUGHT.sub("", text).strip()
+    lines = said.splitlines() or [""]
+    marked = [line for line in lines if line.lstrip().startswith(ANSWER_MARK)]
+    if marked == lines[-1:]:
+        return lines[-1].strip().removeprefix(ANSWER_MARK).strip()
+    return said if len(lines) == 1 and not marked else None

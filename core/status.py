@@ -1,0 +1,99 @@
+"""The realm as one dictionary, the view that `status`, the Tavern and its API share. It only reads.
+
+Queue counts come from the folders, the battle from the trainer's snapshot, history from the ledger, services from the
+supervisor's table; what cannot be known is null, never a guess.
+"""
+
+import os
+import shutil
+import time
+from typing import Any
+
+from core import lore
+from core.checkpoints import pointed
+from core.config import Config
+from core.control import is_paused
+from core.durable import read_json
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.realm_lock import same_process
+from core.training_queue import TrainingQueue
+
+SERVICES = ("watchdog", "daemon", "trainer", "tavern", "oracle")
+STALE_SECONDS = 60.0
+
+
+def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[dict] | None = None) -> dict[str, Any]:
+    """All of `status --json`; the shape is in the contract of the README."""
+    snapshot = read_json(paths.status, {})
+    services = service_states(paths)
+    trainer = next(service for service in services if service["name"] == "trainer")
+    return {
+        "state": snapshot.get("state", "loading") if trainer["state"] == "running" else trainer["state"],
+        "hero": _hero(paths, config, snapshot, ledger),
+        "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
+        "queue": TrainingQueue(paths, ledger).counts(),
+        "paused": is_paused(ledger),
+        "current_model": pointed(paths.current_model),
+        "services": services,
+        "disk": _disk(paths, config, ledger),
+        "gpus": gpus or [],
+        "alerts": alerts(ledger),
+        "time": time.time(),
+    }
+
+
+def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> dict[str, Any]:
+    hero = snapshot.get("hero", {})
+    step = hero.get("global_step", _tip_step(paths, ledger))
+    xp = ledger.one("SELECT COALESCE(SUM(xp), 0) AS xp FROM battles")["xp"]
+    return {"name": config.hero.name, "model": hero.get("model"), "parameters": hero.get("parameters"), "global_step": step,
+            "level": lore.level(step), "xp": xp, "title": lore.title(step), "vocabulary": hero.get("vocabulary")}
+
+
+def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:
+    """The hero's step while the trainer is still loading it."""
+    row = ledger.one("SELECT step FROM checkpoints WHERE id=?", (pointed(paths.tip),))
+    return row["step"] if row else 0
+
+
+def _disk(paths: RealmPaths, config: Config, ledger: Ledger) -> dict[str, Any]:
+    free = shutil.disk_usage(paths.root).free
+    used = ledger.one("SELECT COALESCE(SUM(bytes), 0) AS used FROM checkpoints WHERE gone IS NULL")["used"]
+    return {"free_bytes": free, "used_by_vault_bytes": used, "state": "ok" if free >= config.disk.reserve_bytes else "low"}
+
+
+def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:
+    """What went wrong in the last day, newest first, each kind once."""
+    rows = ledger.all("SELECT code, text, MAX(time) AS since FROM events WHERE level='alert' AND time > ? GROUP BY code "
+                      "ORDER BY since DESC", (time.time() - since_seconds,))
+    return rows
+
+
+def service_states(paths: RealmPaths) -> list[dict[str, Any]]:
+    """Every service with pid, state, restarts and age of its heartbeat; `stopped` where no supervisor lives."""
+    table = read_json(paths.services, {})
+    known = {service["name"]: service for service in table.get("services", [])}
+    supervisor = table.get("supervisor", {})
+    supervised = same_process(supervisor.get("pid"), supervisor.get("started"))
+    return [_service(paths, name, known.get(name, {}), supervised) for name in SERVICES]
+
+
+def _service(paths: RealmPaths, name: str, known: dict[str, Any], supervised: bool) -> dict[str, Any]:
+    alive = same_process(known.get("pid"), known.get("started"))
+    beat = heartbeat_age(paths, name)
+    state = known.get("state", "off" if name == "oracle" else "stopped")
+    if not alive and (state == "running" or not supervised) and state != "off":
+        state = "stopped"
+    if state == "running" and (beat is None or beat > STALE_SECONDS):
+        state = "starting" if beat is None else "silent"
+    return {"name": name, "pid": known.get("pid") if alive else None, "state": state, "restarts": known.get("restarts", 0),
+            "heartbeat_age_seconds": beat if alive else None}
+
+
+def heartbeat_age(paths: RealmPaths, name: str) -> float | None:
+    """Seconds since the service `name` last beat, or None if it never did."""
+    try:
+        return max(0.0, time.time() - os.stat(paths.heartbeats / name).st_mtime)
+    except FileNotFoundError:
+        return None

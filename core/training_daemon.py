@@ -1,0 +1,128 @@
+"""The daemon: inbox to queue, rows tokenised ahead of their battle, an idle hero put to work, the house kept. No torch.
+
+`run()` repeats, `loop(now)` does one turn and never blocks. Events of the file system only wake it; what it does
+follows from looking.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+from watchdog.events import FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyObserver
+
+from core.config import Config
+from core.control import is_paused
+from core.hero import tokenizer_folder
+from core.hero_loop import HeroLoop
+from core.intake import Intake
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.training_queue import TrainingQueue
+from core.validation_process import ValidationProcess
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.25
+LOOK_SHARE = 10  # a look at a full inbox takes time; between two looks pass ten times as much
+HOUSEKEEPING_SECONDS = 60.0
+PREPARED_AHEAD = 2
+
+
+class TrainingDaemon:
+    """Give it a clock and it runs; `housekeeping` is the Vault's part, given in by the process that wires the rooms."""
+
+    def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger, clock: Callable[[], float], beat: Callable[[], None],
+                 housekeeping: Callable[[], None] = lambda: None):
+        self.paths, self.config, self.ledger = paths, config, ledger
+        self.clock, self.beat, self._housekeeping = clock, beat, housekeeping
+        self.queue = TrainingQueue(paths, ledger)
+        self._wake = Event()
+        self._small, self._large = ValidationProcess(self._wake.set), ValidationProcess(self._wake.set)
+        self.intake = Intake(paths, config, ledger, self.queue, self._small, self._large)
+        self.hero_loop = HeroLoop(paths, config, ledger)
+        self._next_look = self._next_housekeeping = 0.0
+        self._asked: set[int] = set()
+
+    def run(self, should_exit: Event) -> None:
+        self.intake.recover()
+        observer = self._watch()
+        try:
+            while not should_exit.is_set():
+                self.loop(self.clock())
+                self._wake.wait(LOOK_SECONDS)
+                self._wake.clear()
+        finally:
+            observer.stop()
+            self._small.close()
+            self._large.close()
+
+    def loop(self, now: float) -> None:
+        """One turn."""
+        self.beat()
+        if now >= self._next_look:
+            self.intake.look(now)
+            self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
+        self.intake.advance(now)
+        self._prepare_ahead(now)
+        self.hero_loop.turn(now, self._quiet())
+        if now >= self._next_housekeeping:
+            self._next_housekeeping = now + HOUSEKEEPING_SECONDS
+            self._clean_prepared()
+            self._housekeeping()
+
+    def _quiet(self) -> bool:
+        if self.intake.busy or is_paused(self.ledger):
+            return False
+        counts = self.queue.counts()
+        return not any(counts[state] for state in ("high", "normal", "low", "processing"))
+
+    # Ahead of the battle
+
+    def _prepare_ahead(self, now: float) -> None:
+        """Have the next quests tokenised, so that the trainer finds them ready."""
+        if self._large.busy:
+            if self._large.task["task"] == "prepare" and (done := self._large.take(now)) and "failure" in done[1]:
+                log.warning("preparing %s failed: %s", done[0]["path"], done[1]["failure"])
+            return
+        for quest in self.queue.waiting()[:PREPARED_AHEAD]:
+            if quest.id not in self._asked and quest.path.exists():
+                self._asked.add(quest.id)
+                card = quest.card
+                self._large.give({"task": "prepare", "path": str(quest.path), "form": card["form"], "sha256": card["sha256"],
+                                  "settings": card["settings"], "tokenizer": str(tokenizer_folder(self.paths, self.config)),
+                                  "prepared": str(self.paths.prepared)}, now)
+                return
+
+    def _clean_prepared(self) -> None:
+        """Prepared rows go when nothing waits or is trained that could need them."""
+        if any(self.queue.counts()[state] for state in ("high", "normal", "low", "processing")) or self._large.busy:
+            return
+        for folder in self.paths.prepared.iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # Hints
+
+    def _watch(self) -> BaseObserver:
+        observer = InotifyObserver(generate_full_events=True)  # tells renames from outside, too
+        observer.schedule(_Hints(self.intake, self._wake), str(self.paths.inbox), recursive=True)
+        observer.start()
+        return observer
+
+
+class _Hints(FileSystemEventHandler):
+    """A rename into the inbox wakes the daemon, which then need not wait for quiet."""
+
+    def __init__(self, intake: Intake, wake: Event):
+        self._intake, self._wake = intake, wake
+
+    def on_moved(self, event: FileSystemEvent) -> None:
+        if isinstance(event, FileMovedEvent):
+            self._intake.inbox.renamed_in(Path(str(event.dest_path)))
+            self._wake.set()
+
+    def on_closed(self, event: FileSystemEvent) -> None:
+        self._wake.set()

@@ -1,0 +1,174 @@
+"""The queue: a quest's folder is its state, and every change of state is one rename. It knows nothing about rows or torch.
+
+    .claim/ -> high|normal|low/ -> processing/ -> recently_completed/ | failed/          .claim/ -> rejected/
+
+The data file's place decides; card, report and set-aside rows go ahead of it and are brought after it by `reconcile`.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from core.durable import move, read_json, sync_folder, write_json
+from core.errors import UserError
+from core.ledger import Ledger
+from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
+from core.quest import COMPANIONS, Quest, parse_name, priority_of, quest_name
+
+MAX_FAILURES = 3
+
+
+class TrainingQueue:
+    """All the moves of quests between folders, each recorded in the ledger."""
+
+    def __init__(self, paths: RealmPaths, ledger: Ledger):
+        self.paths = paths
+        self.ledger = ledger
+
+    # Looking
+
+    def quests(self, state: str) -> list[Quest]:
+        """The quests in one folder, oldest first."""
+        found = []
+        for path in self.paths.queued(state).iterdir():
+            if (parsed := parse_name(path)) and path.is_file():
+                found.append(Quest(parsed[1], parsed[0], state, path))
+        return sorted(found, key=lambda quest: quest.id)
+
+    def find(self, quest: int) -> Quest:
+        """The quest with this id, wherever it is. Raises UserError."""
+        for state in QUEUE_STATES:
+            for path in self.paths.queued(state).glob(f"*-q{quest:06d}.jsonl"):
+                return Quest(quest, parse_name(path)[0], state, path)
+        row = self.ledger.one("SELECT stem, state FROM quests WHERE id=?", (quest,))
+        if row:
+            path = self.paths.queued("rejected") / f"{row['stem']}.jsonl"
+            if read_json(path.with_suffix(".report.json"), {}).get("quest") == quest and os.path.lexists(path):
+                return Quest(quest, row["stem"], "rejected", path)
+            raise UserError(f"quest {quest} ({row['stem']}) is in no folder of queue/ any more; it was last {row['state']}")
+        raise UserError(f"there is no quest {quest}; `quest list` shows them")
+
+    def counts(self) -> dict[str, int]:
+        """Data files per folder, read from disk."""
+        return {state: sum(1 for entry in os.scandir(self.paths.queued(state)) if _is_data(entry.name)) for state in QUEUE_STATES}
+
+    def waiting(self) -> list[Quest]:
+        """The quests to train, in the order in which they will be: priority, fewest failures, age."""
+        failures = {row["id"]: row["failures"] for row in self.ledger.all("SELECT id, failures FROM quests WHERE failures > 0")}
+        return [quest for priority in PRIORITIES
+                for quest in sorted(self.quests(priority), key=lambda quest: (failures.get(quest.id, 0), quest.id))]
+
+    # Moving
+
+    def accept(self, claimed: Path, priority: str, card: dict[str, Any], report: dict[str, Any]) -> Quest:
+        """A validated file leaves .claim for the queue; its set-aside rows, if any, lie beside it in .claim."""
+        stem, quest = parse_name(claimed)
+        folder = self.paths.queued(priority_of(priority))
+        write_json(folder / f"{claimed.stem}.quest.json", card)
+        write_json(folder / f"{claimed.stem}.report.json", report)
+        bad = claimed.with_suffix(".bad.jsonl")
+        if bad.exists():
+            os.replace(bad, folder / bad.name)
+        facts = {key: card.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school", "skill")}
+        self._record(quest, state="queued", priority=priority, **facts)
+        move(claimed, folder / claimed.name)
+        return Quest(quest, stem, priority, folder / claimed.name)
+
+    def reject(self, claimed: Path, report: dict[str, Any]) -> Path:
+        """A file that will not be trained goes to rejected/ beside its report, under its own name where that is free."""
+        stem, quest = parse_name(claimed)
+        folder = self.paths.queued("rejected")
+        plain = not any(os.path.lexists(folder / f"{stem}{ending}") for ending in (".jsonl", ".report.json"))
+        name = stem if plain else quest_name(stem, quest)
+        write_json(folder / f"{name}.report.json", {"quest": quest, **report})
+        bad = claimed.with_suffix(".bad.jsonl")
+        if bad.exists():
+            os.replace(bad, folder / f"{name}.bad.jsonl")
+        facts = {key: report.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
+        self._record(quest, state="rejected", reason=report["reason"], **facts)
+        move(claimed, folder / f"{name}.jsonl")
+        return folder / f"{name}.jsonl"
+
+    def claim(self) -> Quest | None:
+        """The next quest, moved to processing/; None where there is none. Losing a race to a cancel is no error."""
+        for quest in self.waiting():
+            try:
+                taken = self._move(quest, "processing")
+            except FileNotFoundError:
+                continue
+            self._record(quest.id, state="processing")
+            return taken
+        return None
+
+    def finish(self, quest: Quest) -> Quest:
+        self._record(quest.id, state="recently_completed", reason=None)
+        return self._move(quest, "recently_completed")
+
+    def put_back(self, quest: Quest, priority: str | None = None) -> Quest:
+        """Back to wait, at its own priority unless another is given (`skip` sends it to low)."""
+        row = self.ledger.one("SELECT priority FROM quests WHERE id=?", (quest.id,))
+        priority = priority or (row["priority"] if row else "normal")
+        self._record(quest.id, state="queued", priority=priority)
+        return self._move(quest, priority)
+
+    def blame(self, quest: Quest, reason: str) -> Quest:
+        """Count a failed battle: back to wait, or to failed/ with its dossier after the third."""
+        row = self.ledger.one("SELECT failures FROM quests WHERE id=?", (quest.id,))
+        failures = (row["failures"] if row else 0) + 1
+        self._record(quest.id, failures=failures, reason=reason)
+        return self.give_up(quest, reason) if failures >= MAX_FAILURES else self.put_back(quest)
+
+    def give_up(self, quest: Quest, reason: str) -> Quest:
+        """To failed/, with the reason in its report."""
+        write_json(quest.companion(".report.json"), {**quest.report, "quest": quest.id, "reason": reason})
+        self._record(quest.id, state="failed", reason=reason)
+        return self._move(quest, "failed")
+
+    def _move(self, quest: Quest, state: str) -> Quest:
+        folder = self.paths.queued(state)
+        if not quest.path.exists():
+            raise FileNotFoundError(quest.path)
+        for suffix in COMPANIONS:
+            companion = quest.companion(suffix)
+            if companion.exists():
+                os.replace(companion, folder / companion.name)
+        sync_folder(folder)
+        move(quest.path, folder / quest.path.name)
+        return Quest(quest.id, quest.stem, state, folder / quest.path.name)
+
+    def _record(self, quest: int, **values: Any) -> None:
+        self.ledger.change("quests", quest, updated=time.time(), **values)
+
+    # After a crash
+
+    def reconcile(self) -> None:
+        """Make companions and ledger follow the data files. Called by one process, before it moves anything."""
+        for state in QUEUE_STATES:
+            for quest in self.quests(state):
+                self._bring_companions(quest)
+                self._follow(quest)
+
+    def _bring_companions(self, quest: Quest) -> None:
+        for suffix in COMPANIONS:
+            home = quest.companion(suffix)
+            for state in QUEUE_STATES:
+                strayed = self.paths.queued(state) / home.name
+                if strayed != home and strayed.exists():
+                    os.replace(strayed, home)
+
+    def _follow(self, quest: Quest) -> None:
+        state = "queued" if quest.state in PRIORITIES else quest.state
+        row = self.ledger.one("SELECT state, priority FROM quests WHERE id=?", (quest.id,))
+        if row is None:
+            card = quest.card
+            self.ledger.add("quests", id=quest.id, stem=quest.stem, origin=card.get("origin", "user"), state=state,
+                            priority=quest.state if quest.state in PRIORITIES else "normal", created=time.time(),
+                            updated=time.time(), **{key: card.get(key) for key in ("sha256", "bytes", "rows", "form", "school")})
+        elif row["state"] != state or (quest.state in PRIORITIES and row["priority"] != quest.state):
+            changes = {"priority": quest.state} if quest.state in PRIORITIES else {}
+            self._record(quest.id, state=state, **changes)
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith(".jsonl") and not name.endswith(".bad.jsonl") and not name.startswith(".")

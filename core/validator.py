@@ -1,0 +1,187 @@
+"""Judges a quest file before it is trained: bytes, JSON, form, fields, roles, token lengths, copies of rows.
+
+It streams: memory does not grow with the file. Rows are rendered as the trainer will see them, all of them in a file
+up to `EXACT_BYTES`, an even sample of a larger one, and the report says which. It knows nothing about queues.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+from core.formats import BadRow, Form, detect
+from core.quest import Settings
+from core.quest_file import parse, read_lines, to_row
+from core.rendering import Renderer
+from core.schools import SCHOOLS
+
+EXACT_BYTES = 64 << 20
+SAMPLE_ROWS = 20_000
+LISTED_ERRORS = 100
+REMEMBERED_ROWS = 1_000_000
+DETECT_ROWS = 100
+CHUNK_ROWS = 512
+
+
+@dataclass
+class _Tally:
+    """What was counted so far."""
+
+    rows: int = 0
+    bad_rows: int = 0
+    copies: int = 0
+    truncated: int = 0
+    lengths: list[int] = field(default_factory=list)
+    trained_tokens: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    seen: set[bytes] = field(default_factory=set)
+
+
+class _SetAside:
+    """The bad rows, byte for byte, in a file made when the first one comes."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self._file = None
+
+    def add(self, line: bytes) -> None:
+        if self.path:
+            self._file = self._file or open(self.path, "wb")
+            self._file.write(line + b"\n")
+
+    def close(self, keep: bool) -> None:
+        if self._file:
+            self._file.close()
+            if not keep:
+                self.path.unlink()
+
+
+def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: Path | None = None) -> dict[str, Any]:
+    """The report on `path`: verdict `accepted` or `rejected`, reason, form, school, counts, token lengths, errors by line.
+
+    Bad rows of an accepted file are copied to `bad_rows`. Never raises for what the file holds.
+    """
+    hasher = hashlib.sha256()
+    tally, aside = _Tally(), _SetAside(bad_rows)
+    size = path.stat().st_size
+    stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS)
+    lines = read_lines(path, hasher)
+    head = [line for line, _ in zip(lines, range(DETECT_ROWS), strict=False)]
+    form, reason = _detect(head, settings)
+    for chunk in _chunks(_chain(head, lines)):
+        _judge(chunk, form, settings, renderer, stride, tally, aside)
+    verdict = reason or _verdict(tally, settings)
+    aside.close(keep=verdict is None)
+    return _report(path, form, verdict, stride, size, hasher.hexdigest(), tally)
+
+
+def _count_lines(path: Path) -> int:
+    """Lines of a large file, guessed from the mean of its first 8 MiB."""
+    with open(path, "rb") as file:
+        beginning = file.read(8 << 20)
+    return int(path.stat().st_size / len(beginning) * max(1, beginning.count(b"\n")))
+
+
+def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
+    """The file's form, or why it has none that can be trained."""
+    parsed = [parse(line) for _, line, problem in head if problem is None]
+    samples = [{settings.columns.get(name, name): value for name, value in row.items()} for row in parsed if isinstance(row, dict)]
+    if not head:
+        return None, "the file holds no rows"
+    if not samples:
+        return None, "no line of the beginning is a JSON object; a quest is JSON Lines: one object a line"
+    try:
+        form = detect(samples)
+    except UserError as problem:
+        return None, str(problem)
+    if form.school not in SCHOOLS:
+        return form, f"rows of the form {form.name!r} go to the school {form.school!r}, which has not opened yet; only the Scribe teaches"
+    return form, None
+
+
+def _chain(head: list, lines: Iterator) -> Iterator:
+    yield from head
+    yield from lines
+
+
+def _chunks(lines: Iterator) -> Iterator[list]:
+    chunk: list = []
+    for line in lines:
+        chunk.append(line)
+        if len(chunk) == CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _judge(chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: _Tally,
+           aside: _SetAside) -> None:
+    """Judge a chunk of lines: each is counted as a row or a bad row."""
+    results: list = []
+    for number, line, problem in chunk:
+        values = problem or parse(line)
+        row = values if isinstance(values, BadRow) or form is None else to_row(form, values, settings.columns)
+        results.append([number, line, row])
+    if form and form.school in SCHOOLS:
+        wanted = [entry for entry in results if not isinstance(entry[2], BadRow) and entry[0] % stride == 0]
+        for entry, rendered in zip(wanted, renderer.render([entry[2] for entry in wanted]), strict=True):
+            if isinstance(rendered, BadRow):
+                entry[2] = rendered
+            else:
+                _measure(rendered, tally)
+    for number, line, row in results:
+        if isinstance(row, BadRow):
+            _count_bad(number, line, row, tally, aside)
+        else:
+            tally.rows += 1
+            _count_copy(line, tally)
+
+
+def _measure(rendered, tally: _Tally) -> None:
+    tally.lengths.append(sum(len(sequence.input_ids) for sequence in rendered.sequences))
+    tally.trained_tokens += sum(int(sequence.trained.sum()) for sequence in rendered.sequences)
+    tally.truncated += any(sequence.truncated for sequence in rendered.sequences)
+
+
+def _count_bad(number: int, line: bytes, problem: BadRow, tally: _Tally, aside: _SetAside) -> None:
+    tally.bad_rows += 1
+    aside.add(line)
+    if len(tally.errors) < LISTED_ERRORS:
+        tally.errors.append({"line": number, "field": problem.field, "reason": problem.reason, "value": problem.value,
+                             "remedy": problem.remedy})
+
+
+def _count_copy(line: bytes, tally: _Tally) -> None:
+    key = hashlib.blake2b(line, digest_size=8).digest()
+    if key in tally.seen:
+        tally.copies += 1
+    elif len(tally.seen) < REMEMBERED_ROWS:
+        tally.seen.add(key)
+
+
+def _verdict(tally: _Tally, settings: Settings) -> str | None:
+    """Why the file is rejected, or None."""
+    total = tally.rows + tally.bad_rows
+    if tally.bad_rows > settings.max_bad_rows * total:
+        share = f"{tally.bad_rows} of {total} rows are bad ({tally.bad_rows / total:.1%}, allowed are {settings.max_bad_rows:.1%})"
+        return f"{share}; the first, line {tally.errors[0]['line']}: {tally.errors[0]['reason']}"
+    if not tally.rows:
+        return "the file holds no rows"
+    return None
+
+
+def _report(path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str, tally: _Tally) -> dict[str, Any]:
+    ordered = sorted(tally.lengths)
+    tokens = None
+    if ordered:
+        tokens = {"exact": stride == 1, "rows_measured": len(ordered), "min": ordered[0], "median": ordered[len(ordered) // 2],
+                  "p95": ordered[int(0.95 * (len(ordered) - 1))], "max": ordered[-1], "mean": sum(ordered) / len(ordered),
+                  "total": round(sum(ordered) * tally.rows / len(ordered)), "trained_mean": tally.trained_tokens / len(ordered),
+                  "truncated_rows": tally.truncated}
+    return {"file": path.name, "verdict": "rejected" if reason else "accepted", "reason": reason,
+            "form": form.name if form else None, "school": form.school if form else None, "bytes": size, "sha256": sha256,
+            "rows": tally.rows, "bad_rows": tally.bad_rows, "copies": tally.copies, "tokens": tokens, "errors": tally.errors,
+            "errors_listed": len(tally.errors)}

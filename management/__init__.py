@@ -1,0 +1,1 @@
+"""The Vault: checkpoints, retention, disk. Policy only; imports core."""

@@ -1,0 +1,43 @@
+"""Which checkpoints stay: a pure `plan`, and `retain`, which carries it out. It never touches what a pointer leads to."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+
+from core.checkpoints import Manifest, manifests, pointed
+from core.config import Retention
+from core.ledger import Ledger
+from core.paths import RealmPaths
+
+YOUNG_SECONDS = 120.0
+
+
+def plan(found: Iterable[Manifest], promoted: set[str], kept_anyway: set[str], policy: Retention, now: float) -> list[Manifest]:
+    """The checkpoints to delete.
+
+    `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, the newest `keep_last` and the newest
+    `keep_promoted` promoted ones stay, and nothing younger than two minutes goes.
+    """
+    newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
+    kept = {manifest.id for manifest in newest_first[: policy.keep_last]} | kept_anyway
+    kept |= {manifest.id for manifest in [m for m in newest_first if m.id in promoted][: policy.keep_promoted]}
+    return [manifest for manifest in newest_first if manifest.id not in kept and now - manifest.created > YOUNG_SECONDS]
+
+
+def retain(paths: RealmPaths, policy: Retention, ledger: Ledger) -> list[str]:
+    """Delete what `plan` says; returns the ids. A checkpoint loses its name first, so that it is never half there."""
+    found = manifests(paths)
+    rows = {row["id"]: row for row in ledger.all("SELECT id, state, pinned FROM checkpoints WHERE gone IS NULL")}
+    pointers = {pointed(link) for link in (paths.tip, paths.current_model, paths.champion)} - {None}
+    parents = {manifest.parent for manifest in found if manifest.id in pointers} - {None}
+    pinned = {key for key, row in rows.items() if row["pinned"]}
+    promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
+    deleted = []
+    for manifest in plan(found, promoted, pointers | parents | pinned, policy, time.time()):
+        doomed = paths.vault / f".building-{manifest.id}"
+        os.rename(paths.vault / manifest.id, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        ledger.change("checkpoints", manifest.id, gone=time.time())
+        deleted.append(manifest.id)
+    return deleted

@@ -1,0 +1,1 @@
+"""The Tavern, metrics and GPU readings. Imports management and core."""

@@ -1,0 +1,1 @@
+"""The watch: supervisor and process life. Imports core."""

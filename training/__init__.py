@@ -1,0 +1,1 @@
+"""The door: command line and processes. The only room that imports every other."""

@@ -1,0 +1,33 @@
+"""The daemon's process: parses its arguments, wires inbox and housekeeping together, runs until told to stop."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from core.config import load_config
+from core.ledger import Ledger
+from core.logs import start_logging
+from core.paths import RealmPaths
+from core.training_daemon import TrainingDaemon
+from management.retention import retain
+from safety.lifeline import Lifeline
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.daemon_process", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args(argv)
+    paths = RealmPaths(options.root)
+    lifeline = Lifeline(paths, "daemon", options.parent)
+    start_logging(paths, "daemon")
+    config, ledger = load_config(paths.config), Ledger(paths.ledger)
+    daemon = TrainingDaemon(paths, config, ledger, time.monotonic, lifeline.beat,
+                            housekeeping=lambda: retain(paths, config.retention, ledger))
+    daemon.run(lifeline.should_exit)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

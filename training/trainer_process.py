@@ -1,0 +1,52 @@
+"""The trainer's process: parses its arguments, shows that it lives while torch loads, runs the resident hero."""
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+
+from core.config import load_config
+from core.ledger import Ledger
+from core.logs import start_logging
+from core.paths import RealmPaths
+from safety.lifeline import Lifeline
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.trainer_process", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args(argv)
+    paths = RealmPaths(options.root)
+    lifeline = Lifeline(paths, "trainer", options.parent)
+    start_logging(paths, "trainer")
+    lifeline.beat()
+    # The trainer shares its cores with its neighbours: a thread that waits for another must sleep, not spin.
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
+    config, ledger = load_config(paths.config), Ledger(paths.ledger)
+    worker = _load(paths, config, ledger, lifeline)
+    worker.awaken()
+    worker.run()
+    return 0
+
+
+def _load(paths: RealmPaths, config, ledger: Ledger, lifeline: Lifeline):
+    """The worker, and torch with it; the imports take seconds, in which the heartbeat must not stand still."""
+    loaded = threading.Event()
+
+    def beat_meanwhile() -> None:
+        while not loaded.wait(1.0):
+            lifeline.beat()
+
+    threading.Thread(target=beat_meanwhile, daemon=True).start()
+    try:
+        from core.worker import Worker
+
+        return Worker(paths, config, ledger, lifeline.should_exit, lifeline.beat, os.environ.get("REALM_LAST_EXIT", ""))
+    finally:
+        loaded.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
