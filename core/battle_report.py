@@ -10,7 +10,7 @@ import orjson
 from core import lore
 from core.battle import BattlePlan
 from core.checkpoints import Manifest
-from core.durable import write_json
+from core.durable import read_json, write_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import Quest
@@ -34,7 +34,8 @@ class BattleReport:
     # Between battles
 
     def loading(self) -> None:
-        self._write({"state": "loading", "hero": {}, "battle": None})
+        """Say that the hero wakes up; what it was before is shown meanwhile."""
+        self._write({"state": "loading", "hero": read_json(self.paths.status, {}).get("hero", {}), "battle": None})
 
     def idle(self, hero: dict[str, Any], state: str = "idle") -> None:
         """Say once that nothing is trained."""
@@ -57,6 +58,8 @@ class BattleReport:
             self._row = known["id"]
             self.ledger.change("battles", self._row, state="running", finished=None, reason=None)
         else:
+            if known:
+                self.ledger.change("battles", known["id"], state="lost", finished=time.time())
             self._row = self.ledger.add("battles", state="running", **fresh)
         self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW_STEPS)
@@ -102,10 +105,19 @@ class BattleReport:
         self.record.flush()
         self._write({"state": state, "hero": hero, "battle": self._battle})
 
+    def recover(self, found: list[Manifest]) -> None:
+        """Record the checkpoints that a crash kept from being recorded."""
+        known = {row["id"] for row in self.ledger.all("SELECT id FROM checkpoints")}
+        for manifest in found:
+            if manifest.id not in known:
+                self.saved(manifest, "saved")
+
     def saved(self, manifest: Manifest, state: str) -> None:
-        self.ledger.add("checkpoints", id=manifest.id, hero=manifest.hero, campaign=manifest.campaign, step=manifest.step,
-                        parent=manifest.parent, quest=manifest.quest, state=state, bytes=manifest.bytes,
-                        validation_loss=manifest.validation_loss, created=manifest.created)
+        facts = {"hero": manifest.hero, "campaign": manifest.campaign, "step": manifest.step, "parent": manifest.parent,
+                 "quest": manifest.quest, "state": state, "bytes": manifest.bytes, "created": manifest.created,
+                 "validation_loss": manifest.validation_loss, "gone": None}
+        if not self.ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
+            self.ledger.add("checkpoints", id=manifest.id, **facts)
 
     def promoted(self, manifest: Manifest) -> None:
         self.ledger.change("checkpoints", manifest.id, state="promoted")
@@ -119,6 +131,12 @@ class BattleReport:
                                validation_loss=battle["validation_loss"], **self._totals)
         self._battle = self._row = None
         self._shown = ""
+
+    def close(self, quest: int) -> None:
+        """The newest battle of `quest` is done: its weights were saved, and only a crash kept it from being closed."""
+        row = self.ledger.one("SELECT id FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC", (quest,))
+        if row:
+            self.ledger.change("battles", row["id"], state="done", finished=time.time())
 
     def _write(self, snapshot: dict[str, Any]) -> None:
         self._shown = snapshot["state"]

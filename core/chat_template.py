@@ -19,8 +19,11 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-BUDGET = 1_000_000  # loop rounds and calls; a conversation of 512 turns needs some ten thousand
+BUDGET = 300_000  # loop rounds and calls; a conversation of 512 turns needs some ten thousand
 MAX_CHARACTERS = 64 << 20  # eight times the longest line that is read: JSON may be written with escapes
+
+
+_DICT_METHODS = frozenset(dir(dict))
 
 
 class TemplateFailed(Exception):
@@ -76,6 +79,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         self.left -= amount
         if self.left < 0:
             raise OverflowError("the template does not come to an end")
+
+    def getattr(self, obj, attribute: str):
+        if type(obj) is dict and attribute not in _DICT_METHODS:  # most of what templates do, and all data: a short cut
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
 
     def call(self, context, obj, /, *args, **kwargs):
         self.spend(1)

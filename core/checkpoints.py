@@ -95,13 +95,19 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None])
         content = hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
         name = f"{manifest.hero}-{manifest.campaign}-{manifest.step:08d}-{content}"
         named = replace(manifest, files=files, created=time.time(), id=_free_name(paths.vault, name))
-        write_json(building / MANIFEST, {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)})
+        values = {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)}
+        write_json(building / MANIFEST, {**values, "checksum": _checksum(values)})
         sync_folder(building)
         move(building, paths.vault / named.id)
         return named
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """SHA-256 over all the manifest says, so that a bit that flips in it is noticed, too."""
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _text_keys(mapping: dict[int, int]) -> dict[str, int]:
@@ -117,8 +123,10 @@ def _free_name(vault: Path, name: str) -> str:
 def read(folder: Path) -> Manifest:
     """The manifest in `folder`, its files unchecked. Raises CheckpointError."""
     values = read_json(folder / MANIFEST)
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{folder.name}: {MANIFEST} is missing or not readable")
+    if not isinstance(values, dict) or values.pop("checksum", None) != _checksum(values):
+        raise CheckpointError(f"{folder.name}: {MANIFEST} is missing, not readable or altered")
+    if values.pop("format") != FORMAT:
+        raise CheckpointError(f"{folder.name}: {MANIFEST} is of another version of the realm")
     try:
         values["trained"] = tuple((first, last) for first, last in values["trained"])
         values["open"] = {int(key): steps for key, steps in values["open"].items()}
@@ -147,10 +155,10 @@ def manifests(paths: RealmPaths, hero: str | None = None) -> list[Manifest]:
     for folder in paths.vault.iterdir() if paths.vault.is_dir() else ():
         if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
             try:
-                found.append(read(folder))
+                found.append((folder.name, read(folder)))
             except CheckpointError:
                 continue
-    wanted = [manifest for manifest in found if hero in (None, manifest.hero)]
+    wanted = [manifest for name, manifest in found if manifest.id == name and hero in (None, manifest.hero)]
     return sorted(wanted, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from core.durable import write_bytes
 from core.errors import UserError, nearest
+from core.skills import skills
 from core.trainer_keys import check_trainer_keys
 
 
@@ -103,7 +104,7 @@ class Config(Section):
     save_steps: int = Field(200, ge=1, description="Optimizer steps between two checkpoints, as in Hugging Face's Trainer.")
     save_minutes: float = Field(5.0, gt=0, description="Minutes after which a checkpoint is due, whatever `save_steps` says.")
     profile: Profile = Field(Profile(), description="How answers are dressed before training.")
-    trainer: dict[str, Any] = Field({}, description="Other `transformers.TrainingArguments` by their own names; docs/trainer_keys.md "
+    trainer: dict[str, Any] = Field({}, description="Other `transformers.TrainingArguments` by their own names; docs/reference.md "
                                     "says which are honoured and which the realm owns.")
     packing: bool = Field(True, description="Put several rows into one forward pass, without a leak between them. Off: one row a pass.")
     pack_tokens: int = Field(4096, ge=32, description="Tokens of one forward pass at most, when rows are packed; a longer row goes alone.")
@@ -127,6 +128,14 @@ class Config(Section):
     @classmethod
     def trainer_keys_known(cls, value: dict[str, Any]) -> dict[str, Any]:
         return check_trainer_keys(value)
+
+    @field_validator("skill_priorities")
+    @classmethod
+    def skills_known(cls, value: dict[str, float]) -> dict[str, float]:
+        strange = [f"{name!r}{nearest(name.upper(), skills())}" for name in value if name.upper() not in skills()]
+        if strange:
+            raise ValueError(f"no skill is called {', '.join(strange)}. Known: {', '.join(skills())}")
+        return value
 
 
 def load_config(path: Path) -> Config:
@@ -234,10 +243,10 @@ def set_value(path: Path, field: str, value: Any) -> Config:
     values = _read(path)
     *parents, last = field.split(".")
     node = values
-    for parent in (None, *parents):
-        node = node if parent is None else node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            check_config(values, str(path))  # raises: a section that is no object
+    for parent in parents:
+        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        check_config(values, str(path))  # raises: the whole or a section is no object
     node[last] = value
     config = check_config(values, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,8 @@ def wish(ledger: Ledger, verb: str, argument: str | None = None) -> int:
     """Ask for `verb`; the id tells later whether it was carried out."""
     if verb not in VERBS:
         raise UserError(f"unknown wish {verb!r}{nearest(verb, VERBS) or '.'} Known: {', '.join(VERBS)}")
+    if verb == "cancel" and not (argument or "").isdecimal():
+        raise UserError(f"cancel {argument!r}: give the number of a quest; `quest list` shows them")
     return ledger.add("control", verb=verb, argument=argument, created=time.time())
 
 

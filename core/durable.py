@@ -38,12 +38,16 @@ def sync_file(path: Path) -> None:
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> None:
     """Replace `path` by `data` in one instant; readers see the old bytes or the new, never a mixture."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with open(beside, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     if durable:
         sync_folder(path.parent)
 

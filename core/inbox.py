@@ -13,19 +13,20 @@ import re
 import secrets
 import stat
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from core.durable import sync_folder, write_json
+from core.durable import move, write_json
 from core.errors import UserError
 from core.paths import PRIORITIES, RealmPaths
 
 QUIET_SECONDS = 2.0
 QUIET_SECONDS_WITHOUT_LEASE = 10.0
 SIDECAR = ".quest.json"
-_UNFINISHED = re.compile(r"(^\.|~$|\.(part|partial|tmp|filepart|crdownload|swp|swx|download)$)", re.IGNORECASE)
+LONGEST_STEM = 200  # bytes; the queue adds an id and endings, and a file system's names end at 255
 _STEM = re.compile(r"[^\w.+=@ -]", re.UNICODE)
 
 
@@ -66,10 +67,11 @@ class Inbox:
 
     def complete(self, now: float) -> list[Arrival]:
         """The files that can be taken, in order of priority and age. `now`: seconds of a monotonic clock."""
+        hints = frozenset(self._renamed)  # one that comes while we look is for the next look
         found = [(path, priority) for priority in PRIORITIES for path in _candidates(self.paths.inbox_for(priority))]
         present = {path for path, _ in found}
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
-        self._renamed &= present
+        self._renamed -= hints - present
         arrivals = [arrival for path, priority in found if (arrival := self._look(path, priority, now))]
         for arrival in arrivals:
             self._seen.pop(arrival.path, None)
@@ -86,13 +88,13 @@ class Inbox:
             facts = path.lstat()
         except FileNotFoundError:
             return None
-        refusal = _refusal(facts)
+        reason = refusal(facts)
         signature = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
         seen = self._seen.get(path)
         if seen is None or seen.signature != signature:
             seen = self._seen[path] = _Seen(signature, now - max(0.0, min(QUIET_SECONDS, time.time() - facts.st_ctime)))
-        if refusal:
-            return Arrival(path, priority, refusal) if now - seen.since >= QUIET_SECONDS else None
+        if reason:
+            return Arrival(path, priority, reason) if now - seen.since >= QUIET_SECONDS else None
         lease = has_no_writer(path)
         if lease is False:
             return None
@@ -118,12 +120,12 @@ def _age(entry: os.DirEntry) -> tuple[int, str]:
 
 
 def is_quest_name(name: str) -> bool:
-    """Whether a file of this name is taken: `*.jsonl`, no set-aside rows, no name of an unfinished copy."""
-    lower = name.lower()
-    return lower.endswith(".jsonl") and not lower.endswith(".bad.jsonl") and not _UNFINISHED.search(name) and len(name) > 6
+    """Whether a file of this name is taken: `*.jsonl`. Unfinished copies are hidden (rsync) or end otherwise (`.part`, `~`)."""
+    return name.lower().endswith(".jsonl") and not name.startswith(".")
 
 
-def _refusal(facts: os.stat_result) -> str | None:
+def refusal(facts: os.stat_result) -> str | None:
+    """Why something of this kind cannot be a quest, or None."""
     if stat.S_ISLNK(facts.st_mode):
         return "is a symbolic link; drop the file itself"
     if not stat.S_ISREG(facts.st_mode):
@@ -139,26 +141,36 @@ def has_no_writer(path: Path) -> bool | None:
 
     A read lease is granted only while there is no writer (fcntl(2), F_SETLEASE).
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:  # a rename takes it all the same, and its reader will say why it cannot be read
+        return None
+    except OSError:  # it went away, or became something else, this instant
+        return False
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return True
     except OSError as problem:
-        return False if problem.errno in (errno.EAGAIN, errno.EACCES) and _owned(descriptor) else None
+        return False if problem.errno == errno.EAGAIN else None  # EACCES: another user's file, and no right to ask
     finally:
         os.close(descriptor)
 
 
-def _owned(descriptor: int) -> bool:
-    """Leases on other users' files are refused with EACCES, whatever writers there are."""
-    return os.geteuid() in (0, os.fstat(descriptor).st_uid)
+def queue_stem(stem: str) -> str:
+    """A dropped file's stem as the queue can keep it: no control characters, no bytes that are not text, not too long."""
+    words = os.fsencode(stem).decode("utf-8", "replace")
+    return _cut("".join("_" if unicodedata.category(character) == "Cc" else character for character in words))
+
+
+def _cut(stem: str) -> str:
+    return stem.encode()[:LONGEST_STEM].decode("utf-8", "ignore")
 
 
 def safe_stem(name: str) -> str:
     """`name` without folders, ending and characters that do not belong into a file name; at most 120 characters."""
     stem = re.sub(r"\.jsonl?$", "", Path(name.replace("\\", "/")).name, flags=re.IGNORECASE)
-    return _STEM.sub("_", stem).strip(" .")[:120] or "quest"
+    return _cut(_STEM.sub("_", stem).strip(" .")[:120]).strip(" .") or "quest"
 
 
 @contextlib.contextmanager
@@ -171,23 +183,33 @@ def drop(paths: RealmPaths, name: str, priority: str = "normal", sidecar: dict |
         raise UserError(f"unknown priority {priority!r}. Known: {', '.join(PRIORITIES)}")
     folder = paths.inbox_for(priority)
     folder.mkdir(parents=True, exist_ok=True)
-    target = _free(folder, safe_stem(name))
-    beside = folder / f".{secrets.token_hex(8)}.part"
+    hidden = folder / f".{secrets.token_hex(8)}.part"
+    card = hidden.with_suffix(".card")
     try:
-        with open(beside, "xb") as file:
+        with open(hidden, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if sidecar:
-            write_json(target.with_name(target.name[: -len(".jsonl")] + SIDECAR), sidecar)
-        os.rename(beside, target)
-        sync_folder(folder)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+            write_json(card, sidecar)
+        _appear(hidden, card if sidecar else None, safe_stem(name))
+    finally:
+        hidden.unlink(missing_ok=True)
+        card.unlink(missing_ok=True)
 
 
-def _free(folder: Path, stem: str) -> Path:
-    names = (stem, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(100)))
-    return next(folder / f"{name}.jsonl" for name in names
-                if not os.path.lexists(folder / f"{name}.jsonl") and not os.path.lexists(folder / f"{name}{SIDECAR}"))
+def _appear(hidden: Path, card: Path | None, stem: str) -> None:
+    """Give file and sidecar the first free name. A move replaces nothing, so of two who want a name one takes another."""
+    for name in (stem, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(100))):
+        target, sidecar = hidden.with_name(f"{name}.jsonl"), hidden.with_name(name + SIDECAR)
+        if os.path.lexists(target) or os.path.lexists(sidecar):
+            continue
+        try:
+            if card:
+                move(card, sidecar)
+            move(hidden, target)
+            return
+        except FileExistsError:
+            if card and not card.exists():
+                move(sidecar, card)
+    raise AssertionError(f"no free name for {stem} in {hidden.parent}")

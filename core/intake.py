@@ -16,7 +16,7 @@ from core.config import Config
 from core.durable import move, sync_file
 from core.errors import UserError
 from core.hero import tokenizer_folder
-from core.inbox import SIDECAR, Arrival, Inbox
+from core.inbox import SIDECAR, Arrival, Inbox, queue_stem, refusal
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import Sidecar, freeze, parse_name, quest_name, read_sidecar
@@ -36,6 +36,7 @@ class Intake:
         self.inbox = Inbox(paths)
         self._lanes = {small: deque(), large: deque()}
         self._small, self._large = small, large
+        self._read_again: set[Path] = set()
 
     @property
     def busy(self) -> bool:
@@ -44,14 +45,19 @@ class Intake:
 
     def recover(self) -> None:
         """Take up what was claimed before a crash; forget rows whose file never was renamed."""
+        for row in self.ledger.all("SELECT id, stem, priority FROM quests WHERE state='arriving'"):
+            claimed = self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"
+            if not os.path.lexists(claimed):
+                self._vanished(row["id"], claimed, self.paths.inbox_for(row["priority"]) / f"{row['stem']}{SIDECAR}")
         for path in sorted(self.paths.claims.iterdir()):
-            if path.name.endswith(".bad.jsonl"):
-                path.unlink()
-            elif parse_name(path):
+            if not parse_name(path):
+                data = path.with_name(path.name.removesuffix(SIDECAR) + ".jsonl")
+                if not (path.name.endswith(SIDECAR) and os.path.lexists(data)):
+                    path.unlink()
+            elif reason := refusal(path.lstat()):
+                self._reject(path, reason, {})
+            else:
                 self._to_lane(path)
-        for row in self.ledger.all("SELECT id, stem FROM quests WHERE state='arriving'"):
-            if not os.path.lexists(self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"):
-                self.ledger.change("quests", row["id"], state="vanished", updated=time.time())
 
     def look(self, now: float) -> None:
         """Claim every file of the inbox that is complete."""
@@ -73,19 +79,24 @@ class Intake:
     # Claiming
 
     def _claim(self, arrival: Arrival) -> Path | None:
-        now = time.time()
-        origin = "user"
-        quest = self.ledger.add("quests", stem=arrival.stem, origin=origin, state="arriving", priority=arrival.priority,
+        now, stem = time.time(), queue_stem(arrival.stem)
+        quest = self.ledger.add("quests", stem=stem, origin="user", state="arriving", priority=arrival.priority,
                                 created=now, updated=now)
-        claimed = self.paths.claims / f"{quest_name(arrival.stem, quest)}.jsonl"
+        claimed = self.paths.claims / f"{quest_name(stem, quest)}.jsonl"
         try:
             if arrival.sidecar.is_file() and not arrival.sidecar.is_symlink():
-                os.replace(arrival.sidecar, claimed.with_suffix(SIDECAR))
+                _take(arrival.sidecar, claimed.with_suffix(SIDECAR))
             _take(arrival.path, claimed)
-        except FileNotFoundError:  # its owner took it back
-            self.ledger.change("quests", quest, state="vanished", updated=time.time())
+        except FileNotFoundError:
+            self._vanished(quest, claimed, arrival.sidecar)
             return None
         return claimed
+
+    def _vanished(self, quest: int, claimed: Path, sidecar: Path) -> None:
+        """The file was taken back by its owner, or a crash came first: its sidecar waits for it in the inbox."""
+        if claimed.with_suffix(SIDECAR).exists() and not os.path.lexists(sidecar):
+            _take(claimed.with_suffix(SIDECAR), sidecar)
+        self.ledger.change("quests", quest, state="vanished", updated=time.time())
 
     def _to_lane(self, claimed: Path) -> None:
         large = claimed.lstat().st_size > LARGE_BYTES
@@ -105,6 +116,11 @@ class Intake:
 
     def _settle(self, task: dict[str, Any], report: dict[str, Any]) -> None:
         claimed = Path(task["path"])
+        if "died" in report and claimed not in self._read_again:  # perhaps for want of memory that somebody else took
+            self._read_again.add(claimed)
+            self._to_lane(claimed)
+            return
+        self._read_again.discard(claimed)
         if "failure" in report:
             self._reject(claimed, report["failure"], {})
             return
@@ -141,8 +157,8 @@ class Intake:
     def _reject(self, claimed: Path, reason: str, report: dict[str, Any]) -> None:
         stem, quest = parse_name(claimed)
         base = {"file": f"{stem}.jsonl", "verdict": "rejected", "errors": []}
+        claimed.with_suffix(".bad.jsonl").unlink(missing_ok=True)  # the file is kept whole
         self.queue.reject(claimed, {**base, **report, "reason": reason})
-        claimed.with_suffix(".bad.jsonl").unlink(missing_ok=True)
         self.ledger.event("daemon", "quest_rejected", f"{stem} is rejected: {report.get('text', reason)}", "warning", quest=quest)
 
 

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from core.errors import UserError
 
 _CHUNK = 1 << 20
+_LARGEST = 64 << 20  # characters of one element; also how far is read before a mistake is told from an unfinished value
 _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
@@ -56,15 +57,15 @@ class _Text:
             try:
                 value, end = _DECODER.raw_decode(self._window, self._place)
             except json.JSONDecodeError as problem:
-                if not self._grow():
+                if len(self._window) - self._place > _LARGEST or not self._grow():
                     self._place = problem.pos
                     raise self.problem(f"is not JSON: {problem.msg}") from None
-                continue
             except RecursionError:
                 raise self.problem("is nested too deeply") from None
-            if end < len(self._window) or not self._grow():
-                self._place = end
-                return value
+            else:
+                if end < len(self._window) or not self._grow():
+                    self._place = end
+                    return value
 
     def _grow(self) -> bool:
         """Read on, as much again as a value has needed so far; what lies before the place is dropped."""

@@ -1,8 +1,9 @@
 """The realm's memory (state/realm.db): quests, battles, checkpoints, evaluations, events. It decides nothing.
 
 A quest's folder is its present state and the ledger its past; where they disagree after a crash, the folder wins.
-Every commit is flushed to disk (synchronous=FULL): with NORMAL, acknowledged rows are lost in a power cut. Write-ahead
-logging stays off below SQLite 3.51.3, whose WAL-reset bug needs just our shape: several processes that write.
+Every commit is flushed to disk (synchronous=EXTRA): with NORMAL, acknowledged rows are lost in a power cut, and without a
+write-ahead log even with FULL, which leaves the journal's removal unflushed. Write-ahead logging stays off below SQLite
+3.51.3, whose WAL-reset bug needs just our shape: several processes that write.
 """
 
 import sqlite3
@@ -61,7 +62,7 @@ def connect(path: Path, durable: bool = True) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
     journal = "WAL" if sqlite3.sqlite_version_info >= SAFE_WAL else "DELETE"
     connection.execute(f"PRAGMA journal_mode={journal}")
-    connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+    connection.execute(f"PRAGMA synchronous={'EXTRA' if durable else 'OFF'}")
     return connection
 
 

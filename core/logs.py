@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,8 +36,14 @@ class JsonLines(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "service": self._service,
-                "logger": record.name, "pid": record.process, "message": record.getMessage()}
+        line = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return visible(json.dumps(line, ensure_ascii=False, default=str))
@@ -119,10 +126,12 @@ def _log_crash(kind, problem, trace) -> None:
 
 def log_files(paths: RealmPaths, service: str | None = None) -> list[Path]:
     """The log files of `service`, or of all, oldest day first. Raises UserError for a service without any."""
-    files = sorted(paths.logs.glob("*_????????.log"), key=lambda path: path.name[-12:])
+    files = sorted(paths.logs.glob("*_????????.log"), key=_day_of)
     known = sorted({_service_of(path) for path in files})
     if service and service not in known:
-        raise UserError(f"no log of {service!r}{nearest(service, known) or '.'} Logs here: {', '.join(known) or 'none yet'}")
+        raise UserError(
+            f"no log of {service!r}{nearest(service, known) or '.'} Logs here: {', '.join(known) or 'none yet'}"
+        )
     return [path for path in files if service in (None, _service_of(path))]
 
 
@@ -130,14 +139,18 @@ def _service_of(path: Path) -> str:
     return path.name[:-13]
 
 
+def _day_of(path: Path) -> str:
+    return path.name[-12:]
+
+
 def newest_records(paths: RealmPaths, service: str | None = None, count: int = 50) -> list[dict[str, Any]]:
     """The last `count` records, oldest first, of all services together unless one is named."""
     found: list[dict[str, Any]] = []
-    for path in reversed(log_files(paths, service)):
-        older = min((record["time"] for record in found), default=float("inf"))
-        if len(found) >= count and path.stat().st_mtime < older:
+    days = groupby(reversed(log_files(paths, service)), key=_day_of)
+    for _, files in days:
+        found += [_record(line, path) for path in files for line in _last_lines(path, count)]
+        if len(found) >= count:
             break
-        found = [_record(line, path) for line in _last_lines(path, count)] + found
     return sorted(found, key=lambda record: record["time"])[-count:] if count else []
 
 

@@ -17,20 +17,19 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import orjson
 
-from core.durable import read_json, write_json
+from core.durable import read_json, sync_file, sync_folder, write_json
 from core.formats import BadRow
 from core.formats import form as form_named
 from core.quest import Settings
-from core.quest_file import read_rows
+from core.quest_file import chunks, read_rows
 from core.rendering import Renderer
 
 CHUNK_ROWS = 512
@@ -123,14 +122,16 @@ def prepare(path: Path, form: str, settings: Settings, renderer: Renderer, folde
     try:
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            for chunk in _chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):
+            for chunk in chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):
                 good = [(number, line, row) for number, line, row in chunk if not isinstance(row, BadRow)]
                 rendered = renderer.render([row for _, _, row in good])
                 for (number, line, _), result in zip(good, rendered, strict=True):
                     if not isinstance(result, BadRow):
                         writer.add(number, line, result.sequences)
                 alive()
-        write_json(building / "meta.json", writer.meta(), durable=False)
+        for file in building.iterdir():  # else a power cut could leave the name and no bytes
+            sync_file(file)
+        write_json(building / "meta.json", writer.meta())
         _publish(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -141,15 +142,10 @@ def _publish(building: Path, folder: Path) -> None:
     """Give the folder its name; somebody who was quicker made the same bytes."""
     try:
         os.rename(building, folder)
+        sync_folder(folder.parent)
     except OSError as problem:
         if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
-
-
-def _chunks(rows: Iterable, size: int) -> Iterator[list]:
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
 
 
 class _Writer:

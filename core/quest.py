@@ -16,7 +16,7 @@ from core.errors import UserError, nearest
 from core.paths import PRIORITIES
 
 COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl")
-_NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$")
+_NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 
 
 class Sidecar(Section):
@@ -65,13 +65,17 @@ def read_sidecar(path: Path) -> Sidecar:
     """The sidecar at `path`, all defaults where there is none. Raises UserError naming field, value and remedy."""
     if not path.exists():
         return Sidecar()
-    values = read_json(path)
+    return check_sidecar(read_json(path), path.name)
+
+
+def check_sidecar(values: Any, source: str) -> Sidecar:
+    """`values` as a Sidecar. Raises UserError."""
     if not isinstance(values, dict):
-        raise UserError(f"{path.name}: must be one JSON object with {', '.join(Sidecar.model_fields)}")
+        raise UserError(f"{source}: must be one JSON object with {', '.join(Sidecar.model_fields)}")
     try:
         return Sidecar.model_validate(values, strict=True)
     except ValidationError as problem:
-        raise UserError("; ".join(f"{path.name}: {_explain(error)}" for error in problem.errors())) from None
+        raise UserError("; ".join(f"{source}: {_explain(error)}" for error in problem.errors())) from None
 
 
 def _explain(error: dict) -> str:
@@ -120,7 +124,8 @@ def quest_name(stem: str, quest: int) -> str:
 
 def parse_name(path: Path) -> tuple[str, int] | None:
     """Stem and id of a quest file's name, or None for a file that is none."""
-    match = _NAME.match(path.stem) if path.suffix.lower() == ".jsonl" and not path.name.endswith(".bad.jsonl") else None
+    hidden = path.name.startswith(".") or path.name.endswith(".bad.jsonl")
+    match = _NAME.match(path.stem) if path.suffix.lower() == ".jsonl" and not hidden else None
     return (match["stem"], int(match["id"])) if match else None
 
 

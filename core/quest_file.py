@@ -1,10 +1,11 @@
 """From the bytes of a quest file to rows, one line at a time, in bounded memory; it judges lines, never whole files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from core.formats import MAX_LINE_BYTES, BadRow, Row, read, strict_json
 
+CHUNK_BYTES = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -22,7 +23,7 @@ def read_lines(path: Path, hasher=None) -> Iterator[tuple[int, bytes, BadRow | N
             problem = None
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 _skip_line(file, hasher)
-                problem = BadRow("", f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row")
+                problem = BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row")
             if number == 1 and line.startswith(_BOM):
                 line = line[len(_BOM):]
             line = line.rstrip(b"\r\n")
@@ -36,6 +37,20 @@ def _skip_line(file, hasher) -> None:
             hasher.update(more)
         if more.endswith(b"\n"):
             return
+
+
+def chunks(entries: Iterable[tuple], rows: int) -> Iterator[list[tuple]]:
+    """Entries (number, line, …) in lists of at most `rows` and of about `CHUNK_BYTES`, so that long rows need no more memory."""
+    chunk: list[tuple] = []
+    size = 0
+    for entry in entries:
+        chunk.append(entry)
+        size += len(entry[1])
+        if len(chunk) == rows or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def parse(line: bytes) -> dict | BadRow:

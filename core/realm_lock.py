@@ -36,7 +36,9 @@ def held(paths: RealmPaths, port: int, sleep: Callable[[float], None] = time.sle
         waited = 0.0
         while not _locked(file, fcntl.LOCK_EX):
             if waited >= _PATIENCE:
-                raise RealmBusy(f"{paths.root} is already run by another supervisor; `status` shows it, `stop-all` ends it")
+                raise RealmBusy(
+                    f"{paths.root} is already run by another supervisor; `status` shows it, `stop-all` ends it"
+                )
             sleep(0.05)
             waited += 0.05
         me = Holder(os.getpid(), psutil.Process().create_time(), port)

@@ -15,11 +15,9 @@ from core.errors import UserError, nearest
 MAX_TURNS = 512  # every trained turn is rendered after all turns before it, so work grows with the square
 MAX_DEPTH = 64
 ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user",
+    "system": "system", "developer": "system", "user": "user", "human": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant",
-    "tool": "tool", "observation": "tool", "function": "tool",
-    "function_call": "call",
+    "tool": "tool", "observation": "tool", "function": "tool", "function_call": "call",
 }  # fmt: skip
 MAY_FOLLOW = {
     None: ("system", "user"), "system": ("user",), "user": ("assistant",),

@@ -36,7 +36,8 @@ MIGRATIONS = (
     f"""
     CREATE TABLE blocks (
         block INTEGER NOT NULL, quest INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-        count INTEGER NOT NULL, {", ".join(f"{part} REAL" for part in PARTS)}, PRIMARY KEY (block, quest)) WITHOUT ROWID;
+        count INTEGER NOT NULL, {", ".join(f"{part} REAL" for part in PARTS)},
+        PRIMARY KEY (block, quest)) WITHOUT ROWID;
     CREATE INDEX blocks_by_quest ON blocks(quest, block);
     {_SUM_UP.replace("BETWEEN ? AND ?", ">= 0")};
     """,
@@ -71,7 +72,8 @@ class StepRecord:
     def flush(self) -> None:
         if self._waiting:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._waiting))
+            self._connection.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                                         map(astuple, self._waiting))
             for block in sorted({step.step // BLOCK for step in self._waiting}):
                 self._connection.execute("DELETE FROM blocks WHERE block=?", (block,))
                 self._connection.execute(_SUM_UP, (block * BLOCK, (block + 1) * BLOCK - 1))

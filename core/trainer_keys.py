@@ -3,17 +3,18 @@
 `HONOURED` keys reach the arguments unchanged. `OWNED` keys belong to the realm, which says what to use instead.
 """
 
+from math import inf
 from typing import Any
 
 from core.errors import nearest
 
-HONOURED: dict[str, tuple[type, ...]] = {
-    "weight_decay": (int, float),
-    "adam_beta1": (int, float),
-    "adam_beta2": (int, float),
-    "adam_epsilon": (int, float),
-    "max_grad_norm": (int, float),
-    "warmup_steps": (int,),
+HONOURED: dict[str, tuple[type, float, float]] = {  # kind, least value, value it must stay below
+    "weight_decay": (float, 0, 1),
+    "adam_beta1": (float, 0, 1),
+    "adam_beta2": (float, 0, 1),
+    "adam_epsilon": (float, 1e-20, 1),
+    "max_grad_norm": (float, 0, inf),
+    "warmup_steps": (int, 0, inf),
 }
 
 OWNED: dict[str, str] = {
@@ -43,12 +44,19 @@ OWNED: dict[str, str] = {
 
 
 def check_trainer_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` unchanged if every key is honoured and every value has its type; ValueError otherwise."""
-    for key, value in values.items():
-        if key in OWNED:
-            raise ValueError(f"trainer.{key} belongs to the realm: {OWNED[key]}")
-        if key not in HONOURED:
-            raise ValueError(f"trainer.{key} is not honoured{nearest(key, HONOURED)}. Honoured: {', '.join(HONOURED)}")
-        if not isinstance(value, HONOURED[key]) or isinstance(value, bool):
-            raise ValueError(f"trainer.{key} = {value!r} must be {' or '.join(kind.__name__ for kind in HONOURED[key])}")
+    """`values` unchanged if every key is honoured and every value in its bounds; ValueError that names all mistakes."""
+    problems = [problem for key, value in values.items() if (problem := _problem(key, value))]
+    if problems:
+        raise ValueError("; ".join(problems))
     return values
+
+
+def _problem(key: str, value: Any) -> str | None:
+    if key in OWNED:
+        return f"trainer.{key} belongs to the realm: {OWNED[key]}"
+    if key not in HONOURED:
+        return f"trainer.{key} is not honoured{nearest(key, HONOURED)}. Honoured: {', '.join(HONOURED)}"
+    kind, least, below = HONOURED[key]
+    if isinstance(value, bool) or not isinstance(value, (kind, int)) or not least <= value < below:
+        return f"trainer.{key} = {value!r} must be {kind.__name__} ≥ {least}" + (f" < {below}" if below < inf else "")
+    return None

@@ -56,7 +56,8 @@ class TrainingDaemon:
                 self._wake.wait(LOOK_SECONDS)
                 self._wake.clear()
         finally:
-            observer.stop()
+            if observer:
+                observer.stop()
             self._small.close()
             self._large.close()
 
@@ -68,7 +69,8 @@ class TrainingDaemon:
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
         self.intake.advance(now)
         self._prepare_ahead(now)
-        self.hero_loop.turn(now, self._quiet())
+        if self.hero_loop.turn(now, self._quiet()):
+            self._next_look = now  # else it would seem quiet still, and a second quest would be written
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
             self._clean_prepared()
@@ -89,13 +91,13 @@ class TrainingDaemon:
                 log.warning("preparing %s failed: %s", done[0]["path"], done[1]["failure"])
             return
         for quest in self.queue.waiting()[:PREPARED_AHEAD]:
-            if quest.id not in self._asked and quest.path.exists():
-                self._asked.add(quest.id)
-                card = quest.card
-                self._large.give({"task": "prepare", "path": str(quest.path), "form": card["form"], "sha256": card["sha256"],
-                                  "settings": card["settings"], "tokenizer": str(tokenizer_folder(self.paths, self.config)),
-                                  "prepared": str(self.paths.prepared)}, now)
-                return
+            if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
+                continue
+            self._asked.add(quest.id)
+            self._large.give({"task": "prepare", "path": str(quest.path), "form": card["form"], "sha256": card["sha256"],
+                              "settings": card["settings"], "tokenizer": str(tokenizer_folder(self.paths, self.config)),
+                              "prepared": str(self.paths.prepared)}, now)
+            return
 
     def _clean_prepared(self) -> None:
         """Prepared rows go when nothing waits or is trained that could need them."""
@@ -106,10 +108,14 @@ class TrainingDaemon:
 
     # Hints
 
-    def _watch(self) -> BaseObserver:
+    def _watch(self) -> BaseObserver | None:
         observer = InotifyObserver(generate_full_events=True)  # tells renames from outside, too
         observer.schedule(_Hints(self.intake, self._wake), str(self.paths.inbox), recursive=True)
-        observer.start()
+        try:
+            observer.start()
+        except OSError as problem:  # this user's watches are used up; looking finds the files all the same
+            log.warning("no events of the inbox, files are found by looking: %s", problem)
+            return None
         return observer
 
 

@@ -51,7 +51,7 @@ class TrainingQueue:
 
     def counts(self) -> dict[str, int]:
         """Data files per folder, read from disk."""
-        return {state: sum(1 for entry in os.scandir(self.paths.queued(state)) if _is_data(entry.name)) for state in QUEUE_STATES}
+        return {state: sum(map(_is_data, os.listdir(self.paths.queued(state)))) for state in QUEUE_STATES}
 
     def waiting(self) -> list[Quest]:
         """The quests to train, in the order in which they will be: priority, fewest failures, age."""
@@ -79,12 +79,13 @@ class TrainingQueue:
         """A file that will not be trained goes to rejected/ beside its report, under its own name where that is free."""
         stem, quest = parse_name(claimed)
         folder = self.paths.queued("rejected")
-        plain = not any(os.path.lexists(folder / f"{stem}{ending}") for ending in (".jsonl", ".report.json"))
-        name = stem if plain else quest_name(stem, quest)
+        taken = any(os.path.lexists(folder / f"{stem}{ending}") for ending in (".jsonl", *COMPANIONS))
+        misread = parse_name(folder / f"{stem}.jsonl") or stem.endswith(".bad")  # as another quest, or as set-aside rows
+        name = quest_name(stem, quest) if taken or misread else stem
         write_json(folder / f"{name}.report.json", {"quest": quest, **report})
-        bad = claimed.with_suffix(".bad.jsonl")
-        if bad.exists():
-            os.replace(bad, folder / f"{name}.bad.jsonl")
+        for suffix in (".bad.jsonl", ".quest.json"):
+            if (beside := claimed.with_suffix(suffix)).exists():
+                os.replace(beside, folder / f"{name}{suffix}")
         facts = {key: report.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
         self._record(quest, state="rejected", reason=report["reason"], **facts)
         move(claimed, folder / f"{name}.jsonl")

@@ -4,12 +4,14 @@ The parent's half is `ValidationProcess`, the child's is `main`; they talk in JS
 file and is replaced when it dies or takes too long. It knows nothing about queues.
 """
 
+import contextlib
+import hashlib
 import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import orjson
 from core.paths import CHECKOUT
 
 MEMORY_BYTES = 4 << 30
-SECONDS_BASE = {"validate": 60.0, "prepare": 300.0}
-BYTES_PER_SECOND = {"validate": 4e6, "prepare": 0.2e6}
+SILENT_SECONDS = 120.0  # a few MiB of rows take seconds, also on a machine that trains
+ALIVE_SECONDS = 1.0
+_ALIVE = b"alive\n"
 
 
 class ValidationProcess:
@@ -29,6 +32,7 @@ class ValidationProcess:
         self._wake = wake
         self._child: subprocess.Popen | None = None
         self._answer: dict[str, Any] | None = None
+        self._alive = False
         self._deadline = 0.0
         self.task: dict[str, Any] | None = None
 
@@ -40,33 +44,42 @@ class ValidationProcess:
         """Start on `task`: keys `task` (validate or prepare), `path` and what that work needs."""
         assert not self.busy
         if self._child is None or self._child.poll() is not None:
+            self.close()
             self._start()
-        size = Path(task["path"]).stat().st_size
-        self._deadline = now + SECONDS_BASE[task["task"]] + size / BYTES_PER_SECOND[task["task"]]
+        self._deadline = now + SILENT_SECONDS
         self.task, self._answer = task, None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died just now: `take` finds out
             self._child.stdin.write(orjson.dumps(task) + b"\n")
             self._child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died just now: `take` finds out
 
     def take(self, now: float) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(task, answer) when the work is done, died or was stopped for its time; None while it goes on."""
+        """(task, answer) when the work is done, died or was stopped for its silence; None while it goes on.
+
+        The answer has `died` where the child ended by itself, which may or may not be the file's fault.
+        """
         if not self.busy:
             return None
+        if self._alive:
+            self._alive, self._deadline = False, now + SILENT_SECONDS
         if self._answer is None and now > self._deadline:
-            self._end({"failure": "it took too long to read; the file may be broken, split it"})
+            self._end({"failure": f"reading it stood still for {SILENT_SECONDS:.0f} seconds; the file may be broken"})
         elif self._answer is None and self._child.poll() is not None and not self._reader.is_alive():
-            self._end({"failure": f"reading it ended the reader ({_exit_words(self._child.returncode)}); the file may be broken"})
+            words = f"reading it ended the reader ({_exit_words(self._child.returncode)}); the file may be broken"
+            self._end({"failure": words, "died": True})
         if self._answer is None:
             return None
         task, answer, self.task, self._answer = self.task, self._answer, None, None
         return task, answer
 
     def close(self) -> None:
-        if self._child and self._child.poll() is None:
+        if self._child:
             self._child.kill()
             self._child.wait()
+            self._reader.join()
+            self._child.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.close()
+            self._child = None
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "core.validation_process"]
@@ -76,14 +89,15 @@ class ValidationProcess:
 
     def _listen(self, child: subprocess.Popen) -> None:
         for line in child.stdout:
-            if child is self._child:
+            if line == _ALIVE:
+                self._alive = True
+            elif line.endswith(b"\n"):  # else it died in the middle of its answer
                 self._answer = orjson.loads(line)
-            self._wake()
+                self._wake()
         self._wake()
 
     def _end(self, answer: dict[str, Any]) -> None:
         self.close()
-        self._child = None
         self._answer = answer
 
 
@@ -98,10 +112,24 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     _end_with_parent()
     for line in sys.stdin.buffer:
-        answer = _work(orjson.loads(line))
-        sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
-        sys.stdout.buffer.flush()
+        _say(orjson.dumps(_work(orjson.loads(line))) + b"\n")
     return 0
+
+
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def _alive() -> None:
+    """Tell the parent, now and then, that the work goes on."""
+    global _told
+    if time.monotonic() - _told >= ALIVE_SECONDS:
+        _told = time.monotonic()
+        _say(_ALIVE)
+
+
+_told = 0.0
 
 
 def _end_with_parent() -> None:
@@ -116,6 +144,8 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
     """Carry out one task; what goes wrong with the file is an answer, too."""
     try:
         return _TASKS[task["task"]](task)
+    except FileNotFoundError:  # the trainer or its owner was quicker
+        return {"failure": "it is no longer there"}
     except MemoryError:
         return {"failure": f"reading it needs more than {MEMORY_BYTES >> 30} GiB of memory; split the file"}
     except Exception as problem:
@@ -130,7 +160,8 @@ def _validate(task: dict[str, Any]) -> dict[str, Any]:
     from core.validator import validate_file
 
     settings = Settings(**task["settings"])
-    return validate_file(Path(task["path"]), settings, _renderer(task["tokenizer"], settings.max_length), Path(task["bad_rows"]))
+    renderer = _renderer(task["tokenizer"], settings.max_length)
+    return validate_file(Path(task["path"]), settings, renderer, Path(task["bad_rows"]), _alive)
 
 
 def _prepare(task: dict[str, Any]) -> dict[str, Any]:
@@ -140,18 +171,29 @@ def _prepare(task: dict[str, Any]) -> dict[str, Any]:
     settings = Settings(**task["settings"])
     renderer = _renderer(task["tokenizer"], settings.max_length)
     name = cache_name(task["sha256"], task["form"], settings, renderer)
-    prepared = prepare(Path(task["path"]), task["form"], settings, renderer, Path(task["prepared"]) / name)
+    prepared = prepare(Path(task["path"]), task["form"], settings, renderer, Path(task["prepared"]) / name, _alive)
     return {"name": name, "rows": len(prepared)}
 
 
 _TASKS = {"validate": _validate, "prepare": _prepare}
 
 
-@lru_cache(maxsize=2)
 def _renderer(folder: str, max_length: int):
-    from core.rendering import Renderer
+    """The tokenizer in `folder`; one that is the same, byte for byte, in another checkpoint is not read again."""
+    content = tuple(_bytes_hash(Path(folder) / name) for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"))
+    if (content, max_length) not in _renderers:
+        from core.rendering import Renderer
 
-    return Renderer.load(Path(folder), max_length)
+        _renderers.clear()
+        _renderers[content, max_length] = Renderer.load(Path(folder), max_length)
+    return _renderers[content, max_length]
+
+
+_renderers: dict = {}
+
+
+def _bytes_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 if __name__ == "__main__":

@@ -5,15 +5,16 @@ up to `EXACT_BYTES`, an even sample of a larger one, and the report says which. 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
 from core.formats import BadRow, Form, detect
 from core.quest import Settings
-from core.quest_file import parse, read_lines, to_row
+from core.quest_file import chunks, parse, read_lines, to_row
 from core.rendering import Renderer
 from core.schools import SCHOOLS
 
@@ -58,20 +59,23 @@ class _SetAside:
                 self.path.unlink()
 
 
-def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: Path | None = None) -> dict[str, Any]:
+def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: Path | None = None,
+                  alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """The report on `path`: verdict `accepted` or `rejected`, reason, form, school, counts, token lengths, errors by line.
 
-    Bad rows of an accepted file are copied to `bad_rows`. Never raises for what the file holds.
+    Bad rows of an accepted file are copied to `bad_rows`; `alive` is called after every chunk of rows. Never raises for
+    what the file holds.
     """
     hasher = hashlib.sha256()
     tally, aside = _Tally(), _SetAside(bad_rows)
     size = path.stat().st_size
     stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS)
     lines = read_lines(path, hasher)
-    head = [line for line, _ in zip(lines, range(DETECT_ROWS), strict=False)]
+    head = next(chunks(lines, DETECT_ROWS), [])
     form, reason = _detect(head, settings)
-    for chunk in _chunks(_chain(head, lines)):
+    for chunk in chunks(chain(head, lines), CHUNK_ROWS):
         _judge(chunk, form, settings, renderer, stride, tally, aside)
+        alive()
     verdict = reason or _verdict(tally, settings)
     aside.close(keep=verdict is None)
     return _report(path, form, verdict, stride, size, hasher.hexdigest(), tally)
@@ -86,12 +90,13 @@ def _count_lines(path: Path) -> int:
 
 def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
     """The file's form, or why it has none that can be trained."""
-    parsed = [parse(line) for _, line, problem in head if problem is None]
-    samples = [{settings.columns.get(name, name): value for name, value in row.items()} for row in parsed if isinstance(row, dict)]
+    parsed = [(number, problem or parse(line)) for number, line, problem in head]
+    samples = [{settings.columns.get(name, name): value for name, value in row.items()} for _, row in parsed if isinstance(row, dict)]
     if not head:
         return None, "the file holds no rows"
     if not samples:
-        return None, "no line of the beginning is a JSON object; a quest is JSON Lines: one object a line"
+        number, problem = parsed[0]
+        return None, f"no line of the beginning is a JSON object, as JSON Lines has one a line; line {number} {problem.reason}"
     try:
         form = detect(samples)
     except UserError as problem:
@@ -99,22 +104,6 @@ def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
     if form.school not in SCHOOLS:
         return form, f"rows of the form {form.name!r} go to the school {form.school!r}, which has not opened yet; only the Scribe teaches"
     return form, None
-
-
-def _chain(head: list, lines: Iterator) -> Iterator:
-    yield from head
-    yield from lines
-
-
-def _chunks(lines: Iterator) -> Iterator[list]:
-    chunk: list = []
-    for line in lines:
-        chunk.append(line)
-        if len(chunk) == CHUNK_ROWS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _judge(chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: _Tally,

@@ -5,7 +5,9 @@ they are. So waking up after a kill and after a clean stop are the same thing. I
 """
 
 import errno
+import gc
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,6 @@ from core.errors import CheckpointError, UserError
 from core.forge.attention import ATTENTION
 from core.forge.hatch import hatch
 from core.forge.state import has_state, load_state, save_model, save_state
-from core.hero import tokenizer_folder
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.prepare import Prepared, cache_name, prepare
@@ -34,6 +35,7 @@ from core.train import HeroTrainer, StepFacts
 from core.training_queue import TrainingQueue
 
 log = logging.getLogger(__name__)
+transformers.utils.logging.disable_progress_bar()
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 LOOK_SECONDS = 0.25
@@ -67,13 +69,27 @@ class Worker:
         self.queue.reconcile()
         self.report = BattleReport(self.paths, self.ledger)
         self.report.loading()
+        self.report.recover(checkpoints.manifests(self.paths))
         self.tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
         if checkpoints.pointed(self.paths.tip) != self.tip.id:
             checkpoints.set_tip(self.paths, self.tip.id)
+        self._mend_current()
         self.beat()
         self._load(self.tip)
         self._settle()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the Trainer collects garbage before every battle and need not look at it
         self.report.idle(self.hero_facts())
+
+    def _mend_current(self) -> None:
+        """The promoted model must be this hero's and whole; it is not after a crash at its birth, a switch, or bad luck."""
+        current = checkpoints.pointed(self.paths.current_model) or ""
+        try:
+            if current.startswith(f"{self.tip.hero}-") and checkpoints.verify(self.paths.vault / current):
+                return
+        except CheckpointError as problem:
+            self._broken(current, str(problem))
+        checkpoints.set_current(self.paths, self.tip.id)
 
     def _broken(self, checkpoint: str, why: str) -> None:
         log.error("checkpoint passed over: %s", why)
@@ -98,13 +114,14 @@ class Worker:
         else:
             torch.manual_seed(self.config.seed)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.tokenizer = folder
         self.tip = manifest
+        self._renderers: dict[int, Renderer] = {}
 
     def _settle(self) -> None:
         """Quests whose training the weights hold are finished; finished ones that they lack go back to wait."""
         for quest in self.queue.quests("processing"):
             if checkpoints.holds(self.tip.trained, quest.id):
+                self.report.close(quest.id)
                 self._finish(quest)
             elif self.last_exit not in ("", "0", "-9", "-15"):
                 self._blame(quest, f"the trainer ended with {self.last_exit} while it was trained")
@@ -167,11 +184,12 @@ class Worker:
         """One battle, and what comes of it. The boundary at which a quest's errors are caught."""
         try:
             ending = self._fight(quest)
-        except OSError as problem:
-            if problem.errno not in NO_SPACE:
-                raise
-            self._no_space(problem)
         except Exception as problem:
+            if _is_no_space(problem):
+                self._no_space(problem)
+                return
+            if isinstance(problem, OSError):
+                raise
             log.exception("battle of %s failed", quest.name)
             self._reload()
             self._blame(quest, f"{type(problem).__name__}: {problem}")
@@ -195,6 +213,8 @@ class Worker:
         card, settings = quest.card, quest.settings
         prepared = self._prepared(quest, card)
         plan = BattlePlan(prepared, settings, card["sha256"])
+        if not plan.total_steps:
+            raise UserError(f"{quest.stem} has no row that can be trained")
         first = self.tip.open.get(quest.id, 0)
         rate = settings.learning_rate or next(rate for size, rate in LEARNING_RATES if self.parameters < size)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
@@ -205,9 +225,15 @@ class Worker:
 
     def _prepared(self, quest: Quest, card: dict) -> Prepared:
         settings = quest.settings
-        renderer = Renderer.load(tokenizer_folder(self.paths, self.config), settings.max_length)
+        renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         return prepare(quest.path, card["form"], settings, renderer, self.paths.prepared / name, self.beat)
+
+    def _renderer(self, max_length: int) -> Renderer:
+        """The hero's tokenizer and template never change in its life, so they are read once."""
+        if max_length not in self._renderers:
+            self._renderers[max_length] = Renderer.load(self.paths.vault / self.tip.id, max_length)
+        return self._renderers[max_length]
 
     # Endings
 
@@ -225,7 +251,7 @@ class Worker:
         self.beat()
 
     def _write(self, folder) -> None:
-        save_model(self.trainer.model, folder, self.tokenizer)
+        save_model(self.trainer.model, folder, self.paths.vault / self.tip.id)
         save_state(folder, self.trainer.optimizer)
 
     def _finish(self, quest: Quest) -> None:
@@ -243,7 +269,7 @@ class Worker:
         self.ledger.event("trainer", "quest_failed", f"{quest.stem} failed: {reason}" + ("" if failed else "; it will be tried again."),
                           "alert" if failed else "warning", quest=quest.id)
 
-    def _no_space(self, problem: OSError) -> None:
+    def _no_space(self, problem: Exception) -> None:
         log.error("no space: %s", problem)
         self.report.end("stopped", str(problem))
         self.ledger.event("trainer", "disk_low", f"No room for a checkpoint: {problem}. Free space; training goes on by itself.", "alert")
@@ -253,6 +279,12 @@ class Worker:
     def _reload(self) -> None:
         """Weights may be half a step beyond the tip: go back to it."""
         self._load(checkpoints.verify(self.paths.vault / self.tip.id))
+
+
+def _is_no_space(problem: Exception) -> bool:
+    """Whether the disk is full, in the words of Python, safetensors or SQLite."""
+    told = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
+    return getattr(problem, "errno", None) in NO_SPACE or any(words in str(problem) for words in told)
 
 
 class _Battle:
@@ -267,14 +299,16 @@ class _Battle:
 
     def after_step(self, facts: StepFacts) -> bool:
         worker = self.worker
+        if not all(torch.isfinite(value).all() for value in (facts.loss, facts.gradient_norm) if value is not None):
+            raise FloatingPointError(f"step {facts.step}: loss {facts.loss.item()}, gradient norm {facts.gradient_norm}")
         worker.report.step(facts)
-        now = time.monotonic()
+        now, last = time.monotonic(), facts.step >= self.plan.total_steps
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
             worker.beat()
             worker.report.show(worker.hero_facts())
-            self.ending = self.ending or self._listen(facts)
-        if now - self._saved >= 60 * self.plan.settings.save_minutes and self.ending is None:
+            self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
+        if now - self._saved >= 60 * self.plan.settings.save_minutes and self.ending is None and not last:
             self.save(facts.global_step, facts.step)
         return self.ending is not None
 

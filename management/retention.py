@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from core.checkpoints import Manifest, manifests, pointed
 from core.config import Retention
@@ -16,16 +16,18 @@ YOUNG_SECONDS = 120.0
 def plan(found: Iterable[Manifest], promoted: set[str], kept_anyway: set[str], policy: Retention, now: float) -> list[Manifest]:
     """The checkpoints to delete.
 
-    `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, the newest `keep_last` and the newest
-    `keep_promoted` promoted ones stay, and nothing younger than two minutes goes.
+    `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, of every hero the newest `keep_last` and the
+    newest `keep_promoted` promoted ones stay, and nothing younger than two minutes goes.
     """
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
-    kept = {manifest.id for manifest in newest_first[: policy.keep_last]} | kept_anyway
-    kept |= {manifest.id for manifest in [m for m in newest_first if m.id in promoted][: policy.keep_promoted]}
+    kept = set(kept_anyway)
+    for hero in {manifest.hero for manifest in newest_first}:
+        own = [manifest.id for manifest in newest_first if manifest.hero == hero]
+        kept |= {*own[: policy.keep_last], *[key for key in own if key in promoted][: policy.keep_promoted]}
     return [manifest for manifest in newest_first if manifest.id not in kept and now - manifest.created > YOUNG_SECONDS]
 
 
-def retain(paths: RealmPaths, policy: Retention, ledger: Ledger) -> list[str]:
+def retain(paths: RealmPaths, policy: Retention, ledger: Ledger, clock: Callable[[], float] = time.time) -> list[str]:
     """Delete what `plan` says; returns the ids. A checkpoint loses its name first, so that it is never half there."""
     found = manifests(paths)
     rows = {row["id"]: row for row in ledger.all("SELECT id, state, pinned FROM checkpoints WHERE gone IS NULL")}
@@ -33,11 +35,14 @@ def retain(paths: RealmPaths, policy: Retention, ledger: Ledger) -> list[str]:
     parents = {manifest.parent for manifest in found if manifest.id in pointers} - {None}
     pinned = {key for key, row in rows.items() if row["pinned"]}
     promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
+    for key in rows.keys() - {manifest.id for manifest in found}:
+        if not (paths.vault / key).exists():  # deleted by hand, or a crash came before the ledger heard of it
+            ledger.change("checkpoints", key, gone=clock())
     deleted = []
-    for manifest in plan(found, promoted, pointers | parents | pinned, policy, time.time()):
+    for manifest in plan(found, promoted, pointers | parents | pinned, policy, clock()):
         doomed = paths.vault / f".building-{manifest.id}"
         os.rename(paths.vault / manifest.id, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-        ledger.change("checkpoints", manifest.id, gone=time.time())
+        ledger.change("checkpoints", manifest.id, gone=clock())
         deleted.append(manifest.id)
     return deleted

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError
@@ -39,11 +40,12 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put back what `save_state` wrote. Raises CheckpointError where it is not there; it is never skipped in silence."""
     try:
         tensors = load_file(folder / OPTIMIZER)
-        skeleton = orjson.loads((folder / STATE).read_bytes())["optimizer"]
-    except (OSError, KeyError, orjson.JSONDecodeError) as problem:
+        random_state = tensors["rng.cpu"]
+        state = _give_tensors(orjson.loads((folder / STATE).read_bytes())["optimizer"], tensors)
+    except (OSError, KeyError, SafetensorError, orjson.JSONDecodeError) as problem:
         raise CheckpointError(f"{folder.name}: the optimizer's state cannot be read: {problem}") from problem
-    optimizer.load_state_dict(_give_tensors(skeleton, tensors))
-    torch.set_rng_state(tensors["rng.cpu"])
+    optimizer.load_state_dict(state)
+    torch.set_rng_state(random_state)
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
 

@@ -1,0 +1,152 @@
+"""Curves for charts from state/metrics.db, made small by the database; it writes nothing and draws nothing.
+
+A curve is a list of buckets of equal width in steps, each with minimum, maximum and mean, so no peak is lost. Wide
+buckets come from the sums that the trainer keeps per block of steps: a million steps cost as much as a few thousand.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from core.steps import BLOCK, PARTS, SERIES, open_read_only
+
+_RAW = ", ".join(f"{value} AS {name}_min, {value} AS {name}_max, ({value}) * {weight} AS {name}_sum, "
+                 f"IIF({value} IS NULL, 0, {weight}) AS {name}_weight" for name, (value, weight) in SERIES.items())
+_STEPS = f"SELECT quest, step AS first, step AS last, {_RAW} FROM steps WHERE step BETWEEN ? AND ?"
+_BLOCKS = f"SELECT quest, first, last, {', '.join(PARTS)} FROM blocks WHERE block BETWEEN ? AND ?"
+_OF_BUCKET = ", ".join(f"MIN({name}_min), MAX({name}_max), SUM({name}_sum) / NULLIF(SUM({name}_weight), 0)"
+                       for name in SERIES)
+
+
+@dataclass
+class Curve:
+    """One series; the i-th entries belong to the i-th bucket, None where nothing was measured."""
+
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+    smooth: list[float | None] = field(default_factory=list)
+
+
+@dataclass
+class Curves:
+    """All that was measured between two steps. `first`, `last`, `quests`: each bucket's ends and its newest quest."""
+
+    quest: int | None = None
+    width: int = 1
+    first: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+    quests: list[int] = field(default_factory=list)
+    series: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in SERIES})
+    validation_steps: list[int] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.first)
+
+
+class Metrics:
+    """Reads the record of steps at `path`, which may not exist yet, may be written to, or may vanish."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        connection = open_read_only(self.path)
+        if connection is None:
+            yield None
+            return
+        with closing(connection):
+            yield connection
+
+    def span(self, quest: int | None = None) -> tuple[int, int] | None:
+        """The first and the last recorded step, of one quest or of all; None where there is none."""
+        try:
+            with self._reading() as connection:
+                return _span(connection, quest) if connection else None
+        except sqlite3.Error:  # not a database yet, or a journal that only its writer may roll back
+            return None
+
+    def curves(self, first: int | None = None, last: int | None = None, recent: int | None = None,
+               quest: int | None = None, buckets: int = 240) -> Curves:
+        """All series from step `first` to `last` (default: all; `recent`: the newest), in at most `buckets`."""
+        try:
+            with self._reading() as connection:
+                span = _span(connection, quest) if connection else None
+                if span is None:
+                    return Curves(quest)
+                low = max(span[0], first if first is not None else span[0])
+                high = min(span[1], last if last is not None else span[1])
+                low = max(low, high - recent + 1) if recent else low
+                return _read(connection, low, high, quest, buckets) if low <= high else Curves(quest)
+        except sqlite3.Error:
+            return Curves(quest)
+
+
+def _span(connection: sqlite3.Connection, quest: int | None) -> tuple[int, int] | None:
+    where, values = ("WHERE quest=?", (quest,)) if quest is not None else ("", ())
+    ends = [connection.execute(f"SELECT {end}(step) FROM steps {where}", values) for end in ("MIN", "MAX")]
+    low, high = (cursor.fetchone()[0] for cursor in ends)
+    return None if low is None else (low, high)
+
+
+def _read(connection: sqlite3.Connection, first: int, last: int, quest: int | None, buckets: int) -> Curves:
+    width = -(-(last - first + 1) // buckets)
+    source, values, origin, width = _source(first, last, quest, width)
+    curves = Curves(quest, width)
+    for row in connection.execute(f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
+                                  f"GROUP BY (first - {origin}) / {width} ORDER BY 1", values):
+        curves.first.append(row[0])
+        curves.last.append(row[1])
+        curves.quests.append(row[2])
+        for place, curve in enumerate(curves.series.values()):
+            for part, value in zip((curve.min, curve.max, curve.mean), row[3 + 3 * place:], strict=False):
+                part.append(value)
+    for curve in curves.series.values():
+        curve.smooth = smooth(curve.mean, curves.quests)
+    of_quest, values = (" AND quest=?", (first, last, quest)) if quest is not None else ("", (first, last))
+    measured = connection.execute(f"SELECT MAX(step), loss FROM validations WHERE step BETWEEN ? AND ?{of_quest} "
+                                  f"GROUP BY (step - {origin}) / {width} ORDER BY 1", values).fetchall()
+    curves.validation_steps = [row[0] for row in measured]
+    curves.validation = [row[1] for row in measured]
+    return curves
+
+
+def _source(first: int, last: int, quest: int | None, width: int) -> tuple[str, list[int], int, int]:
+    """The rows to sum up (a query and its values), the step where buckets begin, their width (whole blocks if wide)."""
+    of_quest, with_quest = (" AND quest=?", [quest]) if quest is not None else ("", [])
+    if width < BLOCK:
+        return _STEPS + of_quest, [first, last, *with_quest], first, width
+    begin, end = -(-first // BLOCK), (last + 1) // BLOCK  # the blocks that lie wholly inside
+    pieces = [(_STEPS, first, begin * BLOCK - 1), (_BLOCKS, begin, end - 1), (_STEPS, end * BLOCK, last)]
+    pieces = [(query + of_quest, [low, high, *with_quest]) for query, low, high in pieces if low <= high]
+    values = [value for _, bounds in pieces for value in bounds]
+    query = " UNION ALL ".join(query for query, _ in pieces)
+    return query, values, first // BLOCK * BLOCK, -(-width // BLOCK) * BLOCK
+
+
+def smooth(values: list[float | None], owners: list[int], reach: int = 8) -> list[float | None]:
+    """Each value averaged with up to `reach` neighbours on either side, nearer ones counting more; gaps stay gaps.
+
+    `owners`: the quest of each value; a longer stretch of one quest is not mixed with the next, so a jump stays a jump.
+    """
+    smoothed: list[float | None] = []
+    for start, end in _stretches(owners, reach):
+        for place in range(start, end):
+            near = range(max(start, place - reach), min(end, place + reach + 1))
+            known = [(reach + 1 - abs(other - place), values[other]) for other in near if values[other] is not None]
+            total = sum(weight for weight, _ in known)
+            smoothed.append(None if values[place] is None else sum(weight * value for weight, value in known) / total)
+    return smoothed
+
+
+def _stretches(owners: list[int], shortest: int) -> list[tuple[int, int]]:
+    starts = [0]
+    for place in range(1, len(owners)):
+        if owners[place] != owners[place - 1] and place - starts[-1] >= shortest:
+            starts.append(place)
+    return list(pairwise([*starts, len(owners)]))

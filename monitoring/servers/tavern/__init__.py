@@ -1,0 +1,1 @@
+"""The Tavern: the realm as web pages, an API and a stream of events."""

@@ -1,0 +1,138 @@
+"""The Tavern's API: JSON in the shapes of `status --json` and its siblings, uploads, wishes, the stream of events."""
+
+import os
+import signal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from core import control
+from core.errors import nearest
+from core.status import service_states
+from monitoring.servers.tavern import boards, views
+from monitoring.servers.tavern.events import EventStream
+from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.realm import Realm
+from monitoring.servers.tavern.security import Refusal
+from monitoring.servers.tavern.uploads import receive_quests
+
+router = APIRouter()
+CONTROLS = ("pause", "resume", "skip", "stop")
+WHOLE = Query(ge=0, lt=1 << 62)
+
+
+def realm_of(request: Request) -> Realm:
+    return request.app.state.realm
+
+
+TheRealm = Annotated[Realm, Depends(realm_of)]
+
+
+@router.get("/api/status")
+def status(realm: TheRealm) -> Response:
+    """The realm now, as `status --json` says it."""
+    return answer(realm.status())
+
+
+@router.get("/api/hero")
+def hero(realm: TheRealm) -> Response:
+    """The hero, and the checkpoint that `models/current_model` leads to."""
+    return answer(realm.status()["hero"] | {"current_model": realm.status()["current_model"]})
+
+
+@router.get("/api/quests")
+def quests(realm: TheRealm, state: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+           before: Annotated[int | None, WHOLE] = None) -> Response:
+    """Quests from the ledger, newest first. `before`: only those with a smaller id."""
+    where, values = ("AND state=? ", [state]) if state else ("", [])
+    return answer(realm.ledger.all(f"SELECT * FROM quests WHERE id < ? {where}ORDER BY id DESC LIMIT ?",
+                                   [1 << 62 if before is None else before, *values, limit]))
+
+
+@router.get("/api/quests/{quest}")
+def one_quest(realm: TheRealm, quest: int) -> Response:
+    """One quest with its report, if it still lies in a folder."""
+    row = realm.ledger.one("SELECT * FROM quests WHERE id=?", (quest,)) if 0 <= quest < 1 << 62 else None
+    if row is None:
+        raise Refusal(404, "no_quest", f"There is no quest {quest}.")
+    return answer(row | {"report": boards.report_of(realm.paths, row)})
+
+
+@router.get("/api/jobs")
+def jobs(realm: TheRealm, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+         before: Annotated[int | None, WHOLE] = None) -> Response:
+    """Battles, newest first."""
+    return answer(views.jobs(realm, limit, before))
+
+
+@router.get("/api/vault")
+def vault(realm: TheRealm) -> Response:
+    """Checkpoints, as `vault list --json` says it."""
+    return answer(boards.vault(realm))
+
+
+@router.get("/api/metrics")
+def metrics(realm: TheRealm, first: Annotated[int | None, WHOLE] = None, last: Annotated[int | None, WHOLE] = None,
+            recent: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None, quest: Annotated[int | None, WHOLE] = None,
+            buckets: Annotated[int, Query(ge=10, le=2000)] = 240) -> Response:
+    """Curves over steps in at most `buckets` buckets, each with minimum, maximum, mean and a smoothed value."""
+    return answer(realm.metrics.curves(first, last, recent, quest, buckets))
+
+
+@router.get("/api/events")
+async def events(request: Request, after: Annotated[int | None, WHOLE] = None) -> Response:
+    """Server-sent events: `event` (its id honours Last-Event-ID), `status`, and `now`, the words of the pages."""
+    given = request.headers.get("last-event-id", "")
+    seen = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else after
+    return EventStream(request.app.state.hub, seen)
+
+
+@router.post("/api/quests", status_code=201)
+async def upload(request: Request, realm: TheRealm) -> Response:
+    """A .jsonl for the inbox: the raw body with `?name=FILE.jsonl&priority=high|normal|low`, or a multipart form."""
+    return answer({"accepted": await receive_quests(request, realm)}, 201)
+
+
+@router.post("/api/control/{verb}", status_code=202)
+def command(realm: TheRealm, verb: str) -> Response:
+    """Pause, resume or skip (a wish that the trainer carries out between two steps), or stop the realm."""
+    return answer(carry_out(realm, verb), 202)
+
+
+def carry_out(realm: Realm, verb: str) -> dict[str, Any]:
+    if verb not in CONTROLS:
+        known = f"{nearest(verb, CONTROLS) or '.'} Known: {', '.join(CONTROLS)}"
+        raise Refusal(404, "unknown_verb", f"There is no {verb[:40]!r}{known}")
+    if verb == "stop":
+        return {"verb": verb, "pid": _stop(realm)}
+    wish = control.wish(realm.ledger, verb)
+    realm.stale()
+    return {"verb": verb, "wish": wish}
+
+
+def _stop(realm: Realm) -> int:
+    """Ask the supervisor to stop everything; `service_states` names a pid only where that very process lives."""
+    watchdog = next(service for service in service_states(realm.paths) if service["name"] == "watchdog")
+    if watchdog["pid"] is None:
+        raise Refusal(409, "no_supervisor", "No supervisor is running here, so there is nothing to stop.")
+    os.kill(watchdog["pid"], signal.SIGTERM)
+    return watchdog["pid"]
+
+
+@router.get("/healthz")
+def healthz() -> Response:
+    """Whether the Tavern itself is alive; it asks for nothing else."""
+    return answer({"ok": True})
+
+
+@router.get("/readyz")
+def readyz(realm: TheRealm) -> Response:
+    """Whether the realm behind the Tavern can be read."""
+    try:
+        realm.status()
+    except Exception as problem:
+        raise Refusal(503, "not_ready", f"The realm cannot be read: {type(problem).__name__}.") from problem
+    return answer({"ready": True})
+
+

@@ -1,0 +1,87 @@
+"""Puts the Tavern together: realm, door, stream, API and pages. Everything that it needs is handed in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from anyio import to_thread
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from core.config import Config
+from core.errors import RealmBusy, UserError
+from core.paths import RealmPaths
+from monitoring.servers.tavern import api, pages
+from monitoring.servers.tavern.events import Hub
+from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.realm import Realm
+from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
+
+READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
+UPLOADS = frozenset({"/api/quests", "/quests"})
+
+
+class _Static(StaticFiles):
+    """Browsers ask each time whether a file has changed, and get 304 where it has not."""
+
+    def file_response(self, *args, **kwargs) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
+def create_app(paths: RealmPaths, config: Config) -> FastAPI:
+    """The Tavern of one realm, as an ASGI application. `app.state.hub.close()` ends all open streams."""
+    app = FastAPI(title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None,
+                  lifespan=_life)
+    app.state.realm = Realm(paths, config)
+    app.state.hub = Hub(app.state.realm)
+    app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
+    app.add_middleware(Door, rules=app.state.rules)
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    app.mount("/static", _Static(directory=STATIC), name="static")
+    for kind, handler in ((Refusal, _refused), (UserError, _mistaken), (RealmBusy, _busy), (HTTPException, _http),
+                          (RequestValidationError, _invalid)):
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = READERS
+    poller = asyncio.create_task(app.state.hub.run())
+    yield
+    app.state.hub.close()
+    poller.cancel()
+    with suppress(asyncio.CancelledError):
+        await poller
+
+
+async def _refused(request: Request, problem: Refusal) -> Response:
+    return problem_response(request.scope, problem.status, problem.code, problem.text)
+
+
+async def _mistaken(request: Request, problem: UserError) -> Response:
+    return problem_response(request.scope, 400, "wrong_request", str(problem))
+
+
+async def _busy(request: Request, problem: RealmBusy) -> Response:
+    return problem_response(request.scope, 503, "busy", str(problem))
+
+
+async def _http(request: Request, problem: HTTPException) -> Response:
+    known = {404: ("not_found", "There is nothing at this address."),
+             405: ("wrong_method", f"{request.method} does nothing here.")}
+    code, text = known.get(problem.status_code, ("refused", str(problem.detail)))
+    response = problem_response(request.scope, problem.status_code, code, text)
+    response.headers.update(problem.headers or {})
+    return response
+
+
+async def _invalid(request: Request, problem: RequestValidationError) -> Response:
+    reasons = "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in problem.errors())
+    return problem_response(request.scope, 422, "invalid", reasons)

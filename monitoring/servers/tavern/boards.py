@@ -1,0 +1,98 @@
+"""The boards of quests and checkpoints, as plain dictionaries: folders say what is, the ledger says what was."""
+
+from pathlib import Path
+from typing import Any
+
+from core import checkpoints
+from core.durable import read_json
+from core.errors import CheckpointError
+from core.inbox import is_quest_name
+from core.paths import PRIORITIES, RealmPaths
+from core.quest import parse_name, quest_name
+from core.training_queue import TrainingQueue
+from monitoring.servers.tavern.realm import Realm
+
+COLUMN = 24
+SHOWN_ERRORS = 12
+FOLDERS = {"recently_completed": "done", "failed": "failed", "rejected": "rejected"}
+
+
+def quests(realm: Realm) -> dict[str, Any]:
+    """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
+    queue = TrainingQueue(realm.paths, realm.ledger)
+    counts = realm.status()["queue"]
+    cards = {state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state)[:COLUMN]]
+             for state in (*PRIORITIES, "processing")}
+    past = {name: _past(realm, state) for state, name in FOLDERS.items()}
+    return {"arriving": arriving(realm.paths), "waiting": cards, "processing": cards["processing"], "counts": counts,
+            "column": COLUMN, **past}
+
+
+def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
+    """Files in the inbox, and those that are being checked."""
+    found = []
+    for priority in PRIORITIES:
+        folder = paths.inbox_for(priority)
+        names = sorted(path.name for path in folder.iterdir() if is_quest_name(path.name)) if folder.is_dir() else []
+        found += [{"name": name, "where": "in the inbox"} for name in names]
+    claimed = sorted(path for path in paths.claims.iterdir() if parse_name(path)) if paths.claims.is_dir() else []
+    return found + [{"name": f"{parse_name(path)[0]}.jsonl", "where": "is being checked"} for path in claimed]
+
+
+def _card(realm: Realm, quest: int, stem: str) -> dict[str, Any]:
+    return realm.ledger.one("SELECT * FROM quests WHERE id=?", (quest,)) or {
+        "id": quest, "stem": stem, "rows": None, "form": None, "bytes": None, "failures": 0, "created": None}
+
+
+def _past(realm: Realm, state: str) -> list[dict[str, Any]]:
+    """The newest quests that ended in `state`, each with its newest battle, and its report where there is trouble."""
+    rows = realm.ledger.all("SELECT * FROM quests WHERE state=? ORDER BY updated DESC LIMIT ?", (state, COLUMN))
+    marks = ",".join("?" * len(rows))
+    battles = {row["quest"]: row for row in realm.ledger.all(
+        "SELECT quest, validation_loss_before, validation_loss, MAX(id) FROM battles "
+        f"WHERE quest IN ({marks}) GROUP BY quest", [row["id"] for row in rows])}
+    trouble = state != "recently_completed"
+    return [row | {"battle": battles.get(row["id"]), "report": report_of(realm.paths, row) if trouble else None}
+            for row in rows]
+
+
+def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The report beside a quest's file, cut to its first errors, or None."""
+    names = [quest_name(row["stem"], row["id"])] + ([row["stem"]] if row["state"] == "rejected" else [])
+    folder = paths.queued(row["state"] if row["state"] != "queued" else row["priority"])
+    for name in names:
+        report = read_json(_inside(folder, f"{name}.report.json"), {}) if _inside(folder, name) else {}
+        if isinstance(report, dict) and report and report.get("quest", row["id"]) == row["id"]:
+            errors = [error for error in report.get("errors") or [] if isinstance(error, dict)]
+            return report | {"errors": errors[:SHOWN_ERRORS], "more": max(0, len(errors) - SHOWN_ERRORS),
+                             "path": f"{folder.name}/{name}.report.json"}
+    return None
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """`name` as a file of `folder`, or None where it would lead out of it."""
+    return folder / name if name == Path(name).name and name not in ("", ".", "..") else None
+
+
+def vault(realm: Realm) -> list[dict[str, Any]]:
+    """Every checkpoint, newest step first. `verified`: its files are those of its manifest, by name and size; their
+    SHA-256 was compared when it was saved and is compared again by `vault verify`."""
+    paths = realm.paths
+    pointers = {"tip": checkpoints.pointed(paths.tip), "current": checkpoints.pointed(paths.current_model),
+                "champion": checkpoints.pointed(paths.champion)}
+    rows = realm.ledger.all(
+        "SELECT checkpoints.id, step, checkpoints.state, parent, quest, stem, pinned, checkpoints.bytes, "
+        "checkpoints.created, validation_loss FROM checkpoints LEFT JOIN quests ON quests.id = checkpoints.quest "
+        "WHERE gone IS NULL ORDER BY step DESC, checkpoints.created DESC LIMIT 500")
+    return [row | {"pinned": bool(row["pinned"]), "verified": _whole(paths, row["id"]),
+                   "champion": row["id"] == pointers["champion"],
+                   "pointers": [name for name, target in pointers.items() if target == row["id"]]} for row in rows]
+
+
+def _whole(paths: RealmPaths, checkpoint: str) -> bool:
+    folder = _inside(paths.vault, checkpoint)
+    try:
+        manifest = checkpoints.read(folder)
+        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in manifest.files.items())
+    except (CheckpointError, OSError, TypeError):
+        return False

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Sets up what is missing, checks the style, runs the tests; arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/bootstrap_dev.sh
+
+# Tests of the pages need a browser: the system's, else Debian's, else Playwright's own.
+has_browser() {
+    command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null ||
+        compgen -G "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}/chromium*" > /dev/null
+}
+if ! has_browser && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "Installing Chromium with apt-get ..." >&2
+    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) > /dev/null || true
+fi
+has_browser || .venv/bin/python -m playwright install chromium
+
+.venv/bin/python -m ruff check .
+exec .venv/bin/python -m pytest "$@"

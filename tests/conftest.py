@@ -1,0 +1,28 @@
+"""Fixtures that many tests share: an empty realm on a real disk, its real ledger, its settings."""
+
+import pytest
+
+from core.config import Config, IdleGeneration
+from core.ledger import Ledger
+from core.paths import RealmPaths
+
+
+@pytest.fixture
+def realm(tmp_path) -> RealmPaths:
+    """A realm with all its folders and nothing in them."""
+    paths = RealmPaths(tmp_path / "realm")
+    paths.make()
+    return paths
+
+
+@pytest.fixture
+def ledger(realm) -> Ledger:
+    ledger = Ledger(realm.ledger)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def config() -> Config:
+    """All defaults, but for the idle hero, who sleeps."""
+    return Config(idle_generation=IdleGeneration(enabled=False))

@@ -1,0 +1,90 @@
+"""A Tavern of its own: the real process on a free port, and the streams of its events."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class TavernProcess:
+    """`training.tavern_process` of one realm; `stop` sends SIGTERM and says how many seconds it took."""
+
+    def __init__(self, root: Path, port: int | None = None):
+        self.port = port or _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "training.tavern_process", "--root", str(root), "--port", str(self.port),
+             "--parent", str(os.getpid())], cwd=CHECKOUT)
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError), contextlib.closing(self.connect()) as connection:
+                connection.request("GET", "/healthz")
+                if connection.getresponse().status == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the Tavern did not answer; exit {self.process.poll()}")
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+    def stop(self) -> float:
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        return time.monotonic() - began
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def tavern(root: Path, port: int | None = None):
+    server = TavernProcess(root, port)
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+class Stream:
+    """An open `/api/events`."""
+
+    def __init__(self, server: TavernProcess, query: str = "", **headers: str):
+        self.connection = server.connect()
+        self.connection.request("GET", f"/api/events{query}", headers={name.replace("_", "-"): value for name, value in headers.items()})
+        self.response = self.connection.getresponse()
+        assert self.response.status == 200, self.response.read()
+
+    def next(self, kind: str) -> dict:
+        """The next message of this kind: {id, data}."""
+        message: dict = {}
+        while True:
+            line = self.response.readline().decode().rstrip("\n")
+            if not line and message.get("event") == kind:
+                return {"id": message.get("id"), "data": json.loads(message["data"])}
+            if not line:
+                message = {}
+            name, _, value = line.partition(": ")
+            message[name] = value
+
+    def close(self) -> None:
+        self.response.close()
+        self.connection.close()

@@ -1,0 +1,148 @@
+"""Curves and GPU readings: small on the wire, exact where it counts."""
+
+import math
+import sqlite3
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from core import steps
+from core.ledger import migrate
+from core.steps import Step, StepRecord
+from monitoring import gpu
+from monitoring.metrics import Metrics, smooth
+
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def million(tmp_path_factory):
+    """A record of a million steps as an older version left it: without sums per block."""
+    path = tmp_path_factory.mktemp("metrics") / "metrics.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    migrate(connection, steps.MIGRATIONS[:1])
+    connection.execute("BEGIN")
+    connection.execute(f"""
+        WITH RECURSIVE counted(step) AS (SELECT 1 UNION ALL SELECT step + 1 FROM counted WHERE step < {MILLION})
+        INSERT INTO steps SELECT step, 1 + step / 9000, 1e9 + step, 2.0 + (step * 7919 % 1000) / 1000.0, 1e-3,
+        IIF(step % 3, 0.5 + (step % 11), NULL), 4000 + step % 7, 0.25 + (step % 5) / 100.0 FROM counted""")
+    connection.execute("INSERT INTO validations SELECT step, quest, time, loss FROM steps WHERE step % 50 = 0")
+    connection.execute("UPDATE steps SET loss = 99 WHERE step = 543210")
+    connection.execute("COMMIT")
+    connection.close()
+    StepRecord(path)
+    return path
+
+
+def plain(path, query, *values):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query, values).fetchone()
+    finally:
+        connection.close()
+
+
+def record(path, *rows):
+    """Rows are (step, quest, loss)."""
+    writer = StepRecord(path)
+    for step, quest, loss in rows:
+        writer.add(Step(step, quest, 1e9 + step, loss, 1e-3, 1.0, 4000, 0.5))
+    writer.flush()
+    return writer
+
+
+def test_a_million_steps_answer_within_a_tenth_of_a_second(million):
+    metrics, took = Metrics(million), []
+    for _ in range(3):
+        began = time.perf_counter()
+        curves = metrics.curves()
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.1, took
+    assert 100 < len(curves.first) <= 240 and len(curves.validation) <= 240
+
+
+def test_downsampling_keeps_ends_and_extremes(million):
+    curves = Metrics(million).curves()
+    loss = curves.series["loss"]
+    assert (curves.first[0], curves.last[-1]) == (1, MILLION)
+    assert max(loss.max) == 99 and min(loss.min) == 2.0
+    place = loss.max.index(99)
+    assert curves.first[place] <= 543210 <= curves.last[place]
+    assert all(last + 1 == first for last, first in zip(curves.last, curves.first[1:], strict=False))
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, MILLION), (100, 777_777), (999_000, MILLION), (63, 64 * 5000), (5, 70), (7, 7)])
+def test_every_bucket_says_what_the_steps_say(million, first, last):
+    curves = Metrics(million).curves(first, last)
+    for place in (0, len(curves.first) // 2, -1):
+        low, high, mean, speed, norm = plain(
+            million, "SELECT MIN(loss), MAX(loss), AVG(loss), 1.0 * SUM(tokens) / SUM(seconds), AVG(gradient_norm) "
+            "FROM steps WHERE step BETWEEN ? AND ?", curves.first[place], curves.last[place])
+        loss, speeds = curves.series["loss"], curves.series["tokens_per_second"]
+        assert (loss.min[place], loss.max[place]) == (low, high)
+        assert math.isclose(loss.mean[place], mean) and math.isclose(speeds.mean[place], speed, rel_tol=1e-9)
+        assert curves.series["gradient_norm"].mean[place] == pytest.approx(norm)
+    assert (curves.first[0], curves.last[-1]) == (first, last)
+
+
+def test_few_steps_stay_single_steps(tmp_path):
+    record(tmp_path / "m.db", *((step, 1, step / 10) for step in range(1, 101)))
+    curves = Metrics(tmp_path / "m.db").curves(recent=40)
+    assert curves.first == curves.last == list(range(61, 101))
+    assert curves.series["loss"].mean == [step / 10 for step in range(61, 101)]
+
+
+def test_a_quest_has_a_curve_of_its_own(tmp_path):
+    rows = [(step, 1 if step % 900 < 450 else 2, 1.0 if step % 900 < 450 else 5.0) for step in range(1, 40_001)]
+    record(tmp_path / "m.db", *rows)
+    metrics = Metrics(tmp_path / "m.db")
+    curves = metrics.curves(quest=2)
+    assert metrics.span(2) == (450, 39_999 if rows[-2][1] == 2 else curves.last[-1])
+    assert set(curves.quests) == {2} and set(curves.series["loss"].mean) == {5.0}
+
+
+def test_a_step_trained_again_replaces_what_was_there(tmp_path):
+    record(tmp_path / "m.db", *((step, 1, 9.0) for step in range(1, 30_001)))
+    record(tmp_path / "m.db", *((step, 2, 1.0) for step in range(29_000, 30_001)))
+    metrics = Metrics(tmp_path / "m.db")
+    assert metrics.span(1) == (1, 28_999)
+    assert metrics.curves(buckets=10).series["loss"].mean[-1] == pytest.approx(
+        plain(tmp_path / "m.db", "SELECT AVG(loss) FROM steps WHERE step >= ?", metrics.curves(buckets=10).first[-1])[0])
+
+
+def test_nothing_recorded_is_an_empty_answer(tmp_path):
+    metrics = Metrics(tmp_path / "m.db")
+    assert metrics.span() is None and not metrics.curves()
+    (tmp_path / "m.db").write_bytes(b"no database at all, but long enough to be taken for one" * 40)
+    assert metrics.span() is None and not metrics.curves()
+
+
+def test_smoothing_keeps_a_jump_between_battles():
+    smoothed = smooth([1.0] * 20 + [5.0] * 20, [1] * 20 + [2] * 20)
+    assert smoothed[19] == pytest.approx(1.0) and smoothed[20] == pytest.approx(5.0)
+    assert smooth([1.0, None, 3.0], [1, 1, 1])[1] is None
+    assert smooth([], []) == []
+
+
+def test_a_machine_without_gpu_has_no_readings(monkeypatch):
+    monkeypatch.setattr(gpu, "_library", None)
+    monkeypatch.setattr(gpu, "_asked", -1e9)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu.read_gpus() == []
+
+
+def test_a_reading_that_a_card_does_not_offer_is_null(monkeypatch):
+    def unwilling(*_):
+        raise RuntimeError("not supported")
+
+    driver = SimpleNamespace(nvmlDeviceGetCount=lambda: 1, nvmlDeviceGetHandleByIndex=lambda index: index, NVML_TEMPERATURE_GPU=0,
+                             nvmlDeviceGetName=lambda _: b"Card", nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(used=1, total=2),
+                             nvmlDeviceGetPowerUsage=unwilling, nvmlDeviceGetEnforcedPowerLimit=unwilling,
+                             nvmlDeviceGetUtilizationRates=unwilling, nvmlDeviceGetTemperature=lambda *_: 40)
+    monkeypatch.setattr(gpu, "_library", driver)
+    assert gpu.read_gpus() == [{"index": 0, "name": "Card", "utilization_percent": None, "memory_used_bytes": 1,
+                                "memory_total_bytes": 2, "temperature_celsius": 40, "power_watts": None, "power_limit_watts": None}]
+    driver.nvmlDeviceGetCount = unwilling
+    assert gpu.read_gpus() == [] and gpu._library is None

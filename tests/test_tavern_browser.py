@@ -1,0 +1,199 @@
+"""The Tavern in a real browser: nothing overflows, nothing foreign is fetched, files drop, pages live."""
+
+import shutil
+import time
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from core import control
+from core.ledger import Ledger
+from monitoring.servers.tavern.pages import PAGES
+from tavern_realm import HOSTILE, advance, empty_realm, fill, services
+from tavern_server import tavern
+
+ARGUMENTS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+             "--disable-component-update --disable-sync").split()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory):
+    """A realm in battle, and the Tavern that shows it."""
+    paths = empty_realm(tmp_path_factory.mktemp("realm"))
+    fill(paths, hostile=HOSTILE)
+    with tavern(paths.root) as server:
+        yield paths, server
+
+
+@pytest.fixture
+def open_page(browser, realm):
+    """Opens a page of the Tavern; at the end there must have been no complaint and no request to anybody else."""
+    _, server = realm
+    complaints, contexts = [], []
+
+    def open_page(path="/", width=1440, expected="nothing", **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: message.type in ("error", "warning") and expected not in message.text
+                and complaints.append(message.text))
+        page.on("pageerror", lambda problem: complaints.append(str(problem)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: request.url.startswith(server.url) or complaints.append(f"foreign: {request.url}"))
+        page.goto(server.url + path)
+        page.evaluate("window.marker = 'never reloaded'") if options.get("java_script_enabled", True) else None
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def drop(page, name, text):
+    transfer = page.evaluate_handle(
+        "([name, text]) => { const all = new DataTransfer(); all.items.add(new File([text], name)); return all; }", [name, text])
+    page.dispatch_event("main", "dragenter", {"dataTransfer": transfer})
+    page.dispatch_event("main", "drop", {"dataTransfer": transfer})
+
+
+def wait_for(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("path", [page.path for page in PAGES])
+def test_no_page_overflows(open_page, path, width):
+    page = open_page(path, width)
+    page.wait_for_function("document.querySelector('[data-bind]').textContent.length > 0")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for details in page.query_selector_all("details"):
+        details.evaluate("element => { element.open = true; }")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_file_dropped_on_any_page_lands_in_the_inbox(open_page, realm):
+    paths, _ = realm
+    page = open_page("/vault", expected="status of 415")
+    text = '{"text": "häßlich ☃"}\n' * 2000
+    drop(page, "dropped here.jsonl", text)
+    expect(page.locator(".toasts")).to_contain_text("dropped here.jsonl is in the inbox.")
+    assert (paths.inbox / "dropped_here.jsonl").read_text() == text
+    drop(page, "table.csv", "a,b")
+    expect(page.locator(".toasts .bad")).to_contain_text("Only .jsonl files are taken")
+    open_page("/quests").get_by_text("dropped_here.jsonl").wait_for()
+
+
+def test_the_chosen_priority_counts(open_page, realm):
+    paths, _ = realm
+    page = open_page("/quests")
+    page.select_option("#priority", "high")
+    page.set_input_files("#file", {"name": "urgent.jsonl", "mimeType": "text/plain", "buffer": b"{}\n"})
+    wait_for(lambda: (paths.inbox / "high" / "urgent.jsonl").exists())
+    page.locator(".arriving", has_text="urgent.jsonl").wait_for()  # the board follows by itself
+
+
+def test_events_and_steps_arrive_without_a_reload(open_page, realm):
+    paths, _ = realm
+    ledger = Ledger(paths.ledger)
+    services(paths)
+    page = open_page("/")
+    before = page.locator("[data-bind='hero.step']").inner_text()
+    ledger.event("daemon", "greeting", "A stranger came to the gate.", "warning")
+    ledger.event("daemon", "attack", HOSTILE)
+    expect(page.locator("[data-log] li").first).to_contain_text("<img src=x")
+    expect(page.locator("[data-log] li").nth(1)).to_contain_text("A stranger came to the gate.")
+    curve = page.locator("#main .line").first.get_attribute("d")
+    advance(paths, ledger, 25)
+    expect(page.locator("[data-bind='hero.step']")).not_to_have_text(before)
+    page.wait_for_function("before => document.querySelector('#main .line').getAttribute('d') !== before", arg=curve)
+    assert page.title().startswith("7") and "house_style" in page.title()
+    assert page.evaluate("window.marker") == "never reloaded"
+    assert page.locator("[data-log] img").count() == 0
+
+
+def test_pause_and_resume_by_button(open_page, realm):
+    paths, _ = realm
+    ledger = Ledger(paths.ledger)
+    services(paths)
+    page = open_page("/")
+    page.get_by_role("button", name="Pause").click()
+    page.locator(".battle").get_by_role("button", name="Resume").wait_for()
+    expect(page.locator(".pill")).to_contain_text("Paused")
+    assert control.is_paused(ledger)
+    page.locator(".battle").get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    assert not control.is_paused(ledger) and page.evaluate("window.marker") == "never reloaded"
+
+
+def test_a_chart_is_read_by_pointer_and_by_keys(open_page):
+    page = open_page("/live?range=all")
+    readout, plot = page.locator(".readout").first, page.locator(".plot svg").first
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
+    expect(readout).to_contain_text("step 1,0")
+    page.mouse.move(5, 5)
+    expect(readout).not_to_contain_text("step")
+    page.locator("[data-chart]").first.focus()
+    page.keyboard.press("Home")
+    expect(readout).to_contain_text("step 1")
+    page.keyboard.press("End")
+    expect(readout).to_contain_text("step 2,0")
+
+
+def test_pages_are_whole_without_javascript(open_page, realm):
+    paths, _ = realm
+    page = open_page("/quests", java_script_enabled=False)
+    page.select_option("#priority", "low")
+    page.set_input_files("#file", {"name": "plain.jsonl", "mimeType": "text/plain", "buffer": b"{}\n"})
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("1 dropped into the inbox").wait_for()
+    assert (paths.inbox / "low" / "plain.jsonl").read_bytes() == b"{}\n"
+    page.get_by_role("link", name="Battle", exact=True).click()
+    page.get_by_role("button", name="Skip").click()
+    page.wait_for_url("**/")
+    assert control.waiting(Ledger(paths.ledger))[-1]["verb"] == "skip"
+
+
+def test_a_page_finds_back_after_the_tavern_was_gone(browser, tmp_path):
+    paths = empty_realm(tmp_path)
+    ledger = Ledger(paths.ledger)
+    with tavern(paths.root) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_function("document.documentElement.classList.contains('js')")
+        server.stop()
+        expect(page.locator(".offline")).to_be_visible()
+        ledger.event("daemon", "meanwhile", "It happened while nobody looked.")
+        with tavern(paths.root, server.port):
+            expect(page.locator("[data-log]")).to_contain_text("It happened while nobody looked.", timeout=10_000)
+            expect(page.locator(".offline")).to_be_hidden()
+            context.close()
+
+
+def test_the_locked_door_opens_with_the_token(browser, tmp_path):
+    paths = empty_realm(tmp_path)
+    paths.config.write_text('{"tavern": {"require_token": true}}')
+    with tavern(paths.root) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url + "/vault")
+        page.get_by_label("Token").fill("nonsense")
+        page.get_by_role("button", name="Enter").click()
+        page.get_by_text("That is not the token").wait_for()
+        page.get_by_label("Token").fill(paths.token.read_text())
+        page.get_by_role("button", name="Enter").click()
+        page.get_by_text("No battle yet").wait_for()
+        context.close()

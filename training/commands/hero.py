@@ -1,0 +1,142 @@
+"""`hero list|show|hatch|fetch|switch`: who is trained, and where a new hero comes from."""
+
+import re
+from pathlib import Path
+
+from core.config import set_value
+from core.durable import sync_folder
+from core.errors import UserError, nearest
+from core.hero import base_models, describe
+from core.paths import RealmPaths
+from training.commands.verb import group, verb
+from training.realm import Realm
+from training.terminal import bytes_text, cell_text, styled, table
+
+FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # data only: no pickles, no code
+
+
+def register(verbs) -> None:
+    actions = group(verbs, "hero", "the model in training: list, show, hatch, fetch, switch")
+    verb(actions, "list", list_bases, "models below models/ that a hero can start from")
+    verb(actions, "show", show, "the hero: name, newest checkpoint, step, shape")
+    verb(actions, "hatch", hatch, "make checkpoint 0 now, from the base model or from random weights")
+    parser = verb(actions, "fetch", fetch, "download a model from the Hugging Face Hub into models/")
+    parser.add_argument("name", metavar="OWNER/NAME", help="e.g. Qwen/Qwen3-0.6B")
+    parser.add_argument("--revision", help="a commit, tag or branch (default: the newest)")
+    parser = verb(actions, "switch", switch, "let another model be the hero")
+    parser.add_argument("base", metavar="BASE", help="folder below models/")
+    parser.add_argument("--name", help="the new hero's name (default: made from BASE)")
+
+
+def list_bases(realm: Realm) -> None:
+    found = base_models(realm.existing)
+    text = table(
+        ("name", "type", "weights", "problem"),
+        ((base["name"], base["model_type"], bytes_text(base["bytes"]), base["problem"]) for base in found),
+    )
+    realm.report(
+        found, text if found else f"none; bring one to {realm.paths.models}, `hero fetch` one, or hatch a micro hero"
+    )
+
+
+def show(realm: Realm) -> None:
+    about = describe(realm.existing, realm.config)
+    realm.report(about, lambda: "\n".join(f"{name:14} {cell_text(value)}" for name, value in about.items()))
+
+
+def hatch(realm: Realm) -> None:
+    realm.refuse_while_running("a hero is hatched")
+    about = describe(realm.existing, realm.config)
+    if about["checkpoint"]:
+        raise UserError(
+            f"the hero {about['name']} exists already, at checkpoint {about['checkpoint']}; "
+            f"`config set hero.name OTHER` names a new one"
+        )
+    from core.forge.hatch import hatch as make_hero  # torch
+
+    manifest = make_hero(realm.paths, realm.config)
+    realm.report(
+        {"checkpoint": manifest.id, "bytes": manifest.bytes},
+        f"{manifest.hero} has hatched: {manifest.id}, {bytes_text(manifest.bytes)}",
+    )
+
+
+def fetch(realm: Realm) -> None:
+    name, revision = realm.args.name, realm.args.revision
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"{name!r} must be OWNER/NAME as on the Hugging Face Hub, e.g. Qwen/Qwen3-0.6B")
+    target = realm.existing.models / name.rpartition("/")[2]
+    if target.exists():
+        raise UserError(f"{target} is there already; remove it to fetch it anew")
+    download(name, revision, target, quiet=realm.args.json)
+    size = sum(file.stat().st_size for file in target.iterdir() if file.is_file())
+    base = next(
+        (base for base in base_models(realm.paths) if base["name"] == target.name), {"problem": "it has no config.json"}
+    )
+    warning = f"\n{styled('It cannot be a hero: ' + base['problem'], 'red')}" if base["problem"] else ""
+    realm.report(
+        {"name": target.name, "bytes": size, "problem": base["problem"]},
+        f"{target.name}, {bytes_text(size)}, is in models/. `hero switch {target.name}` makes it the hero.{warning}",
+    )
+
+
+def download(name: str, revision: str | None, target: Path, quiet: bool) -> None:
+    """Fetch into a folder beside `target`, renamed when all is there; a broken download goes on where it was."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        if not quiet:
+            files = HfApi().model_info(name, revision=revision, files_metadata=True).siblings or []
+            size = sum(
+                file.size or 0 for file in files if any(Path(file.rfilename).match(pattern) for pattern in FETCHED)
+            )
+            print(f"{name}: {bytes_text(size)} to fetch", flush=True)
+        snapshot_download(
+            name, revision=revision, local_dir=beside, allow_patterns=list(FETCHED), ignore_patterns=["*/*"]
+        )
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        at = f" at {revision}" if revision else ""
+        raise UserError(
+            f"the Hub has no public model {name!r}{at}; check the name, or set HF_TOKEN for a private one"
+        ) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as problem:
+        why = str(problem).partition("\n")[0] or type(problem).__name__
+        raise UserError(
+            f"{name} could not be fetched: {why}. Without a network, copy the model's folder to {target}; "
+            f"fetching again goes on where it stopped."
+        ) from None
+    beside.rename(target)
+    sync_folder(target.parent)
+
+
+def switch(realm: Realm) -> None:
+    realm.refuse_while_running("the hero is switched")
+    base, name = realm.args.base, realm.args.name or _hero_name(realm.args.base)
+    _check_base(realm.existing, base)
+    before = realm.config.hero.name
+    set_value(realm.paths.config, "hero.base_model", base)
+    set_value(realm.paths.config, "hero.name", name)
+    back = f"{before}'s checkpoints stay; `config set hero.name {before}` brings it back."
+    text = f"The hero is {name}, from models/{base}. {back}"
+    realm.report({"base_model": base, "name": name, "before": before}, text)
+
+
+def _hero_name(base: str) -> str:
+    """A hero's name from a folder's: Qwen3-0.6B -> Qwen3_0_6B."""
+    name = re.sub(r"\W", "_", base, flags=re.ASCII).lstrip("_0123456789")[:32]
+    return name or "Hero"
+
+
+def _check_base(paths: RealmPaths, name: str) -> None:
+    found = {base["name"]: base for base in base_models(paths)}
+    if name not in found:
+        raise UserError(f"models/ has no {name!r}{nearest(name, found) or '.'} There: {', '.join(found) or 'none'}")
+    if found[name]["problem"]:
+        raise UserError(f"models/{name}: {found[name]['problem']}")

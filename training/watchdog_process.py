@@ -1,0 +1,176 @@
+"""The supervisor's process: takes the realm's lock, says which services there are and how each begins, watches them."""
+
+import argparse
+import logging
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.checkpoints import pointed
+from core.config import load_config
+from core.durable import read_json, write_json
+from core.errors import RealmError
+from core.ledger import Ledger
+from core.logs import start_logging
+from core.paths import CHECKOUT, RealmPaths
+from core.realm_lock import Holder, held
+from safety.child import Child, await_orphans
+from safety.daemon_watchdog import Service, Watchdog
+from safety.lifeline import Lifeline
+
+log = logging.getLogger("watchdog")
+
+TRAINER_SILENCE, TRAINER_GRACE = 300.0, 60.0
+BEAT_SECONDS = 1.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.watchdog_process", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--port", type=int, help="the Tavern's port instead of config.json's")
+    options = parser.parse_args(argv)
+    paths = RealmPaths(options.root)
+    start_logging(paths, "watchdog")
+    try:
+        supervise(paths, options.port)
+    except RealmError as problem:
+        log.error("%s", problem)
+        return 1
+    return 0
+
+
+def supervise(
+    paths: RealmPaths,
+    port: int | None = None,
+    observe: Callable[[], None] = lambda: None,
+    kept: list[Service] | None = None,
+) -> None:
+    """Run the realm in this process until SIGTERM, SIGINT or SIGHUP; `observe` is called every turn.
+
+    `kept`: other services than a realm's own. Raises RealmBusy where the realm runs already.
+    """
+    port = port or load_config(paths.config).tavern.port
+    with held(paths, port) as me:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever began us may have ignored it, and exit codes with it
+        lifeline = Lifeline(paths, "watchdog")
+        signal.signal(signal.SIGHUP, lambda *_: lifeline.should_exit.set())
+        await_orphans(paths.services, TRAINER_GRACE)
+        ledger = Ledger(paths.ledger)
+        table = _Table(paths, me)
+        watchdog = Watchdog(
+            kept or services(paths, port),
+            _beginner(paths),
+            lambda name: _heartbeat(paths, name),
+            table.publish,
+            lambda code, text, level, **data: _tell(ledger, code, text, level, data),
+        )
+        beat = _every(BEAT_SECONDS, lifeline.beat)
+
+        def rest(seconds: float) -> bool:
+            beat()
+            observe()
+            return lifeline.should_exit.wait(seconds)
+
+        try:
+            watchdog.run(rest)
+        finally:
+            watchdog.stop(time.sleep)
+            table.close()
+
+
+def services(paths: RealmPaths, port: int) -> list[Service]:
+    """What a realm is made of, besides its supervisor. The local Oracle will be one more."""
+    common = ("--root", str(paths.root), "--parent", str(os.getpid()))
+
+    def command(name: str, *more: str) -> tuple[str, ...]:
+        return (sys.executable, "-m", f"training.{name}_process", *common, *more)
+
+    def got_on() -> tuple:
+        hero = read_json(paths.status, {}).get("hero") or {}
+        return hero.get("global_step"), pointed(paths.tip)
+
+    return [
+        Service("tavern", command("tavern", "--port", str(port))),
+        Service("daemon", command("daemon")),
+        Service("trainer", command("trainer"), silence=TRAINER_SILENCE, grace=TRAINER_GRACE, progress=got_on),
+    ]
+
+
+def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:
+    return lambda service, environment: Child(
+        list(service.command), paths.logs / f"{service.name}.out", environment, CHECKOUT
+    )
+
+
+def _heartbeat(paths: RealmPaths, name: str) -> float | None:
+    try:
+        return os.stat(paths.heartbeats / name).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _tell(ledger: Ledger, code: str, text: str, level: str, data: dict[str, Any]) -> None:
+    """History is worth less than the services: a full disk or a locked ledger is logged, and the watch goes on."""
+    log.log(logging.INFO if level == "info" else logging.WARNING, "%s", text)
+    try:
+        ledger.event("watchdog", code, text, level, **data)
+    except sqlite3.Error as problem:
+        log.error("the ledger did not take %r: %s", text, problem)
+
+
+def _every(
+    seconds: float, action: Callable[[], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """`action`, at most once in so many seconds."""
+    due = clock()
+
+    def turn() -> None:
+        nonlocal due
+        if clock() >= due:
+            due = clock() + seconds
+            action()
+
+    return turn
+
+
+class _Table:
+    """state/services.json: the supervisor itself, its services, and the Oracle, which is off."""
+
+    def __init__(self, paths: RealmPaths, me: Holder):
+        self._path, self._me, self._since = paths.services, me, time.time()
+        self._rows: list[dict[str, Any]] = []
+
+    def publish(self, rows: list[dict[str, Any]]) -> None:
+        self._rows = rows
+        self._write("running")
+
+    def close(self) -> None:
+        self._since = time.time()
+        self._write("stopped")
+
+    def _write(self, state: str) -> None:
+        alive = state == "running"
+        supervisor = {"pid": self._me.pid if alive else None, "started": self._me.started if alive else None}
+        own = {"name": "watchdog", **supervisor, "state": state, "restarts": 0, "last_exit": "", "since": self._since}
+        oracle = {
+            "name": "oracle",
+            "pid": None,
+            "started": None,
+            "state": "off",
+            "restarts": 0,
+            "last_exit": "",
+            "since": self._since,
+        }
+        try:
+            write_json(self._path, {"supervisor": supervisor, "services": [own, *self._rows, oracle]}, durable=False)
+        except OSError as problem:
+            log.error("%s was not written: %s", self._path, problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
