@@ -50,10 +50,20 @@ class BattleReport:
     def begin(self, quest: Quest, plan: BattlePlan, first: int, hero: str, facts: dict[str, Any]) -> None:
         """A battle begins, or goes on after `first` of its steps."""
         school = plan.settings.school
-        known = self.ledger.one("SELECT id, tokens, seconds, effort FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC", (quest.id,))
-        start = facts["global_step"] - first
-        fresh = {"quest": quest.id, "hero": hero, "school": school, "start_step": start, "total_steps": plan.total_steps,
-                 "held_out": orjson.dumps(plan.held_out_lines).decode(), "started": time.time()}
+        known = self.ledger.one(
+            "SELECT id, tokens, seconds, effort FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC",
+            (quest.id,),
+        )
+        self._start = start = facts["global_step"] - first
+        fresh = {
+            "quest": quest.id,
+            "hero": hero,
+            "school": school,
+            "start_step": start,
+            "total_steps": plan.total_steps,
+            "held_out": orjson.dumps(plan.held_out_lines).decode(),
+            "started": time.time(),
+        }
         if known and first:
             self._row = known["id"]
             self.ledger.change("battles", self._row, state="running", finished=None, reason=None)
@@ -64,11 +74,28 @@ class BattleReport:
         self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW_STEPS)
         self._school, self._quest, self._floor = school, quest.id, self.floor(school)
-        self._battle = {"quest": quest.stem, "quest_id": quest.id, "school": school, "step": first, "total_steps": plan.total_steps,
-                        "loss": None, "validation_loss": None, "damage": None, "strain": None, "zone": None,
-                        "tokens_per_second": None, "eta_seconds": None, "learning_rate": None, "gradient_norm": None}
-        self.ledger.event("trainer", "battle_began" if not first else "battle_resumed",
-                          f"{quest.stem}: {plan.total_steps - first} steps to go.", quest=quest.id)
+        self._battle = {
+            "quest": quest.stem,
+            "quest_id": quest.id,
+            "school": school,
+            "step": first,
+            "total_steps": plan.total_steps,
+            "loss": None,
+            "validation_loss": None,
+            "damage": None,
+            "strain": None,
+            "zone": None,
+            "tokens_per_second": None,
+            "eta_seconds": None,
+            "learning_rate": None,
+            "gradient_norm": None,
+        }
+        self.ledger.event(
+            "trainer",
+            "battle_began" if not first else "battle_resumed",
+            f"{quest.stem}: {plan.total_steps - first} steps to go.",
+            quest=quest.id,
+        )
         self.show(facts)
 
     def step(self, facts: StepFacts) -> None:
@@ -81,22 +108,50 @@ class BattleReport:
         self._totals["seconds"] += facts.seconds
         self._totals["effort"] += strain or 0.0
         remaining = self._battle["total_steps"] - facts.step
-        self._battle |= {"step": facts.step, "loss": loss, "damage": lore.damage(loss), "strain": strain, "zone": lore.zone(strain),
-                         "tokens_per_second": tokens / seconds, "eta_seconds": remaining * seconds / len(self._recent),
-                         "learning_rate": facts.learning_rate, "gradient_norm": norm}
-        self.record.add(Step(facts.global_step, self._quest, time.time(), loss, facts.learning_rate, norm, facts.tokens, facts.seconds))
+        self._battle |= {
+            "step": facts.step,
+            "loss": loss,
+            "damage": lore.damage(loss),
+            "strain": strain,
+            "zone": lore.zone(strain),
+            "tokens_per_second": tokens / seconds,
+            "eta_seconds": remaining * seconds / len(self._recent),
+            "learning_rate": facts.learning_rate,
+            "gradient_norm": norm,
+        }
+        self.record.add(
+            Step(
+                facts.global_step,
+                self._quest,
+                time.time(),
+                loss,
+                facts.learning_rate,
+                norm,
+                facts.tokens,
+                facts.seconds,
+            )
+        )
 
     def validated(self, global_step: int, loss: float) -> None:
         """A held-out loss was measured."""
         self._battle["validation_loss"] = loss
         self.record.validation(global_step, self._quest, time.time(), loss)
-        self.ledger.add("evaluations", kind="validation", school=self._school, quest=self._quest, step=global_step, value=loss,
-                        created=time.time())
+        self.ledger.add(
+            "evaluations",
+            kind="validation",
+            school=self._school,
+            quest=self._quest,
+            step=global_step,
+            value=loss,
+            created=time.time(),
+        )
         self._floor = self.floor(self._school)
 
     def floor(self, school: str) -> float | None:
         """The 10th percentile of the school's validation losses, None before the first."""
-        rows = self.ledger.all("SELECT value FROM evaluations WHERE kind='validation' AND school=? ORDER BY id DESC LIMIT 1000", (school,))
+        rows = self.ledger.all(
+            "SELECT value FROM evaluations WHERE kind='validation' AND school=? ORDER BY id DESC LIMIT 1000", (school,)
+        )
         values = sorted(row["value"] for row in rows)
         return values[int(FLOOR_PERCENTILE * (len(values) - 1))] if values else None
 
@@ -113,9 +168,18 @@ class BattleReport:
                 self.saved(manifest, "saved")
 
     def saved(self, manifest: Manifest, state: str) -> None:
-        facts = {"hero": manifest.hero, "campaign": manifest.campaign, "step": manifest.step, "parent": manifest.parent,
-                 "quest": manifest.quest, "state": state, "bytes": manifest.bytes, "created": manifest.created,
-                 "validation_loss": manifest.validation_loss, "gone": None}
+        facts = {
+            "hero": manifest.hero,
+            "campaign": manifest.campaign,
+            "step": manifest.step,
+            "parent": manifest.parent,
+            "quest": manifest.quest,
+            "state": state,
+            "bytes": manifest.bytes,
+            "created": manifest.created,
+            "validation_loss": manifest.validation_loss,
+            "gone": None,
+        }
         if not self.ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
             self.ledger.add("checkpoints", id=manifest.id, **facts)
 
@@ -127,8 +191,17 @@ class BattleReport:
         self.record.flush()
         if self._row is not None:
             battle = self._battle
-            self.ledger.change("battles", self._row, state=state, reason=reason, finished=time.time(), loss=battle["loss"],
-                               validation_loss=battle["validation_loss"], **self._totals)
+            self.ledger.change(
+                "battles",
+                self._row,
+                state=state,
+                reason=reason,
+                finished=time.time(),
+                loss=battle["loss"],
+                validation_loss=battle["validation_loss"],
+                end_step=self._start + battle["step"],
+                **self._totals,
+            )
         self._battle = self._row = None
         self._shown = ""
 

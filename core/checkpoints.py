@@ -89,7 +89,9 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None])
     building.mkdir(parents=True)
     try:
         build(building)
-        files = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in sorted(building.iterdir())}
+        files = {
+            path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in sorted(building.iterdir())
+        }
         for name in files:
             sync_file(building / name)
         content = hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
@@ -143,7 +145,9 @@ def verify(folder: Path) -> Manifest:
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{folder.name}: {name} is missing")
         if path.stat().st_size != expected["bytes"]:
-            raise CheckpointError(f"{folder.name}: {name} has {path.stat().st_size} bytes, the manifest says {expected['bytes']}")
+            raise CheckpointError(
+                f"{folder.name}: {name} has {path.stat().st_size} bytes, the manifest says {expected['bytes']}"
+            )
         if sha256_of(path) != expected["sha256"]:
             raise CheckpointError(f"{folder.name}: {name} was altered, its SHA-256 differs from the manifest's")
     return manifest
@@ -179,8 +183,12 @@ def set_champion(paths: RealmPaths, checkpoint: str) -> None:
     point(paths.champion, paths.vault / checkpoint)
 
 
-def newest_verified(paths: RealmPaths, hero: str, unwanted: Callable[[str, str], None] = lambda checkpoint, why: None,
-                    barred: frozenset[str] = frozenset()) -> Manifest | None:
+def newest_verified(
+    paths: RealmPaths,
+    hero: str,
+    unwanted: Callable[[str, str], None] = lambda checkpoint, why: None,
+    barred: frozenset[str] = frozenset(),
+) -> Manifest | None:
     """The tip if it is whole, else the newest checkpoint of `hero` that is; `unwanted(id, why)` hears of each broken one.
 
     `barred`: ids never to go back to (cursed ones).

@@ -25,15 +25,20 @@ class Section(BaseModel):
 
 class Hero(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] = Field(
-        "DIO", description="The hero's name: letters, digits and _, at most 32. A new name is a new hero.")
+        "DIO", description="The hero's name: letters, digits and _, at most 32. A new name is a new hero."
+    )
     base_model: str | None = Field(
-        None, description="Folder below models/ that a new hero starts from, e.g. `Qwen3-0.6B`. Default: the only one "
-        "that is there; with none, a micro hero is hatched from random weights.")
+        None,
+        description="Folder below models/ that a new hero starts from, e.g. `Qwen3-0.6B`. Default: the only one "
+        "that is there; with none, a micro hero is hatched from random weights.",
+    )
 
 
 class Profile(Section):
     name: Literal["none", "emoji_think", "regime3"] = Field(
-        "none", description="How answers are dressed before training. Only `none` exists today; the others come with the schools.")
+        "none",
+        description="How answers are dressed before training. Only `none` exists today; the others come with the schools.",
+    )
 
     @field_validator("name")
     @classmethod
@@ -46,16 +51,21 @@ class Profile(Section):
 class IdleGeneration(Section):
     enabled: bool = Field(True, description="Whether the idle hero writes its own quests, the starter quest included.")
     level: int = Field(1, ge=1, description="Level of the skill problems that the idle hero writes.")
-    pause_seconds: float = Field(2.0, ge=0, description="Seconds of quiet (queue and inbox empty) before it writes one.")
+    pause_seconds: float = Field(
+        2.0, ge=0, description="Seconds of quiet (queue and inbox empty) before it writes one."
+    )
 
 
 class TrainingDefaults(Section):
-    epochs: int = Field(1, ge=1, le=1000, description="Passes over a quest's rows, unless its sidecar or flag says otherwise.")
+    epochs: int = Field(
+        1, ge=1, le=1000, description="Passes over a quest's rows, unless its sidecar or flag says otherwise."
+    )
 
 
 class Temple(Section):
     mode: Literal["strict", "advise", "off"] = Field(
-        "off", description="How battles are judged. Only `off` exists today: every finished battle is promoted.")
+        "off", description="How battles are judged. Only `off` exists today: every finished battle is promoted."
+    )
 
     @field_validator("mode")
     @classmethod
@@ -71,51 +81,99 @@ class Retention(Section):
 
 
 class Disk(Section):
-    reserve_bytes: int = Field(1 << 30, ge=0, description="Free bytes on the realm's disk below which no checkpoint is begun "
-                               "and no quest is claimed.")
+    reserve_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="Free bytes on the realm's disk below which no checkpoint is begun and no quest is claimed.",
+    )
 
 
 class Oracle(Section):
-    url: str | None = Field(None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local.")
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local."
+    )
 
 
 class Tavern(Section):
-    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback asks every visitor for the token.")
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Anything but loopback asks every visitor for the token."
+    )
     port: int = Field(8888, ge=1, le=65535, description="TCP port to listen on.")
     require_token: bool = Field(False, description="Ask for the token on loopback, too.")
-    hosts: list[str] = Field([], description="Other host names that the Tavern may be called by, e.g. behind a proxy or in a container.")
+    hosts: list[str] = Field([], description="Other host names that the Tavern may be called by, e.g. behind a proxy.")
     upload_bytes: int = Field(16 << 30, ge=1, description="Bytes of one upload at most.")
 
 
 class Alerts(Section):
-    webhook: str | None = Field(None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet.")
+    webhook: str | None = Field(
+        None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet."
+    )
 
 
 class Config(Section):
     """The whole of config.json."""
 
     hero: Hero = Field(Hero(), description="Who is trained.")
-    seed: int = Field(7, ge=0, lt=2**31, description="Seed of everything random: hatching, row order, held-out rows, skill problems.")
+    seed: int = Field(
+        7, ge=0, lt=2**31, description="Seed of everything random: hatching, row order, held-out rows, skill problems."
+    )
     batch_size: int = Field(16, ge=1, le=4096, description="Rows per optimizer step, whatever the packing.")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak AdamW learning rate. Default by model size: "
-                                        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above.")
-    max_length: int = Field(1024, ge=32, le=131072, description="Tokens of a row that are trained; longer rows are cut, and the report says so.")
-    eval_steps: int = Field(50, ge=1, description="Optimizer steps between two held-out evaluations, as in Hugging Face's Trainer.")
-    save_steps: int = Field(200, ge=1, description="Optimizer steps between two checkpoints, as in Hugging Face's Trainer.")
-    save_minutes: float = Field(5.0, gt=0, description="Minutes after which a checkpoint is due, whatever `save_steps` says.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Peak AdamW learning rate. Default by model size: "
+        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above.",
+    )
+    max_length: int = Field(
+        1024,
+        ge=32,
+        le=131072,
+        description="Tokens of a row that are trained; longer rows are cut, and the report says so.",
+    )
+    eval_steps: int = Field(
+        50, ge=1, description="Optimizer steps between two held-out evaluations, as in Hugging Face's Trainer."
+    )
+    save_steps: int = Field(
+        200, ge=1, description="Optimizer steps between two checkpoints, as in Hugging Face's Trainer."
+    )
+    save_minutes: float = Field(
+        5.0, gt=0, description="Minutes after which a checkpoint is due, whatever `save_steps` says."
+    )
     profile: Profile = Field(Profile(), description="How answers are dressed before training.")
-    trainer: dict[str, Any] = Field({}, description="Other `transformers.TrainingArguments` by their own names; docs/reference.md "
-                                    "says which are honoured and which the realm owns.")
-    packing: bool = Field(True, description="Put several rows into one forward pass, without a leak between them. Off: one row a pass.")
-    pack_tokens: int = Field(4096, ge=32, description="Tokens of one forward pass at most, when rows are packed; a longer row goes alone.")
-    school: Literal["scribe"] = Field("scribe", description="School of quests that name none. Only the Scribe (SFT) teaches today.")
-    validation_fraction: float = Field(0.05, ge=0, le=0.5, description="Share of a quest's rows that is held out and never trained.")
+    trainer: dict[str, Any] = Field(
+        {},
+        description="Other `transformers.TrainingArguments` by their own names; docs/reference.md "
+        "says which are honoured and which the realm owns.",
+    )
+    packing: bool = Field(
+        True, description="Put several rows into one forward pass, without a leak between them. Off: one row a pass."
+    )
+    pack_tokens: int = Field(
+        4096, ge=32, description="Tokens of one forward pass at most, when rows are packed; a longer row goes alone."
+    )
+    school: Literal["scribe"] = Field(
+        "scribe", description="School of quests that name none. Only the Scribe (SFT) teaches today."
+    )
+    validation_fraction: float = Field(
+        0.05, ge=0, le=0.5, description="Share of a quest's rows that is held out and never trained."
+    )
     validation_rows: int = Field(64, ge=1, description="Held-out rows at most, so that an evaluation stays short.")
-    max_bad_rows: float = Field(0.01, ge=0, le=1, description="Share of bad rows that is set aside; above it the file is rejected, whole.")
-    idle_generation: IdleGeneration = Field(IdleGeneration(), description="What the hero does when there is nothing to do.")
-    skill_priorities: dict[str, Annotated[float, Field(ge=0)]] = Field({"BIN": 1.0}, description="Weight of each skill when the idle hero chooses.")
-    training_defaults: TrainingDefaults = Field(TrainingDefaults(), description="Battle settings that sidecars and flags can override.")
-    replay_ratio: float = Field(0.0, ge=0, le=0, description="Share of earlier quests mixed into a battle. Not built yet: only 0.")
+    max_bad_rows: float = Field(
+        0.01, ge=0, le=1, description="Share of bad rows that is set aside; above it the file is rejected, whole."
+    )
+    idle_generation: IdleGeneration = Field(
+        IdleGeneration(), description="What the hero does when there is nothing to do."
+    )
+    skill_priorities: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {"BIN": 1.0}, description="Weight of each skill when the idle hero chooses."
+    )
+    training_defaults: TrainingDefaults = Field(
+        TrainingDefaults(), description="Battle settings that sidecars and flags can override."
+    )
+    replay_ratio: float = Field(
+        0.0, ge=0, le=0, description="Share of earlier quests mixed into a battle. Not built yet: only 0."
+    )
     temple: Temple = Field(Temple(), description="Judgement of finished battles.")
     retention: Retention = Field(Retention(), description="Which checkpoints stay.")
     disk: Disk = Field(Disk(), description="Room that is left to others.")

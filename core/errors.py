@@ -7,6 +7,8 @@ stands, without a trace. Everything else is ours and keeps its trace in the log.
 import difflib
 from collections.abc import Iterable
 
+LONGEST_NAME = 80  # of a name that comes from outside: comparing costs time and memory for every character
+
 
 class RealmError(Exception):
     """Anything the realm itself reports."""
@@ -26,5 +28,5 @@ class CheckpointError(RealmError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name[:LONGEST_NAME], list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

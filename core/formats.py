@@ -20,6 +20,14 @@ __all__ = ["FORMS", "MAX_LINE_BYTES", "BadRow", "Conversation", "Form", "Prefere
 MAX_LINE_BYTES = 8 << 20
 SAMPLE_ROWS = 100
 ONE_OBJECT = "write one {…} a line"
+_REMEDIES = {  # for what the parser says
+    "unexpected end": "the row is cut off: write it whole, or drop it",
+    "infinity": "write a number below 1e308, or null",
+    "depth limit": "flatten it",
+    "control character": "escape it, like \\n or \\u0000",
+    "surrogate": "write the character itself, as UTF-8",
+    "string key": "write names and texts in double quotes",
+}
 
 
 def strict_json(line: bytes) -> dict[str, Any]:
@@ -41,15 +49,17 @@ def detect(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> For
     """The form that most first rows have, on a tie the earlier in `FORMS`. UserError names the fields if none fits."""
     votes: Counter[int] = Counter()
     fields: Counter[str] = Counter()
+    given: set[str] = set()
     for row in (row for _, row in zip(range(SAMPLE_ROWS), rows, strict=False) if isinstance(row, dict)):
         keys = _telling_fields(rename(row, columns))
-        fields.update(keys)
+        fields.update(sorted(keys))
+        given.update(row)
         votes.update([next((place for place, form in enumerate(FORMS) if form.matches(keys)), len(FORMS))])
     if not votes:
         raise UserError(f"no row is a JSON object; {ONE_OBJECT}")
     known = [place for place in votes if place < len(FORMS)]
     if not known:
-        raise UserError(_no_form(fields))
+        raise UserError(_no_form(fields, [name for name in columns or () if name not in given]))
     return FORMS[min(known, key=lambda place: (-votes[place], place))]
 
 
@@ -66,7 +76,8 @@ def read(form: Form, row: Any, columns: Mapping[str, str] | None = None) -> Row:
     keys = {key for key, value in row.items() if value is not None}
     if not form.matches(keys):
         other = next((other.name for other in FORMS if other.matches(keys)), None)
-        remedy = f"the file's form is {form.name}" + (f", this row is {other}: give it its own file" if other else "")
+        advice = f", this row is {other}: give it its own file" if other else ": add the field, or drop the row"
+        remedy = f"the file's form is {form.name}{advice}"
         raise BadRow(form.missing(keys)[0], "is missing", None, remedy)
     if form.school == "scribe" and row.get("label") is False:
         raise BadRow("label", "is false, and such rows are never imitated", False, "give labelled rows their own file")
@@ -86,14 +97,21 @@ def _telling_fields(row: dict[str, Any]) -> set[str]:
     return {key for key, value in row.items() if value is not None and (key != "label" or value in (True, False))}
 
 
-def _no_form(fields: Counter[str]) -> str:
-    found = [name for name, _ in fields.most_common(12)]
+def _rename_advice(absent: list[str]) -> str:
+    named = ", ".join(name[:40] for name in absent[:12])
+    return (
+        f"`columns` names {named}, which no row has." if absent else 'Rename fields with `columns`, {"theirs": "ours"}.'
+    )
+
+
+def _no_form(fields: Counter[str], absent: list[str]) -> str:
+    found = [name if len(name) <= 40 else f"{name[:39]}…" for name, _ in fields.most_common(12)]
     close = min(FORMS, key=lambda form: (len(form.missing(fields.keys())), -max(map(len, form.needs))))
     missing = close.missing(fields.keys())
     hint = next((f" (like {name!r})" for name in found if nearest(name, missing)), "")
     return (
         f"rows of no known form: fields {', '.join(found) or 'none'}; the nearest form is {close.name}, "
-        f"which also needs {', '.join(missing)}{hint}. Rename fields with `columns`. "
+        f"which also needs {', '.join(missing)}{hint}. {_rename_advice(absent)} "
         f"Forms: {', '.join(form.name for form in FORMS)}"
     )
 
@@ -108,5 +126,6 @@ def _broken(line: bytes, problem: orjson.JSONDecodeError) -> BadRow:
         return BadRow("line", "is empty")
     place = max(problem.pos - 20, 0)
     no_number = shown[problem.pos :].lstrip("-").startswith(("NaN", "Infinity", "nfinity", "aN"))
-    remedy = "NaN and Infinity are not JSON: write null, or drop the row" if no_number else ""
+    remedy = next((remedy for part, remedy in _REMEDIES.items() if part in problem.msg), ONE_OBJECT)
+    remedy = "NaN and Infinity are not JSON: write null, or drop the row" if no_number else remedy
     return BadRow("line", f"is not JSON: {problem.msg} at column {problem.pos + 1}", shown[place : place + 60], remedy)

@@ -1,8 +1,8 @@
 """Who the hero is and where it comes from, read from disk without torch.
 
-    models/current_model -> Vault      a hero that exists
-    models/<base model>/               what the user brought; the next hero starts from it
-    core/assets/tokenizer/             what a hatched micro hero speaks
+models/current_model -> Vault      a hero that exists
+models/<base model>/               what the user brought; the next hero starts from it
+core/assets/tokenizer/             what a hatched micro hero speaks
 """
 
 from pathlib import Path
@@ -21,15 +21,22 @@ _RESERVED = {"vault", "current_model"}
 def base_models(paths: RealmPaths) -> list[dict[str, Any]]:
     """The folders below models/ in Hugging Face layout: name, architecture, bytes of weights, and why one cannot be used."""
     folders = sorted(path for path in paths.models.iterdir()) if paths.models.is_dir() else []
-    return [_describe_base(path) for path in folders
-            if path.name not in _RESERVED and not path.name.startswith(".") and (path / "config.json").is_file()]
+    return [
+        _describe_base(path)
+        for path in folders
+        if path.name not in _RESERVED and not path.name.startswith(".") and (path / "config.json").is_file()
+    ]
 
 
 def _describe_base(path: Path) -> dict[str, Any]:
     config = read_json(path / "config.json", {})
     weights = list(path.glob("*.safetensors"))
-    return {"name": path.name, "model_type": config.get("model_type"), "bytes": sum(file.stat().st_size for file in weights),
-            "problem": _problem(path, config, weights)}
+    return {
+        "name": path.name,
+        "model_type": config.get("model_type"),
+        "bytes": sum(file.stat().st_size for file in weights),
+        "problem": _problem(path, config, weights),
+    }
 
 
 def _problem(path: Path, config: dict, weights: list[Path]) -> str | None:
@@ -49,14 +56,18 @@ def base_model(paths: RealmPaths, config: Config) -> Path | None:
     found = {base["name"]: base for base in base_models(paths)}
     wanted = config.hero.base_model
     if wanted is None and len(found) > 1:
-        raise UserError(f"models/ holds {', '.join(found)}; say which one the hero is: "
-                        f"`config set hero.base_model {next(iter(found))}`")
+        raise UserError(
+            f"models/ holds {', '.join(found)}; say which one the hero is: "
+            f"`config set hero.base_model {next(iter(found))}`"
+        )
     name = wanted or next(iter(found), None)
     if name is None:
         return None
     if name not in found:
-        raise UserError(f"hero.base_model = {name!r} is not in models/{nearest(name, found) or '.'} "
-                        f"Bring it there, or get it by `hero fetch {name}`.")
+        raise UserError(
+            f"hero.base_model = {name!r} is not in models/{nearest(name, found) or '.'} "
+            f"Bring it there, or get it by `hero fetch {name}`."
+        )
     if found[name]["problem"]:
         raise UserError(f"models/{name}: {found[name]['problem']}")
     return paths.models / name
@@ -75,7 +86,19 @@ def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:
     own = manifests(paths, config.hero.name)
     folder = tokenizer_folder(paths, config)
     shape = read_json(folder / "config.json", {})
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
-    return {"name": config.hero.name, "base_model": config.hero.base_model, "checkpoint": own[0].id if own else None,
-            "global_step": own[0].step if own else 0, "current_model": pointed(paths.current_model),
-            "shape": {key: shape[key] for key in keys if key in shape}}
+    keys = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+    )
+    return {
+        "name": config.hero.name,
+        "base_model": config.hero.base_model,
+        "checkpoint": own[0].id if own else None,
+        "global_step": own[0].step if own else 0,
+        "current_model": pointed(paths.current_model),
+        "shape": {key: shape[key] for key in keys if key in shape},
+    }

@@ -48,15 +48,20 @@ class HeroLoop:
         chosen = skill(chooser.choices(names, [self.config.skill_priorities[name] for name in names])[0])
         level = min(self.config.idle_generation.level, max(chosen.levels))
         rows = chosen.quest_rows(level, chooser.randrange(2**31), self._rows(number))
-        name = f"starter_{chosen.name}_level{level}" if number == 0 else f"train_{chosen.name}_level{level}_{number:05d}"
+        name = (
+            f"starter_{chosen.name}_level{level}" if number == 0 else f"train_{chosen.name}_level{level}_{number:05d}"
+        )
         with drop(self.paths, name, "low", {"skill": chosen.name, "origin": ORIGIN, "priority": "low"}) as file:
             for row in rows:
                 file.write(orjson.dumps(row) + b"\n")
 
     def _rows(self, number: int) -> int:
         """As many rows as the last battle's pace trains in `SECONDS`."""
-        last = self.ledger.one("SELECT battles.seconds, quests.rows FROM battles JOIN quests ON quests.id = battles.quest "
-                               "WHERE battles.state='done' AND quests.origin=? ORDER BY battles.id DESC LIMIT 1", (ORIGIN,))
+        last = self.ledger.one(
+            "SELECT battles.seconds, quests.rows FROM battles JOIN quests ON quests.id = battles.quest "
+            "WHERE battles.state='done' AND quests.origin=? ORDER BY battles.id DESC LIMIT 1",
+            (ORIGIN,),
+        )
         if number == 0 or not last or not last["seconds"]:
             return STARTER_ROWS
         return int(min(MOST_ROWS, max(FEWEST_ROWS, SECONDS * last["rows"] / last["seconds"])))

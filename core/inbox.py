@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import signal
 import stat
 import time
 import unicodedata
@@ -60,6 +61,7 @@ class Inbox:
         self.paths = paths
         self._seen: dict[Path, _Seen] = {}
         self._renamed: set[Path] = set()
+        self._put_off: dict[Path, float] = {}
 
     def renamed_in(self, path: Path) -> None:
         """A hint: `path` got its name by a rename, so its writer has finished."""
@@ -68,7 +70,13 @@ class Inbox:
     def complete(self, now: float) -> list[Arrival]:
         """The files that can be taken, in order of priority and age. `now`: seconds of a monotonic clock."""
         hints = frozenset(self._renamed)  # one that comes while we look is for the next look
-        found = [(path, priority) for priority in PRIORITIES for path in _candidates(self.paths.inbox_for(priority))]
+        self._put_off = {path: until for path, until in self._put_off.items() if until > now}
+        found = [
+            (path, priority)
+            for priority in PRIORITIES
+            for path in _candidates(self.paths.inbox_for(priority))
+            if path not in self._put_off
+        ]
         present = {path for path, _ in found}
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
         self._renamed -= hints - present
@@ -77,6 +85,10 @@ class Inbox:
             self._seen.pop(arrival.path, None)
             self._renamed.discard(arrival.path)
         return arrivals
+
+    def put_off(self, path: Path, until: float) -> None:
+        """Do not look at `path` before `until`: it cannot be taken."""
+        self._put_off[path] = until
 
     @property
     def pending(self) -> int:
@@ -129,7 +141,9 @@ def refusal(facts: os.stat_result) -> str | None:
     if stat.S_ISLNK(facts.st_mode):
         return "is a symbolic link; drop the file itself"
     if not stat.S_ISREG(facts.st_mode):
-        kind = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}.get(stat.S_IFMT(facts.st_mode), "device")
+        kind = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}.get(
+            stat.S_IFMT(facts.st_mode), "device"
+        )
         return f"is a {kind}; only regular files are taken"
     if facts.st_nlink > 1:
         return "has a second name (hard link), so its bytes could change under the training; drop a copy"
@@ -148,6 +162,9 @@ def has_no_writer(path: Path) -> bool | None:
     except OSError:  # it went away, or became something else, this instant
         return False
     try:
+        fcntl.fcntl(
+            descriptor, fcntl.F_SETSIG, signal.SIGURG
+        )  # who opens it just now breaks the lease: SIGIO would end us
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return True

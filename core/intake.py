@@ -7,6 +7,7 @@ leaves a row without a file, or a file whose name says everything; `recover` goe
 import errno
 import os
 import shutil
+import stat
 import time
 from collections import deque
 from pathlib import Path
@@ -23,15 +24,23 @@ from core.quest import Sidecar, freeze, parse_name, quest_name, read_sidecar
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 
-LARGE_BYTES = 64 << 20
+LARGE_BYTES = 8 << 20  # some seconds' work
+STUCK_SECONDS = 60.0
 TAKEN_STATES = ("queued", "processing", "recently_completed")
 
 
 class Intake:
     """Owns the inbox and `.claim`. Small files never wait behind a large one: each size has its own child process."""
 
-    def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger, queue: TrainingQueue, small: ValidationProcess,
-                 large: ValidationProcess):
+    def __init__(
+        self,
+        paths: RealmPaths,
+        config: Config,
+        ledger: Ledger,
+        queue: TrainingQueue,
+        small: ValidationProcess,
+        large: ValidationProcess,
+    ):
         self.paths, self.config, self.ledger, self.queue = paths, config, ledger, queue
         self.inbox = Inbox(paths)
         self._lanes = {small: deque(), large: deque()}
@@ -49,7 +58,9 @@ class Intake:
             claimed = self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"
             if not os.path.lexists(claimed):
                 self._vanished(row["id"], claimed, self.paths.inbox_for(row["priority"]) / f"{row['stem']}{SIDECAR}")
-        for path in sorted(self.paths.claims.iterdir()):
+        for path in sorted(
+            self.paths.claims.iterdir(), key=lambda path: (parse_name(path) or ("", 0))[1]
+        ):  # as they came
             if not parse_name(path):
                 data = path.with_name(path.name.removesuffix(SIDECAR) + ".jsonl")
                 if not (path.name.endswith(SIDECAR) and os.path.lexists(data)):
@@ -62,9 +73,13 @@ class Intake:
     def look(self, now: float) -> None:
         """Claim every file of the inbox that is complete."""
         for arrival in self.inbox.complete(now):
-            claimed = self._claim(arrival)
-            if claimed and arrival.refusal:
-                self._reject(claimed, arrival.refusal, {})
+            try:
+                claimed = self._claim(arrival)
+            except OSError:
+                self.inbox.put_off(arrival.path, now + STUCK_SECONDS)
+                continue
+            if claimed and (reason := refusal(claimed.lstat())):
+                self._reject(claimed, reason, {})
             elif claimed:
                 self._to_lane(claimed)
 
@@ -80,16 +95,22 @@ class Intake:
 
     def _claim(self, arrival: Arrival) -> Path | None:
         now, stem = time.time(), queue_stem(arrival.stem)
-        quest = self.ledger.add("quests", stem=stem, origin="user", state="arriving", priority=arrival.priority,
-                                created=now, updated=now)
+        quest = self.ledger.add(
+            "quests", stem=stem, origin="user", state="arriving", priority=arrival.priority, created=now, updated=now
+        )
         claimed = self.paths.claims / f"{quest_name(stem, quest)}.jsonl"
         try:
-            if arrival.sidecar.is_file() and not arrival.sidecar.is_symlink():
+            if os.path.isfile(arrival.sidecar) and not os.path.islink(arrival.sidecar):
                 _take(arrival.sidecar, claimed.with_suffix(SIDECAR))
             _take(arrival.path, claimed)
         except FileNotFoundError:
             self._vanished(quest, claimed, arrival.sidecar)
             return None
+        except OSError as problem:  # we may not move it, say, or it is no file and on another file system
+            self._vanished(quest, claimed, arrival.sidecar)
+            text = f"{stem} cannot be taken from the inbox: {problem.strerror}."
+            self.ledger.event("daemon", "quest_stuck", text, "warning", quest=quest)
+            raise
         return claimed
 
     def _vanished(self, quest: int, claimed: Path, sidecar: Path) -> None:
@@ -105,22 +126,35 @@ class Intake:
     # Judging
 
     def _judge(self, lane: ValidationProcess, claimed: Path, now: float) -> None:
+        if self._is_gone(claimed):
+            return
         try:
-            sidecar = read_sidecar(claimed.with_suffix(SIDECAR))
+            sidecar = read_sidecar(claimed.with_suffix(SIDECAR), f"{parse_name(claimed)[0]}{SIDECAR}")
             tokenizer = tokenizer_folder(self.paths, self.config)
         except UserError as problem:
             self._reject(claimed, str(problem), {})
             return
-        lane.give({"task": "validate", "path": str(claimed), "settings": freeze(self.config, sidecar).model_dump(),
-                   "tokenizer": str(tokenizer), "bad_rows": str(claimed.with_suffix(".bad.jsonl"))}, now)
+        lane.give(
+            {
+                "task": "validate",
+                "path": str(claimed),
+                "settings": freeze(self.config, sidecar).model_dump(),
+                "tokenizer": str(tokenizer),
+                "bad_rows": str(claimed.with_suffix(".bad.jsonl")),
+            },
+            now,
+        )
 
     def _settle(self, task: dict[str, Any], report: dict[str, Any]) -> None:
         claimed = Path(task["path"])
-        if "died" in report and claimed not in self._read_again:  # perhaps for want of memory that somebody else took
+        if "died" in report and os.path.lexists(claimed) and claimed not in self._read_again:
+            # perhaps for want of memory that somebody else took
             self._read_again.add(claimed)
             self._to_lane(claimed)
             return
         self._read_again.discard(claimed)
+        if self._is_gone(claimed):
+            return
         if "failure" in report:
             self._reject(claimed, report["failure"], {})
             return
@@ -131,15 +165,28 @@ class Intake:
             self._reject(claimed, report["reason"], report)
         elif (twin := self._twin(report["sha256"], quest)) and not sidecar.force:
             text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
-            self._reject(claimed, "duplicate", {**report, "verdict": "rejected", "duplicate_of": twin["id"], "text": text})
+            self._reject(
+                claimed, "duplicate", {**report, "verdict": "rejected", "duplicate_of": twin["id"], "text": text}
+            )
         else:
             self._accept(claimed, sidecar, task["settings"], report)
+
+    def _is_gone(self, claimed: Path) -> bool:
+        """Whether somebody took the file out of `.claim`; then nothing is left to judge."""
+        if os.path.lexists(claimed):
+            return False
+        for suffix in (SIDECAR, ".bad.jsonl"):
+            claimed.with_suffix(suffix).unlink(missing_ok=True)
+        self.ledger.change("quests", parse_name(claimed)[1], state="vanished", updated=time.time())
+        return True
 
     def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
         """A quest of the same content that waits, is trained or was."""
         marks = ", ".join("?" * len(TAKEN_STATES))
-        return self.ledger.one(f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
-                               (sha256, quest, *TAKEN_STATES))
+        return self.ledger.one(
+            f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
+            (sha256, quest, *TAKEN_STATES),
+        )
 
     def _accept(self, claimed: Path, sidecar: Sidecar, settings: dict[str, Any], report: dict[str, Any]) -> None:
         stem, quest = parse_name(claimed)
@@ -147,19 +194,33 @@ class Intake:
         row = self.ledger.one("SELECT priority FROM quests WHERE id=?", (quest,))
         priority = sidecar.priority or (row["priority"] if row else "normal")
         facts = {key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
-        card = {"quest": quest, "stem": stem, **facts, "skill": sidecar.skill, "origin": sidecar.origin, "settings": settings}
+        card = {
+            "quest": quest,
+            "stem": stem,
+            **facts,
+            "skill": sidecar.skill,
+            "origin": sidecar.origin,
+            "settings": settings,
+        }
         self.ledger.change("quests", quest, origin=sidecar.origin)
         self.queue.accept(claimed, priority, card, {"quest": quest, **report})
         claimed.with_suffix(SIDECAR).unlink(missing_ok=True)
         aside = f", {report['bad_rows']} bad ones set aside" if report["bad_rows"] else ""
-        self.ledger.event("daemon", "quest_accepted", f"{stem}: {report['rows']:,} rows of the form {report['form']}{aside}.", quest=quest)
+        self.ledger.event(
+            "daemon",
+            "quest_accepted",
+            f"{stem}: {report['rows']:,} rows of the form {report['form']}{aside}.",
+            quest=quest,
+        )
 
     def _reject(self, claimed: Path, reason: str, report: dict[str, Any]) -> None:
         stem, quest = parse_name(claimed)
         base = {"file": f"{stem}.jsonl", "verdict": "rejected", "errors": []}
         claimed.with_suffix(".bad.jsonl").unlink(missing_ok=True)  # the file is kept whole
         self.queue.reject(claimed, {**base, **report, "reason": reason})
-        self.ledger.event("daemon", "quest_rejected", f"{stem} is rejected: {report.get('text', reason)}", "warning", quest=quest)
+        self.ledger.event(
+            "daemon", "quest_rejected", f"{stem} is rejected: {report.get('text', reason)}", "warning", quest=quest
+        )
 
 
 def _take(source: Path, target: Path) -> None:
@@ -167,7 +228,7 @@ def _take(source: Path, target: Path) -> None:
     try:
         move(source, target)
     except OSError as problem:
-        if problem.errno != errno.EXDEV or not source.is_file():
+        if problem.errno != errno.EXDEV or not stat.S_ISREG(source.lstat().st_mode):
             raise
         beside = target.with_name(f".{target.name}.tmp")
         shutil.copyfile(source, beside)

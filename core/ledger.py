@@ -113,7 +113,9 @@ class Ledger:
     def add(self, table: str, **values: Any) -> int:
         """Insert a row and return its id."""
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        return self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())).lastrowid
+        return self.connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
+        ).lastrowid
 
     def change(self, table: str, key: int | str, **values: Any) -> bool:
         """Update the row with id `key`; False where there is none."""
@@ -122,8 +124,15 @@ class Ledger:
 
     def event(self, service: str, code: str, text: str, level: str = "info", **data: Any) -> int:
         """Record what happened, for the battle log and the pages."""
-        return self.add("events", time=time.time(), service=service, level=level, code=code, text=text,
-                        data=orjson.dumps(data, default=str).decode())
+        return self.add(
+            "events",
+            time=time.time(),
+            service=service,
+            level=level,
+            code=code,
+            text=text,
+            data=orjson.dumps(data, default=str).decode(),
+        )
 
     def events(self, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """The newest `limit` events with an id above `after`, oldest first."""

@@ -18,8 +18,14 @@ WORDS = {
     "Skill": "curriculum domain",
 }
 
-TITLES = ((0, "Hatchling"), (1_000, "Apprentice"), (10_000, "Journeyman"), (50_000, "Veteran"), (100_000, "Master"),
-          (200_000, "Legend"))
+TITLES = (
+    (0, "Hatchling"),
+    (1_000, "Apprentice"),
+    (10_000, "Journeyman"),
+    (50_000, "Veteran"),
+    (100_000, "Master"),
+    (200_000, "Legend"),
+)
 
 ZONES = ((0.1, "recovery"), (0.3, "productive"), (0.5, "stretch"))
 

@@ -108,8 +108,18 @@ class RealmPaths:
     def folders(self) -> tuple[Path, ...]:
         """All the folders that `make` creates."""
         queues = tuple(self.queued(state) for state in QUEUE_STATES)
-        return (self.inbox, self.inbox / "high", self.inbox / "low", *queues, self.claims, self.vault,
-                self.status.parent, self.heartbeats, self.prepared, self.logs)
+        return (
+            self.inbox,
+            self.inbox / "high",
+            self.inbox / "low",
+            *queues,
+            self.claims,
+            self.vault,
+            self.status.parent,
+            self.heartbeats,
+            self.prepared,
+            self.logs,
+        )
 
     def make(self) -> None:
         for folder in self.folders():

@@ -38,7 +38,15 @@ FORMAT = 1
 
 def cache_name(quest_sha256: str, form: str, settings: Settings, renderer: Renderer) -> str:
     """The folder name that stands for exactly these rows rendered in exactly this way."""
-    parts = (FORMAT, quest_sha256, form, settings.school, sorted(settings.columns.items()), settings.seed, renderer.fingerprint)
+    parts = (
+        FORMAT,
+        quest_sha256,
+        form,
+        settings.school,
+        sorted(settings.columns.items()),
+        settings.seed,
+        renderer.fingerprint,
+    )
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:24]
 
 
@@ -109,8 +117,14 @@ def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
-def prepare(path: Path, form: str, settings: Settings, renderer: Renderer, folder: Path,
-            alive: Callable[[], None] = lambda: None) -> Prepared:
+def prepare(
+    path: Path,
+    form: str,
+    settings: Settings,
+    renderer: Renderer,
+    folder: Path,
+    alive: Callable[[], None] = lambda: None,
+) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
     `alive` is called after every chunk of rows. Memory does not grow with the file, but for 24 bytes a row.
@@ -174,5 +188,11 @@ class _Writer:
         self._files[name].write(array.tobytes())
 
     def meta(self) -> dict:
-        return {"format": FORMAT, "rows": self._rows, "sequences": self._sequences, "tokens": self._tokens,
-                "trained_tokens": self._learned, "dtype": self._dtype.name}
+        return {
+            "format": FORMAT,
+            "rows": self._rows,
+            "sequences": self._sequences,
+            "tokens": self._tokens,
+            "trained_tokens": self._learned,
+            "dtype": self._dtype.name,
+        }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field, ValidationError
 
 from core.config import Config, Section
@@ -15,6 +16,8 @@ from core.durable import read_json
 from core.errors import UserError, nearest
 from core.paths import PRIORITIES
 
+SIDECAR_BYTES = 1 << 20
+SHOWN_ERRORS = 5
 COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl")
 _NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 
@@ -22,10 +25,14 @@ _NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 class Sidecar(Section):
     """`NAME.quest.json` beside a dropped file, or the flags of `quest add`."""
 
-    priority: Literal["high", "normal", "low"] | None = Field(None, description="Overrides the folder it was dropped in.")
+    priority: Literal["high", "normal", "low"] | None = Field(
+        None, description="Overrides the folder it was dropped in."
+    )
     school: Literal["scribe"] | None = Field(None, description="School that trains it.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
-    columns: dict[str, str] = Field({}, description="From the file's column names to the realm's, e.g. {\"ask\": \"prompt\"}.")
+    columns: dict[str, str] = Field(
+        {}, description='From the file\'s column names to the realm\'s, e.g. {"ask": "prompt"}.'
+    )
     skill: str | None = Field(None, description="Skill that the rows teach.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
     force: bool = Field(False, description="Train content that was trained before.")
@@ -56,16 +63,29 @@ class Settings(Section):
 def freeze(config: Config, sidecar: Sidecar) -> Settings:
     """The battle settings of a quest accepted now."""
     shared = {name: getattr(config, name) for name in Settings.model_fields if hasattr(config, name)}
-    own = {"school": sidecar.school or config.school, "epochs": sidecar.epochs or config.training_defaults.epochs,
-           "seed": config.seed if sidecar.seed is None else sidecar.seed, "columns": sidecar.columns}
+    own = {
+        "school": sidecar.school or config.school,
+        "epochs": sidecar.epochs or config.training_defaults.epochs,
+        "seed": config.seed if sidecar.seed is None else sidecar.seed,
+        "columns": sidecar.columns,
+    }
     return Settings(**(shared | own))
 
 
-def read_sidecar(path: Path) -> Sidecar:
-    """The sidecar at `path`, all defaults where there is none. Raises UserError naming field, value and remedy."""
-    if not path.exists():
+def read_sidecar(path: Path, source: str | None = None) -> Sidecar:
+    """The sidecar at `path`, all defaults where there is none. Raises UserError naming `source`, field, value and remedy."""
+    source = source or path.name
+    try:
+        if path.stat().st_size > SIDECAR_BYTES:
+            raise UserError(f"{source}: is larger than {SIDECAR_BYTES >> 20} MiB; it holds settings only")
+        values = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
         return Sidecar()
-    return check_sidecar(read_json(path), path.name)
+    except orjson.JSONDecodeError as problem:
+        raise UserError(f"{source}: must be one JSON object, and is not JSON: {problem}") from None
+    except OSError as problem:
+        raise UserError(f"{source}: cannot be read: {problem.strerror}") from None
+    return check_sidecar(values, source)
 
 
 def check_sidecar(values: Any, source: str) -> Sidecar:
@@ -75,14 +95,17 @@ def check_sidecar(values: Any, source: str) -> Sidecar:
     try:
         return Sidecar.model_validate(values, strict=True)
     except ValidationError as problem:
-        raise UserError("; ".join(f"{source}: {_explain(error)}" for error in problem.errors())) from None
+        raise UserError(
+            "; ".join(f"{source}: {_explain(error)}" for error in problem.errors()[:SHOWN_ERRORS])
+        ) from None
 
 
 def _explain(error: dict) -> str:
-    field = ".".join(str(part) for part in error["loc"])
+    field = ".".join(str(part) for part in error["loc"])[:80]
     if error["type"] == "extra_forbidden":
         return f"unknown field {field!r}{nearest(field, Sidecar.model_fields) or '.'} Known: {', '.join(Sidecar.model_fields)}"
-    return f"{field} = {error['input']!r}: {error['msg']}"
+    value = repr(error["input"])
+    return f"{field} = {value if len(value) <= 80 else value[:79] + '…'}: {error['msg']}"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def read_lines(path: Path, hasher=None) -> Iterator[tuple[int, bytes, BadRow | N
                 _skip_line(file, hasher)
                 problem = BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row")
             if number == 1 and line.startswith(_BOM):
-                line = line[len(_BOM):]
+                line = line[len(_BOM) :]
             line = line.rstrip(b"\r\n")
             if problem or line.strip():
                 yield number, line, problem

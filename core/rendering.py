@@ -16,7 +16,7 @@ the first trained token in its middle. Plain text is never cut: it fills as many
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -33,7 +33,9 @@ from core.rows import BadRow, Conversation, Message, Preference, Problem, Row, V
 from core.spans import Script, Span, SpanWriter
 
 RENDERING_VERSION = 1  # raise it whenever the same row and folder would give other tokens
-ENCODE_CHUNK = 512
+ENCODE_TEXTS, ENCODE_CHARACTERS = 512, 1 << 16  # at once
+PIECE = 1 << 15  # characters; longer texts are encoded in pieces
+CUT_WITHIN, CUT_TRIES = 4096, 64
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -104,7 +106,7 @@ class Renderer:
         """The tokens inference is given to answer `messages`. Raises BadRow if the template refuses them."""
         script = self._writer.prompt(Conversation(tuple(messages), tuple(tools) if tools else None), thinking)
         self._encode(script)
-        return [token for span in script for token in span.ids]
+        return [int(token) for span in script for token in span.ids]
 
     def decode(self, ids: Iterable[int], specials: bool = True) -> str:
         """Text of `ids`, with or without the special tokens."""
@@ -151,13 +153,33 @@ class Renderer:
     def _encode(self, spans: Iterable[Span]) -> None:
         spans = list(spans)
         texts = list({span.text: None for span in spans if not span.spelled})  # prompts and short answers often repeat
-        known: dict[str, list[int]] = {}
-        for start in range(0, len(texts), ENCODE_CHUNK):
-            chunk = texts[start : start + ENCODE_CHUNK]
-            encodings = self._tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
-            known.update(zip(chunk, (encoding.ids for encoding in encodings), strict=True))
+        known: dict[str, list[np.ndarray]] = {text: [] for text in texts}
+        for batch in _batches((text, piece) for text in texts for piece in self._pieces_of(text)):
+            encodings = self._tokenizer.encode_batch_fast([piece for _, piece in batch], add_special_tokens=False)
+            for (text, _), encoding in zip(batch, encodings, strict=True):
+                known[text].append(np.array(encoding.ids, dtype=np.int32))
+        joined = {text: ids[0] if len(ids) == 1 else np.concatenate(ids) for text, ids in known.items()}
         for span in spans:
-            span.ids = self._spelled[span.text] if span.spelled else known[span.text]
+            span.ids = self._spelled[span.text] if span.spelled else joined[span.text]
+
+    def _pieces_of(self, text: str) -> Iterator[str]:
+        """A long text cut where that changes no token, since a tokenizer needs up to 100 bytes of memory for each of a text."""
+        start = 0
+        while len(text) - start > PIECE:
+            end = self._cut(text, start + PIECE)
+            yield text[start:end]
+            start = end
+        yield text[start:]
+
+    def _cut(self, text: str, at: int) -> int:
+        """The nearest place before `at` for a cut: at a word's beginning, else anywhere, else, in one endless word, `at`."""
+        places = [
+            place for place in range(at, at - CUT_WITHIN, -1) if text[place].isspace() and not text[place - 1].isspace()
+        ]
+        for place in (*places[:CUT_TRIES], *range(at, at - CUT_TRIES, -1)):
+            if self._is_seam(text[place - 32 : place], text[place : place + 32]):
+                return place
+        return at
 
     def _is_seam(self, left: str, right: str) -> bool:
         whole, before, after = (self._tokenizer.encode(each, add_special_tokens=False).ids
@@ -174,7 +196,7 @@ class Renderer:
 
     def _fit(self, row: Row, script: Script) -> list[Sequence]:
         """The script as sequences of at most `max_length` tokens."""
-        ids = np.array([token for span in script for token in span.ids], dtype=np.int32)
+        ids = np.concatenate([np.asarray(span.ids, dtype=np.int32) for span in script])
         trained = np.repeat([span.trained for span in script], [len(span.ids) for span in script])
         most = self.max_length
         if isinstance(row, Problem):
@@ -190,6 +212,19 @@ class Renderer:
         first = int(trained.argmax())
         start = 0 if first < most else first - most // 2
         return [Sequence(ids[start : start + most], trained[start : start + most], truncated=True)]
+
+
+def _batches(pieces: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Pairs (text, piece of it) in lists of bounded size, which bounds the memory for their encodings."""
+    batch, characters = [], 0
+    for text, piece in pieces:
+        if batch and (len(batch) == ENCODE_TEXTS or characters + len(piece) > ENCODE_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append((text, piece))
+        characters += len(piece)
+    if batch:
+        yield batch
 
 
 def _content(value: Any) -> str | None:

@@ -14,6 +14,7 @@ from core.errors import UserError, nearest
 
 MAX_TURNS = 512  # every trained turn is rendered after all turns before it, so work grows with the square
 MAX_DEPTH = 64
+MEND = "mend the row, or drop it"
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant",
@@ -33,13 +34,13 @@ class BadRow(UserError):
     """One row that cannot be trained: which field, why, the value (shortened) and what to do about it."""
 
     def __init__(self, field: str, reason: str, value: Any = None, remedy: str = ""):
-        self.field, self.reason, self.remedy = field, reason, remedy
+        self.field, self.reason, self.remedy = field, reason, remedy or MEND
         self.value = None if value is None else _shorten(value)
-        super().__init__(field, reason, self.value, remedy)
+        super().__init__(field, reason, self.value, self.remedy)
 
     def __str__(self) -> str:
         value = "" if self.value is None else f", found {self.value!r}"
-        return f"{self.field}: {self.reason}{value}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.field}: {self.reason}{value}; {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ def is_trained(turn: Message) -> bool:
 def read_turns(value: Any, field: str, before=()) -> list[Message]:
     """`before` and then the turns in `value`, a list of {role, content} or {from, value}, in an order that can be."""
     if not isinstance(value, list) or not value:
-        raise BadRow(field, f"is {_kind(value)}, not a list of messages", value)
+        raise BadRow(
+            field, f"is {_kind(value)}, not a list of messages", value, 'write [{"role": "user", "content": "…"}, …]'
+        )
     if len(value) > MAX_TURNS:
         raise BadRow(field, f"has {len(value)} turns", None, f"split the row: at most {MAX_TURNS} turns are read")
     turns = list(before)
@@ -146,11 +149,14 @@ def text(value: Any, field: str, may_be_empty: bool = False) -> str:
     if isinstance(value, list) and value:
         value = "".join(_part(part, f"{field}[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
-        raise BadRow(field, "is missing" if value is None else f"is {_kind(value)}, not text", value)
+        reason, remedy = (
+            ("is missing", "add it") if value is None else (f"is {_kind(value)}, not text", "write it as text")
+        )
+        raise BadRow(field, reason, value, remedy)
     if not value.isascii():
         encodable(value, field)
     if not may_be_empty and (not value or value.isspace()):
-        raise BadRow(field, "is empty", value)
+        raise BadRow(field, "is empty", value, "fill it, or drop the row")
     return value
 
 
@@ -282,7 +288,7 @@ def _json(source: str, field: str) -> Any:
     try:
         value = orjson.loads(source)
     except orjson.JSONDecodeError as problem:
-        raise BadRow(field, f"is not JSON ({problem})", source) from None
+        raise BadRow(field, f"is not JSON ({problem})", source, "write it as JSON, or drop the row") from None
     if source.count("{") + source.count("[") > MAX_DEPTH:  # brackets, also those inside strings, bound the depth
         check_depth(value, field)
     return value

@@ -5,7 +5,7 @@ it serves any template and reads none.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Span:
     text: str
     trained: bool
     spelled: bool = False
-    ids: list[int] | None = None
+    ids: Sequence[int] | None = None
 
 
 Script = list[Span]  # one sequence to be
@@ -47,21 +47,24 @@ class SpanWriter:
             return [self._apart(self._special.split(conversation.text), True)]
         messages, tools, mark = self._shown(conversation)
         scripts: list[Script] = []
-        learned, whole = "", None  # of the newest script: text up to its last trained token; all of it, if it may go on
+        last: tuple[str, str, int] | None = (
+            None  # of the newest script, if it may go on: prompt, answer, its trained end
+        )
         for place, turn in enumerate(conversation.messages):
             if not is_trained(turn):
                 continue
             prompt, answer = self._turn(messages, tools, place)
-            goes_on = whole is not None and prompt.startswith(whole)
-            before = prompt[len(learned) :] if goes_on else prompt
-            if not goes_on:
+            before = prompt
+            if last and prompt.startswith(last[0]) and prompt.startswith(last[1], len(last[0])):
+                before = prompt[len(last[0]) + last[2] :]
+            else:
                 scripts.append([])
             begin, end = self._bounds(answer, "reasoning_content" in messages[place])
             for words, trained in ((before, False), (answer[:begin], False), (answer[begin:end], True)):
                 scripts[-1] += self._split(words, trained, mark)
-            learned, whole = prompt + answer[:end], prompt + answer
-            if mark or begin or not self._seam(prompt, answer) or not self._seam(learned, answer[end:]):
-                whole = None
+            learned = prompt[-32:] + answer[max(end - 32, 0) : end]
+            goes_on = not (mark or begin) and self._seam(prompt, answer) and self._seam(learned, answer[end:])
+            last = (prompt, answer, end) if goes_on else None
         return scripts
 
     def prompt(self, conversation: Conversation, thinking: bool) -> Script:

@@ -47,8 +47,16 @@ def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> 
     hero = snapshot.get("hero", {})
     step = hero.get("global_step", _tip_step(paths, ledger))
     xp = ledger.one("SELECT COALESCE(SUM(xp), 0) AS xp FROM battles")["xp"]
-    return {"name": config.hero.name, "model": hero.get("model"), "parameters": hero.get("parameters"), "global_step": step,
-            "level": lore.level(step), "xp": xp, "title": lore.title(step), "vocabulary": hero.get("vocabulary")}
+    return {
+        "name": config.hero.name,
+        "model": hero.get("model"),
+        "parameters": hero.get("parameters"),
+        "global_step": step,
+        "level": lore.level(step),
+        "xp": xp,
+        "title": lore.title(step),
+        "vocabulary": hero.get("vocabulary"),
+    }
 
 
 def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:
@@ -60,13 +68,20 @@ def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:
 def _disk(paths: RealmPaths, config: Config, ledger: Ledger) -> dict[str, Any]:
     free = shutil.disk_usage(paths.root).free
     used = ledger.one("SELECT COALESCE(SUM(bytes), 0) AS used FROM checkpoints WHERE gone IS NULL")["used"]
-    return {"free_bytes": free, "used_by_vault_bytes": used, "state": "ok" if free >= config.disk.reserve_bytes else "low"}
+    return {
+        "free_bytes": free,
+        "used_by_vault_bytes": used,
+        "state": "ok" if free >= config.disk.reserve_bytes else "low",
+    }
 
 
 def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:
     """What went wrong in the last day, newest first, each kind once."""
-    rows = ledger.all("SELECT code, text, MAX(time) AS since FROM events WHERE level='alert' AND time > ? GROUP BY code "
-                      "ORDER BY since DESC", (time.time() - since_seconds,))
+    rows = ledger.all(
+        "SELECT code, text, MAX(time) AS since FROM events WHERE level='alert' AND time > ? GROUP BY code "
+        "ORDER BY since DESC",
+        (time.time() - since_seconds,),
+    )
     return rows
 
 
@@ -87,8 +102,13 @@ def _service(paths: RealmPaths, name: str, known: dict[str, Any], supervised: bo
         state = "stopped"
     if state == "running" and (beat is None or beat > STALE_SECONDS):
         state = "starting" if beat is None else "silent"
-    return {"name": name, "pid": known.get("pid") if alive else None, "state": state, "restarts": known.get("restarts", 0),
-            "heartbeat_age_seconds": beat if alive else None}
+    return {
+        "name": name,
+        "pid": known.get("pid") if alive else None,
+        "state": state,
+        "restarts": known.get("restarts", 0),
+        "heartbeat_age_seconds": beat if alive else None,
+    }
 
 
 def heartbeat_age(paths: RealmPaths, name: str) -> float | None:

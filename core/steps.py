@@ -18,8 +18,10 @@ SERIES = {  # name: (value of a step, its weight in a mean), as SQL over `steps`
     "tokens_per_second": ("tokens / NULLIF(seconds, 0)", "seconds"),
 }
 PARTS = tuple(f"{name}_{part}" for name in SERIES for part in ("min", "max", "sum", "weight"))
-_SUMS = ", ".join(f"MIN({value}), MAX({value}), SUM(({value}) * {weight}), SUM(IIF({value} IS NULL, 0, {weight}))"
-                  for value, weight in SERIES.values())
+_SUMS = ", ".join(
+    f"MIN({value}), MAX({value}), SUM(({value}) * {weight}), SUM(IIF({value} IS NULL, 0, {weight}))"
+    for value, weight in SERIES.values()
+)
 _SUM_UP = f"""
     INSERT INTO blocks SELECT step / {BLOCK} AS block, quest, MIN(step), MAX(step), COUNT(*), {_SUMS}
     FROM steps WHERE step BETWEEN ? AND ? GROUP BY block, quest"""
@@ -72,8 +74,9 @@ class StepRecord:
     def flush(self) -> None:
         if self._waiting:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                                         map(astuple, self._waiting))
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._waiting)
+            )
             for block in sorted({step.step // BLOCK for step in self._waiting}):
                 self._connection.execute("DELETE FROM blocks WHERE block=?", (block,))
                 self._connection.execute(_SUM_UP, (block * BLOCK, (block + 1) * BLOCK - 1))

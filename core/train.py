@@ -72,11 +72,25 @@ class StepLoader:
 def arguments(folder: Path) -> TrainingArguments:
     """What every battle shares; a battle sets the rest by `adopt`."""
     return TrainingArguments(
-        output_dir=str(folder), optim="adamw_torch_fused", lr_scheduler_type="constant", num_train_epochs=1,
-        eval_strategy="steps", save_strategy="steps", logging_strategy="no", report_to="none", disable_tqdm=True,
-        logging_nan_inf_filter=False, per_device_train_batch_size=1, gradient_accumulation_steps=1,
-        bf16=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), eval_steps=1, save_steps=1,
-        adam_beta2=0.95, warmup_steps=20)
+        output_dir=str(folder),
+        optim="adamw_torch_fused",
+        lr_scheduler_type="constant",
+        num_train_epochs=1,
+        eval_strategy="steps",
+        save_strategy="steps",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_nan_inf_filter=False,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        bf16=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+        eval_steps=1,
+        save_steps=1,
+        adam_beta2=0.95,
+        warmup_steps=20,
+    )
 
 
 class HeroTrainer(Trainer):
@@ -117,13 +131,18 @@ class HeroTrainer(Trainer):
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
         for group in self.optimizer.param_groups:
-            group.update(lr=learning_rate, initial_lr=learning_rate, eps=honoured["adam_epsilon"],
-                         betas=(honoured["adam_beta1"], honoured["adam_beta2"]))
+            group.update(
+                lr=learning_rate,
+                initial_lr=learning_rate,
+                eps=honoured["adam_epsilon"],
+                betas=(honoured["adam_beta1"], honoured["adam_beta2"]),
+            )
             group["weight_decay"] = honoured["weight_decay"] if group["decays"] else 0.0
         warmup = max(1, int(honoured["warmup_steps"]))
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1)
+            optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1
+        )
 
     def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
         sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
@@ -140,11 +159,15 @@ class HeroTrainer(Trainer):
         self.state.max_steps = self.global_step + self._plan.total_steps - self._first
         return result
 
-    def get_batch_samples(self, epoch_iterator: Iterator[StepBatch], num_batches: int, device: torch.device) -> tuple[list, int]:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[StepBatch], num_batches: int, device: torch.device
+    ) -> tuple[list, int]:
         batch = next(epoch_iterator)
         return [batch], batch.labels
 
-    def training_step(self, model: torch.nn.Module, batch: StepBatch, num_items_in_batch: int | None = None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, batch: StepBatch, num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
         """Forward and backward of every pack of the step; returns the mean loss over its labels, detached."""
         model.train()
         total = torch.zeros((), device=self.args.device)
@@ -197,8 +220,15 @@ class _Reporter(TrainerCallback):
         trainer = self.trainer
         trainer.global_step = state.global_step
         now = time.perf_counter()
-        facts = StepFacts(state.global_step, trainer._first + state.global_step - trainer._began, trainer._step_loss,
-                          trainer._step_rate, trainer._step_norm, trainer._step_tokens, now - self._clock)
+        facts = StepFacts(
+            state.global_step,
+            trainer._first + state.global_step - trainer._began,
+            trainer._step_loss,
+            trainer._step_rate,
+            trainer._step_norm,
+            trainer._step_tokens,
+            now - self._clock,
+        )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False

@@ -35,8 +35,15 @@ PREPARED_AHEAD = 2
 class TrainingDaemon:
     """Give it a clock and it runs; `housekeeping` is the Vault's part, given in by the process that wires the rooms."""
 
-    def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger, clock: Callable[[], float], beat: Callable[[], None],
-                 housekeeping: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        paths: RealmPaths,
+        config: Config,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        beat: Callable[[], None],
+        housekeeping: Callable[[], None] = lambda: None,
+    ):
         self.paths, self.config, self.ledger = paths, config, ledger
         self.clock, self.beat, self._housekeeping = clock, beat, housekeeping
         self.queue = TrainingQueue(paths, ledger)
@@ -94,9 +101,18 @@ class TrainingDaemon:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
             self._asked.add(quest.id)
-            self._large.give({"task": "prepare", "path": str(quest.path), "form": card["form"], "sha256": card["sha256"],
-                              "settings": card["settings"], "tokenizer": str(tokenizer_folder(self.paths, self.config)),
-                              "prepared": str(self.paths.prepared)}, now)
+            self._large.give(
+                {
+                    "task": "prepare",
+                    "path": str(quest.path),
+                    "form": card["form"],
+                    "sha256": card["sha256"],
+                    "settings": card["settings"],
+                    "tokenizer": str(tokenizer_folder(self.paths, self.config)),
+                    "prepared": str(self.paths.prepared),
+                },
+                now,
+            )
             return
 
     def _clean_prepared(self) -> None:

@@ -6,6 +6,7 @@ The data file's place decides; card, report and set-aside rows go ahead of it an
 """
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ class TrainingQueue:
             path = self.paths.queued("rejected") / f"{row['stem']}.jsonl"
             if read_json(path.with_suffix(".report.json"), {}).get("quest") == quest and os.path.lexists(path):
                 return Quest(quest, row["stem"], "rejected", path)
-            raise UserError(f"quest {quest} ({row['stem']}) is in no folder of queue/ any more; it was last {row['state']}")
+            raise UserError(
+                f"quest {quest} ({row['stem']}) is in no folder of queue/ any more; it was last {row['state']}"
+            )
         raise UserError(f"there is no quest {quest}; `quest list` shows them")
 
     def counts(self) -> dict[str, int]:
@@ -55,9 +58,14 @@ class TrainingQueue:
 
     def waiting(self) -> list[Quest]:
         """The quests to train, in the order in which they will be: priority, fewest failures, age."""
-        failures = {row["id"]: row["failures"] for row in self.ledger.all("SELECT id, failures FROM quests WHERE failures > 0")}
-        return [quest for priority in PRIORITIES
-                for quest in sorted(self.quests(priority), key=lambda quest: (failures.get(quest.id, 0), quest.id))]
+        failures = {
+            row["id"]: row["failures"] for row in self.ledger.all("SELECT id, failures FROM quests WHERE failures > 0")
+        }
+        return [
+            quest
+            for priority in PRIORITIES
+            for quest in sorted(self.quests(priority), key=lambda quest: (failures.get(quest.id, 0), quest.id))
+        ]
 
     # Moving
 
@@ -79,16 +87,21 @@ class TrainingQueue:
         """A file that will not be trained goes to rejected/ beside its report, under its own name where that is free."""
         stem, quest = parse_name(claimed)
         folder = self.paths.queued("rejected")
-        taken = any(os.path.lexists(folder / f"{stem}{ending}") for ending in (".jsonl", *COMPANIONS))
-        misread = parse_name(folder / f"{stem}.jsonl") or stem.endswith(".bad")  # as another quest, or as set-aside rows
+        ours = read_json(folder / f"{stem}.report.json", {}).get("quest") == quest  # from before a crash
+        endings = (".jsonl",) if ours else (".jsonl", *COMPANIONS)
+        taken = any(os.path.lexists(folder / f"{stem}{ending}") for ending in endings)
+        misread = parse_name(folder / f"{stem}.jsonl") or stem.endswith(
+            ".bad"
+        )  # as another quest, or as set-aside rows
         name = quest_name(stem, quest) if taken or misread else stem
         write_json(folder / f"{name}.report.json", {"quest": quest, **report})
-        for suffix in (".bad.jsonl", ".quest.json"):
-            if (beside := claimed.with_suffix(suffix)).exists():
-                os.replace(beside, folder / f"{name}{suffix}")
+        sidecar = claimed.with_suffix(".quest.json")
+        if sidecar.exists():  # copied, since after a crash the file is judged again, and by it
+            shutil.copyfile(sidecar, folder / f"{name}.quest.json")
         facts = {key: report.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
         self._record(quest, state="rejected", reason=report["reason"], **facts)
         move(claimed, folder / f"{name}.jsonl")
+        sidecar.unlink(missing_ok=True)
         return folder / f"{name}.jsonl"
 
     def claim(self) -> Quest | None:
@@ -163,9 +176,17 @@ class TrainingQueue:
         row = self.ledger.one("SELECT state, priority FROM quests WHERE id=?", (quest.id,))
         if row is None:
             card = quest.card
-            self.ledger.add("quests", id=quest.id, stem=quest.stem, origin=card.get("origin", "user"), state=state,
-                            priority=quest.state if quest.state in PRIORITIES else "normal", created=time.time(),
-                            updated=time.time(), **{key: card.get(key) for key in ("sha256", "bytes", "rows", "form", "school")})
+            self.ledger.add(
+                "quests",
+                id=quest.id,
+                stem=quest.stem,
+                origin=card.get("origin", "user"),
+                state=state,
+                priority=quest.state if quest.state in PRIORITIES else "normal",
+                created=time.time(),
+                updated=time.time(),
+                **{key: card.get(key) for key in ("sha256", "bytes", "rows", "form", "school")},
+            )
         elif row["state"] != state or (quest.state in PRIORITIES and row["priority"] != quest.state):
             changes = {"priority": quest.state} if quest.state in PRIORITIES else {}
             self._record(quest.id, state=state, **changes)

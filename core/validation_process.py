@@ -6,6 +6,7 @@ file and is replaced when it dies or takes too long. It knows nothing about queu
 
 import contextlib
 import hashlib
+import os
 import resource
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import Any
 
 import orjson
 
+from core.errors import UserError
 from core.paths import CHECKOUT
 
 MEMORY_BYTES = 4 << 30
 SILENT_SECONDS = 120.0  # a few MiB of rows take seconds, also on a machine that trains
 ALIVE_SECONDS = 1.0
+THRIFTY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}  # what a long row took is given back at once
 _ALIVE = b"alive\n"
 
 
@@ -82,8 +85,10 @@ class ValidationProcess:
             self._child = None
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "core.validation_process"]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=CHECKOUT)
+        command = [sys.executable, "-m", "core.validation_process", str(os.getpid())]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=CHECKOUT, env={**os.environ, **THRIFTY}
+        )
         self._reader = threading.Thread(target=self._listen, args=(self._child,), daemon=True)
         self._reader.start()
 
@@ -110,7 +115,8 @@ def _exit_words(code: int) -> str:
 
 def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _end_with_parent()
+    if not _end_with_parent(int(sys.argv[1])):
+        return 1
     for line in sys.stdin.buffer:
         _say(orjson.dumps(_work(orjson.loads(line))) + b"\n")
     return 0
@@ -132,12 +138,14 @@ def _alive() -> None:
 _told = 0.0
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> bool:
+    """Whether the parent lives; from now on this process ends with it, and no file is worked on by two."""
     import ctypes
     import signal
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return os.getppid() == parent
 
 
 def _work(task: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +154,11 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
         return _TASKS[task["task"]](task)
     except FileNotFoundError:  # the trainer or its owner was quicker
         return {"failure": "it is no longer there"}
+    except UserError as problem:  # of the hero's tokenizer
+        return {"failure": str(problem)}
+    except OSError as problem:
+        remedy = "; let the realm's user read it" if isinstance(problem, PermissionError) else ""
+        return {"failure": f"cannot be read: {problem.strerror}{remedy}"}
     except MemoryError:
         return {"failure": f"reading it needs more than {MEMORY_BYTES >> 30} GiB of memory; split the file"}
     except Exception as problem:
@@ -180,7 +193,9 @@ _TASKS = {"validate": _validate, "prepare": _prepare}
 
 def _renderer(folder: str, max_length: int):
     """The tokenizer in `folder`; one that is the same, byte for byte, in another checkpoint is not read again."""
-    content = tuple(_bytes_hash(Path(folder) / name) for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"))
+    content = tuple(
+        _bytes_hash(Path(folder) / name) for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    )
     if (content, max_length) not in _renderers:
         from core.rendering import Renderer
 

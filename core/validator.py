@@ -5,13 +5,17 @@ up to `EXACT_BYTES`, an even sample of a larger one, and the report says which. 
 """
 
 import hashlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.errors import UserError
+from core.file_kinds import HEAD_BYTES, other_kind
 from core.formats import BadRow, Form, detect
 from core.quest import Settings
 from core.quest_file import chunks, parse, read_lines, to_row
@@ -20,8 +24,9 @@ from core.schools import SCHOOLS
 
 EXACT_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
+SAMPLE_BYTES = 64 << 20
 LISTED_ERRORS = 100
-REMEMBERED_ROWS = 1_000_000
+REMEMBERED_ROWS = 2_000_000
 DETECT_ROWS = 100
 CHUNK_ROWS = 512
 
@@ -32,12 +37,16 @@ class _Tally:
 
     rows: int = 0
     bad_rows: int = 0
-    copies: int = 0
     truncated: int = 0
-    lengths: list[int] = field(default_factory=list)
+    lengths: array = field(default_factory=lambda: array("Q"))
     trained_tokens: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
-    seen: set[bytes] = field(default_factory=set)
+    keys: array = field(default_factory=lambda: array("Q"))
+
+    @property
+    def copies(self) -> int:
+        """Rows that repeat another, among the first `REMEMBERED_ROWS`."""
+        return len(self.keys) - len(np.unique(np.array(self.keys, np.uint64)))
 
 
 class _SetAside:
@@ -59,8 +68,13 @@ class _SetAside:
                 self.path.unlink()
 
 
-def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: Path | None = None,
-                  alive: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def validate_file(
+    path: Path,
+    settings: Settings,
+    renderer: Renderer,
+    bad_rows: Path | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """The report on `path`: verdict `accepted` or `rejected`, reason, form, school, counts, token lengths, errors by line.
 
     Bad rows of an accepted file are copied to `bad_rows`; `alive` is called after every chunk of rows. Never raises for
@@ -69,7 +83,7 @@ def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: 
     hasher = hashlib.sha256()
     tally, aside = _Tally(), _SetAside(bad_rows)
     size = path.stat().st_size
-    stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS)
+    stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS, size // SAMPLE_BYTES)
     lines = read_lines(path, hasher)
     head = next(chunks(lines, DETECT_ROWS), [])
     form, reason = _detect(head, settings)
@@ -77,8 +91,16 @@ def validate_file(path: Path, settings: Settings, renderer: Renderer, bad_rows: 
         _judge(chunk, form, settings, renderer, stride, tally, aside)
         alive()
     verdict = reason or _verdict(tally, settings)
+    if verdict and tally.bad_rows and (kind := _kind(path)):
+        verdict = kind
+        tally.errors.clear()  # they would speak of rows where there are none
     aside.close(keep=verdict is None)
     return _report(path, form, verdict, stride, size, hasher.hexdigest(), tally)
+
+
+def _kind(path: Path) -> str | None:
+    with open(path, "rb") as file:
+        return other_kind(file.read(HEAD_BYTES))
 
 
 def _count_lines(path: Path) -> int:
@@ -91,23 +113,30 @@ def _count_lines(path: Path) -> int:
 def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
     """The file's form, or why it has none that can be trained."""
     parsed = [(number, problem or parse(line)) for number, line, problem in head]
-    samples = [{settings.columns.get(name, name): value for name, value in row.items()} for _, row in parsed if isinstance(row, dict)]
+    samples = [row for _, row in parsed if isinstance(row, dict)]
     if not head:
         return None, "the file holds no rows"
     if not samples:
         number, problem = parsed[0]
-        return None, f"no line of the beginning is a JSON object, as JSON Lines has one a line; line {number} {problem.reason}"
+        return (
+            None,
+            f"no line of the beginning is a JSON object, as JSON Lines has one a line; line {number} {problem.reason}",
+        )
     try:
-        form = detect(samples)
+        form = detect(samples, settings.columns)
     except UserError as problem:
         return None, str(problem)
     if form.school not in SCHOOLS:
-        return form, f"rows of the form {form.name!r} go to the school {form.school!r}, which has not opened yet; only the Scribe teaches"
+        return (
+            form,
+            f"rows of the form {form.name} go to the {form.school.capitalize()}, a school that has not opened yet; only the Scribe teaches",
+        )
     return form, None
 
 
-def _judge(chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: _Tally,
-           aside: _SetAside) -> None:
+def _judge(
+    chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: _Tally, aside: _SetAside
+) -> None:
     """Judge a chunk of lines: each is counted as a row or a bad row."""
     results: list = []
     for number, line, problem in chunk:
@@ -126,7 +155,8 @@ def _judge(chunk: list, form: Form | None, settings: Settings, renderer: Rendere
             _count_bad(number, line, row, tally, aside)
         else:
             tally.rows += 1
-            _count_copy(line, tally)
+            if len(tally.keys) < REMEMBERED_ROWS:
+                tally.keys.frombytes(hashlib.blake2b(line, digest_size=8).digest())
 
 
 def _measure(rendered, tally: _Tally) -> None:
@@ -139,38 +169,63 @@ def _count_bad(number: int, line: bytes, problem: BadRow, tally: _Tally, aside: 
     tally.bad_rows += 1
     aside.add(line)
     if len(tally.errors) < LISTED_ERRORS:
-        tally.errors.append({"line": number, "field": problem.field, "reason": problem.reason, "value": problem.value,
-                             "remedy": problem.remedy})
-
-
-def _count_copy(line: bytes, tally: _Tally) -> None:
-    key = hashlib.blake2b(line, digest_size=8).digest()
-    if key in tally.seen:
-        tally.copies += 1
-    elif len(tally.seen) < REMEMBERED_ROWS:
-        tally.seen.add(key)
+        tally.errors.append(
+            {
+                "line": number,
+                "field": problem.field,
+                "reason": problem.reason,
+                "value": problem.value,
+                "remedy": problem.remedy,
+            }
+        )
 
 
 def _verdict(tally: _Tally, settings: Settings) -> str | None:
     """Why the file is rejected, or None."""
     total = tally.rows + tally.bad_rows
     if tally.bad_rows > settings.max_bad_rows * total:
-        share = f"{tally.bad_rows} of {total} rows are bad ({tally.bad_rows / total:.1%}, allowed are {settings.max_bad_rows:.1%})"
-        return f"{share}; the first, line {tally.errors[0]['line']}: {tally.errors[0]['reason']}"
+        allowed, first = int(settings.max_bad_rows * total), tally.errors[0]
+        where = f"line {first['line']}" if first["field"] == "line" else f"line {first['line']}, {first['field']}:"
+        return (
+            f"{tally.bad_rows:,} of {total:,} rows {'is' if tally.bad_rows == 1 else 'are'} bad; max_bad_rows = "
+            f"{settings.max_bad_rows:g} allows {allowed:,}. The first: {where} {first['reason']}"
+        )
     if not tally.rows:
         return "the file holds no rows"
     return None
 
 
-def _report(path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str, tally: _Tally) -> dict[str, Any]:
-    ordered = sorted(tally.lengths)
-    tokens = None
-    if ordered:
-        tokens = {"exact": stride == 1, "rows_measured": len(ordered), "min": ordered[0], "median": ordered[len(ordered) // 2],
-                  "p95": ordered[int(0.95 * (len(ordered) - 1))], "max": ordered[-1], "mean": sum(ordered) / len(ordered),
-                  "total": round(sum(ordered) * tally.rows / len(ordered)), "trained_mean": tally.trained_tokens / len(ordered),
-                  "truncated_rows": tally.truncated}
-    return {"file": path.name, "verdict": "rejected" if reason else "accepted", "reason": reason,
-            "form": form.name if form else None, "school": form.school if form else None, "bytes": size, "sha256": sha256,
-            "rows": tally.rows, "bad_rows": tally.bad_rows, "copies": tally.copies, "tokens": tokens, "errors": tally.errors,
-            "errors_listed": len(tally.errors)}
+def _report(
+    path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str, tally: _Tally
+) -> dict[str, Any]:
+    ordered, tokens = np.sort(np.array(tally.lengths, np.int64)), None
+    if count := len(ordered):
+        low, median, p95, high = ordered[[0, count // 2, int(0.95 * (count - 1)), -1]].tolist()
+        total = int(ordered.sum())
+        tokens = {
+            "exact": stride == 1,
+            "rows_measured": count,
+            "min": low,
+            "median": median,
+            "p95": p95,
+            "max": high,
+            "mean": total / count,
+            "total": round(total * tally.rows / count),
+            "trained_mean": tally.trained_tokens / count,
+            "truncated_rows": tally.truncated,
+        }
+    return {
+        "file": path.name,
+        "verdict": "rejected" if reason else "accepted",
+        "reason": reason,
+        "form": form.name if form else None,
+        "school": form.school if form else None,
+        "bytes": size,
+        "sha256": sha256,
+        "rows": tally.rows,
+        "bad_rows": tally.bad_rows,
+        "copies": tally.copies,
+        "tokens": tokens,
+        "errors": tally.errors,
+        "errors_listed": len(tally.errors),
+    }

@@ -8,9 +8,7 @@ import errno
 import gc
 import logging
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event
 
 import torch
@@ -20,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from core import checkpoints, control
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
+from core.between_steps import BetweenSteps, Ending
 from core.checkpoints import Manifest
 from core.config import Config
 from core.errors import CheckpointError, UserError
@@ -31,31 +30,29 @@ from core.paths import RealmPaths
 from core.prepare import Prepared, cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
-from core.train import HeroTrainer, StepFacts
+from core.train import HeroTrainer
 from core.training_queue import TrainingQueue
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
-LOOK_SECONDS = 0.25
 IDLE_SECONDS = 0.05
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a battle was left before its end: `stop` (shut down), `skip` or `cancel` (somebody's wish)."""
-
-    kind: str
-    wish: int | None = None
 
 
 class Worker:
     """One hero in memory. `should_exit` ends it between two steps; `beat` is called at least every few seconds of work."""
 
-    def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger, should_exit: Event, beat: Callable[[], None],
-                 last_exit: str = ""):
+    def __init__(
+        self,
+        paths: RealmPaths,
+        config: Config,
+        ledger: Ledger,
+        should_exit: Event,
+        beat: Callable[[], None],
+        last_exit: str = "",
+    ):
         self.paths, self.config, self.ledger = paths, config, ledger
         self.should_exit, self.beat = should_exit, beat
         self.queue = TrainingQueue(paths, ledger)
@@ -93,19 +90,31 @@ class Worker:
 
     def _broken(self, checkpoint: str, why: str) -> None:
         log.error("checkpoint passed over: %s", why)
-        self.ledger.event("trainer", "checkpoint_corrupt", f"Checkpoint passed over: {why}", "alert", checkpoint=checkpoint)
+        self.ledger.event(
+            "trainer", "checkpoint_corrupt", f"Checkpoint passed over: {why}", "alert", checkpoint=checkpoint
+        )
 
     def _hatch(self) -> Manifest:
         manifest = hatch(self.paths, self.config)
         self.report.saved(manifest, "promoted")
-        self.ledger.event("trainer", "hero_hatched", f"{manifest.hero} is born from {manifest.settings['base_model']}.",
-                          checkpoint=manifest.id)
+        self.ledger.event(
+            "trainer",
+            "hero_hatched",
+            f"{manifest.hero} is born from {manifest.settings['base_model']}.",
+            checkpoint=manifest.id,
+        )
         return manifest
 
     def _load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ATTENTION,
-                                                     trust_remote_code=False, local_files_only=True, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+        )
         self.trainer = HeroTrainer(model, self.paths.state / "trainer", manifest.step)
         if has_state(folder):
             load_state(folder, self.trainer.optimizer)
@@ -130,12 +139,21 @@ class Worker:
         for quest in self.queue.quests("recently_completed"):
             if quest.id in trained_by_hero and not checkpoints.holds(self.tip.trained, quest.id):
                 self.queue.put_back(quest)
-                self.ledger.event("trainer", "quest_again", f"{quest.stem} is trained again: the checkpoint that held it is gone.",
-                                  "warning", quest=quest.id)
+                self.ledger.event(
+                    "trainer",
+                    "quest_again",
+                    f"{quest.stem} is trained again: the checkpoint that held it is gone.",
+                    "warning",
+                    quest=quest.id,
+                )
 
     def hero_facts(self) -> dict:
-        return {"model": self.trainer.model.config.model_type, "parameters": self.parameters,
-                "global_step": self.trainer.global_step, "vocabulary": self.trainer.model.config.vocab_size}
+        return {
+            "model": self.trainer.model.config.model_type,
+            "parameters": self.parameters,
+            "global_step": self.trainer.global_step,
+            "vocabulary": self.trainer.model.config.vocab_size,
+        }
 
     # Working
 
@@ -164,7 +182,9 @@ class Worker:
             if wish["verb"] == "cancel":
                 self.cancel_waiting(wish)
             else:
-                control.carried_out(self.ledger, wish["id"], "no battle was running" if wish["verb"] == "skip" else "done")
+                control.carried_out(
+                    self.ledger, wish["id"], "no battle was running" if wish["verb"] == "skip" else "done"
+                )
         return control.is_paused(self.ledger)
 
     def cancel_waiting(self, wish: dict) -> None:
@@ -201,7 +221,9 @@ class Worker:
             self._finish(quest)
         elif ending.kind == "skip":
             self.queue.put_back(quest, "low")
-            self.ledger.event("trainer", "quest_skipped", f"{quest.stem} waits in low, its place is kept.", quest=quest.id)
+            self.ledger.event(
+                "trainer", "quest_skipped", f"{quest.stem} waits in low, its place is kept.", quest=quest.id
+            )
         elif ending.kind == "cancel":
             self.queue.give_up(quest, "cancelled")
             self.ledger.event("trainer", "quest_cancelled", f"{quest.stem} was cancelled.", quest=quest.id)
@@ -218,7 +240,7 @@ class Worker:
         first = self.tip.open.get(quest.id, 0)
         rate = settings.learning_rate or next(rate for size, rate in LEARNING_RATES if self.parameters < size)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
-        battle = _Battle(self, quest, plan)
+        battle = BetweenSteps(self, quest, plan)
         self.trainer.fight(plan, first, rate, battle)
         self.report.end(battle.ending.kind if battle.ending else "done")
         return battle.ending
@@ -239,10 +261,19 @@ class Worker:
 
     def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None) -> None:
         """Commit a checkpoint and move the tip to it; after the last step it holds the quest as trained."""
-        facts = Manifest(hero=self.tip.hero, campaign=self.tip.campaign, step=global_step, parent=self.tip.id, quest=quest.id,
-                         quest_sha256=plan.quest_sha256, trained=self.tip.trained, open=self.tip.open,
-                         validation_loss=validation_loss, settings=plan.settings.model_dump(),
-                         versions={"torch": torch.__version__, "transformers": transformers.__version__})
+        facts = Manifest(
+            hero=self.tip.hero,
+            campaign=self.tip.campaign,
+            step=global_step,
+            parent=self.tip.id,
+            quest=quest.id,
+            quest_sha256=plan.quest_sha256,
+            trained=self.tip.trained,
+            open=self.tip.open,
+            validation_loss=validation_loss,
+            settings=plan.settings.model_dump(),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        )
         facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step)
         self.tip = checkpoints.commit(self.paths, facts, self._write)
         checkpoints.set_tip(self.paths, self.tip.id)
@@ -259,20 +290,36 @@ class Worker:
         checkpoints.set_current(self.paths, self.tip.id)
         self.report.promoted(self.tip)
         self.queue.finish(quest)
-        self.ledger.event("trainer", "quest_done", f"{quest.stem} is trained; {self.tip.id} is promoted.", quest=quest.id,
-                          checkpoint=self.tip.id, validation_loss=self.tip.validation_loss)
+        self.ledger.event(
+            "trainer",
+            "quest_done",
+            f"{quest.stem} is trained; {self.tip.id} is promoted.",
+            quest=quest.id,
+            checkpoint=self.tip.id,
+            validation_loss=self.tip.validation_loss,
+        )
 
     def _blame(self, quest: Quest, reason: str) -> None:
         moved = self.queue.blame(quest, reason)
         failed = moved.state == "failed"
         self.report.end("failed", reason)
-        self.ledger.event("trainer", "quest_failed", f"{quest.stem} failed: {reason}" + ("" if failed else "; it will be tried again."),
-                          "alert" if failed else "warning", quest=quest.id)
+        self.ledger.event(
+            "trainer",
+            "quest_failed",
+            f"{quest.stem} failed: {reason}" + ("" if failed else "; it will be tried again."),
+            "alert" if failed else "warning",
+            quest=quest.id,
+        )
 
     def _no_space(self, problem: Exception) -> None:
         log.error("no space: %s", problem)
         self.report.end("stopped", str(problem))
-        self.ledger.event("trainer", "disk_low", f"No room for a checkpoint: {problem}. Free space; training goes on by itself.", "alert")
+        self.ledger.event(
+            "trainer",
+            "disk_low",
+            f"No room for a checkpoint: {problem}. Free space; training goes on by itself.",
+            "alert",
+        )
         self._reload()
         self.should_exit.wait(5.0)
 
@@ -285,66 +332,3 @@ def _is_no_space(problem: Exception) -> bool:
     """Whether the disk is full, in the words of Python, safetensors or SQLite."""
     told = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
     return getattr(problem, "errno", None) in NO_SPACE or any(words in str(problem) for words in told)
-
-
-class _Battle:
-    """The Observer of one battle: reports steps, hears wishes, saves."""
-
-    def __init__(self, worker: Worker, quest: Quest, plan: BattlePlan):
-        self.worker, self.quest, self.plan = worker, quest, plan
-        self.ending: Ending | None = None
-        self._validation_loss: float | None = None
-        self._looked = self._saved = time.monotonic()
-        self._saved_step = -1
-
-    def after_step(self, facts: StepFacts) -> bool:
-        worker = self.worker
-        if not all(torch.isfinite(value).all() for value in (facts.loss, facts.gradient_norm) if value is not None):
-            raise FloatingPointError(f"step {facts.step}: loss {facts.loss.item()}, gradient norm {facts.gradient_norm}")
-        worker.report.step(facts)
-        now, last = time.monotonic(), facts.step >= self.plan.total_steps
-        if now - self._looked >= LOOK_SECONDS or facts.step == 1:
-            self._looked = now
-            worker.beat()
-            worker.report.show(worker.hero_facts())
-            self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
-        if now - self._saved >= 60 * self.plan.settings.save_minutes and self.ending is None and not last:
-            self.save(facts.global_step, facts.step)
-        return self.ending is not None
-
-    def _listen(self, facts: StepFacts) -> Ending | None:
-        """Stops and wishes; a pause saves and waits here, the hero stays in memory."""
-        worker = self.worker
-        ending = self._wished()
-        if ending is None and control.is_paused(worker.ledger):
-            self.save(facts.global_step, facts.step)
-            worker.ledger.event("trainer", "paused", f"Paused in {self.quest.stem} at step {facts.step} of {self.plan.total_steps}.")
-            while ending is None and control.is_paused(worker.ledger):
-                worker.beat()
-                worker.report.show(worker.hero_facts(), "paused")
-                worker.should_exit.wait(LOOK_SECONDS)
-                ending = self._wished()
-        return ending
-
-    def _wished(self) -> Ending | None:
-        worker = self.worker
-        if worker.should_exit.is_set():
-            return Ending("stop")
-        for wish in control.waiting(worker.ledger):
-            if wish["verb"] == "skip" or (wish["verb"] == "cancel" and int(wish["argument"]) == self.quest.id):
-                return Ending(wish["verb"], wish["id"])
-            if wish["verb"] == "cancel":
-                worker.cancel_waiting(wish)
-            else:
-                control.carried_out(worker.ledger, wish["id"], "done")
-        return None
-
-    def validated(self, global_step: int, loss: float) -> None:
-        self._validation_loss = loss
-        self.worker.report.validated(global_step, loss)
-        self.worker.beat()
-
-    def save(self, global_step: int, step: int) -> None:
-        if step != self._saved_step:
-            self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
-        self._saved, self._saved_step = time.monotonic(), step

@@ -13,7 +13,9 @@ from core.paths import RealmPaths
 YOUNG_SECONDS = 120.0
 
 
-def plan(found: Iterable[Manifest], promoted: set[str], kept_anyway: set[str], policy: Retention, now: float) -> list[Manifest]:
+def plan(
+    found: Iterable[Manifest], promoted: set[str], kept_anyway: set[str], policy: Retention, now: float
+) -> list[Manifest]:
     """The checkpoints to delete.
 
     `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, of every hero the newest `keep_last` and the

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from core.steps import BLOCK, PARTS, SERIES, open_read_only
 
-_RAW = ", ".join(f"{value} AS {name}_min, {value} AS {name}_max, ({value}) * {weight} AS {name}_sum, "
-                 f"IIF({value} IS NULL, 0, {weight}) AS {name}_weight" for name, (value, weight) in SERIES.items())
+_RAW = ", ".join(
+    f"{value} AS {name}_min, {value} AS {name}_max, ({value}) * {weight} AS {name}_sum, "
+    f"IIF({value} IS NULL, 0, {weight}) AS {name}_weight"
+    for name, (value, weight) in SERIES.items()
+)
 _STEPS = f"SELECT quest, step AS first, step AS last, {_RAW} FROM steps WHERE step BETWEEN ? AND ?"
 _BLOCKS = f"SELECT quest, first, last, {', '.join(PARTS)} FROM blocks WHERE block BETWEEN ? AND ?"
-_OF_BUCKET = ", ".join(f"MIN({name}_min), MAX({name}_max), SUM({name}_sum) / NULLIF(SUM({name}_weight), 0)"
-                       for name in SERIES)
+_OF_BUCKET = ", ".join(
+    f"MIN({name}_min), MAX({name}_max), SUM({name}_sum) / NULLIF(SUM({name}_weight), 0)" for name in SERIES
+)
 
 
 @dataclass
@@ -71,8 +75,14 @@ class Metrics:
         except sqlite3.Error:  # not a database yet, or a journal that only its writer may roll back
             return None
 
-    def curves(self, first: int | None = None, last: int | None = None, recent: int | None = None,
-               quest: int | None = None, buckets: int = 240) -> Curves:
+    def curves(
+        self,
+        first: int | None = None,
+        last: int | None = None,
+        recent: int | None = None,
+        quest: int | None = None,
+        buckets: int = 240,
+    ) -> Curves:
         """All series from step `first` to `last` (default: all; `recent`: the newest), in at most `buckets`."""
         try:
             with self._reading() as connection:
@@ -98,19 +108,25 @@ def _read(connection: sqlite3.Connection, first: int, last: int, quest: int | No
     width = -(-(last - first + 1) // buckets)
     source, values, origin, width = _source(first, last, quest, width)
     curves = Curves(quest, width)
-    for row in connection.execute(f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
-                                  f"GROUP BY (first - {origin}) / {width} ORDER BY 1", values):
+    for row in connection.execute(
+        f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
+        f"GROUP BY (first - {origin}) / {width} ORDER BY 1",
+        values,
+    ):
         curves.first.append(row[0])
         curves.last.append(row[1])
         curves.quests.append(row[2])
         for place, curve in enumerate(curves.series.values()):
-            for part, value in zip((curve.min, curve.max, curve.mean), row[3 + 3 * place:], strict=False):
+            for part, value in zip((curve.min, curve.max, curve.mean), row[3 + 3 * place :], strict=False):
                 part.append(value)
     for curve in curves.series.values():
         curve.smooth = smooth(curve.mean, curves.quests)
     of_quest, values = (" AND quest=?", (first, last, quest)) if quest is not None else ("", (first, last))
-    measured = connection.execute(f"SELECT MAX(step), loss FROM validations WHERE step BETWEEN ? AND ?{of_quest} "
-                                  f"GROUP BY (step - {origin}) / {width} ORDER BY 1", values).fetchall()
+    measured = connection.execute(
+        f"SELECT MAX(step), loss FROM validations WHERE step BETWEEN ? AND ?{of_quest} "
+        f"GROUP BY (step - {origin}) / {width} ORDER BY 1",
+        values,
+    ).fetchall()
     curves.validation_steps = [row[0] for row in measured]
     curves.validation = [row[1] for row in measured]
     return curves

@@ -1,7 +1,7 @@
 """Writes docs/reference.md from the code: settings, trainer keys, verbs, row forms, schools, skills, endpoints.
 
-    python scripts/make_docs.py          write it
-    python scripts/make_docs.py --check  exit 1 if it is not what the code says
+python scripts/make_docs.py          write it
+python scripts/make_docs.py --check  exit 1 if it is not what the code says
 """
 
 import argparse
@@ -15,36 +15,67 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 def settings() -> list[str]:
     from core.config import Section, explain, fields
 
-    lines = ["## Settings", "", "`config.json`; every field is optional.", "", "| Field | Default | Allowed | Meaning |", "|---|---|---|---|"]
+    lines = [
+        "## Settings",
+        "",
+        "`config.json`; every field is optional.",
+        "",
+        "| Field | Default | Allowed | Meaning |",
+        "|---|---|---|---|",
+    ]
     for path, field in fields().items():
         if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
             facts = explain(path)
-            lines.append(f"| `{path}` | `{json.dumps(facts['default'])}` | {_cell(facts['allowed'])} | {_cell(facts['description'])} |")
+            lines.append(
+                f"| `{path}` | `{json.dumps(facts['default'])}` | {_cell(facts['allowed'])} | {_cell(facts['description'])} |"
+            )
     return lines
 
 
 def sidecar() -> list[str]:
     from core.quest import Sidecar
 
-    lines = ["## Sidecar", "", "`NAME.quest.json` beside a dropped `NAME.jsonl`.", "", "| Field | Meaning |", "|---|---|"]
+    lines = [
+        "## Sidecar",
+        "",
+        "`NAME.quest.json` beside a dropped `NAME.jsonl`.",
+        "",
+        "| Field | Meaning |",
+        "|---|---|",
+    ]
     return lines + [f"| `{name}` | {_cell(field.description)} |" for name, field in Sidecar.model_fields.items()]
 
 
 def trainer_keys() -> list[str]:
     from core.trainer_keys import HONOURED, OWNED
 
-    lines = ["## Trainer keys", "", "`trainer` in `config.json` takes `transformers.TrainingArguments` by their own names.", "",
-             "| Key | |", "|---|---|"]
+    lines = [
+        "## Trainer keys",
+        "",
+        "`trainer` in `config.json` takes `transformers.TrainingArguments` by their own names.",
+        "",
+        "| Key | |",
+        "|---|---|",
+    ]
     lines += [f"| `{key}` | honoured |" for key in HONOURED]
-    return lines + [f"| `{key}` | the realm's: {_cell(remedy)} |" for key, remedy in OWNED.items()] + [
-        "", "Every other key is refused."]
+    return (
+        lines
+        + [f"| `{key}` | the realm's: {_cell(remedy)} |" for key, remedy in OWNED.items()]
+        + ["", "Every other key is refused."]
+    )
 
 
 def verbs() -> list[str]:
     from training.cli import build_parser
 
-    lines = ["## Verbs", "", "`python -m training VERB`. Exit 0 done, 1 failed, 2 wrong usage. Verbs that report take `--json`.", "",
-             "| Verb | |", "|---|---|"]
+    lines = [
+        "## Verbs",
+        "",
+        "`python -m training VERB`. Exit 0 done, 1 failed, 2 wrong usage. Verbs that report take `--json`.",
+        "",
+        "| Verb | |",
+        "|---|---|",
+    ]
     return lines + [f"| `{usage}` | {_cell(text)} |" for usage, text in _verbs_of(build_parser(), "")]
 
 
@@ -72,7 +103,14 @@ def _arguments(parser: argparse.ArgumentParser) -> str:
 def rows() -> list[str]:
     from core.formats import FORMS
 
-    lines = ["## Row forms", "", "Tried in this order; the form most of the first rows have is the file's.", "", "| Form | Fields | School |", "|---|---|---|"]
+    lines = [
+        "## Row forms",
+        "",
+        "Tried in this order; the form most of the first rows have is the file's.",
+        "",
+        "| Form | Fields | School |",
+        "|---|---|---|",
+    ]
     return lines + [f"| {form.name} | {_cell(_needs(form))} | {form.school} |" for form in FORMS]
 
 
@@ -95,8 +133,11 @@ def endpoints() -> list[str]:
 
     lines = ["## Endpoints", "", "The Tavern's, on `http://localhost:8888`.", "", "| | Path | |", "|---|---|---|"]
     routes = [route for router in (pages.router, api.router) for route in router.routes]
-    return lines + [f"| {method} | `{route.path}` | {_cell(_summary(route))} |"
-                    for route in routes for method in sorted(route.methods - {"HEAD"})]
+    return lines + [
+        f"| {method} | `{route.path}` | {_cell(_summary(route))} |"
+        for route in routes
+        for method in sorted(route.methods - {"HEAD"})
+    ]
 
 
 def _summary(route) -> str:

@@ -22,7 +22,12 @@ from core.paths import RealmPaths
 from core.quest import quest_name
 from core.steps import Step, StepRecord
 
-BATTLES = (("starter-binary-level-1", 240), ("gsm8k_train", 900), ("alpaca_en_demo", 640), ("house_style_answers_2026-11", 420))
+BATTLES = (
+    ("starter-binary-level-1", 240),
+    ("gsm8k_train", 900),
+    ("alpaca_en_demo", 640),
+    ("house_style_answers_2026-11", 420),
+)
 HOSTILE = '<img src=x onerror="alert(1)"> & \'"'
 
 
@@ -46,13 +51,27 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
         quest = _quest(paths, ledger, name, "processing" if last else "recently_completed", began, rows=steps * 16)
         trained = 268 if last else steps
         losses = _battle(record, quest, step, trained, began, dice)
-        ledger.add("battles", quest=quest, hero="DIO", school="scribe", state="running" if last else "done", start_step=step,
-                   total_steps=steps, loss=losses[-1], validation_loss_before=losses[0] + 0.04, validation_loss=losses[-1] + 0.05,
-                   tokens=trained * 4100, seconds=trained * 0.42, xp=0 if last else steps * 0.31, started=began,
-                   finished=None if last else began + trained * 0.42)
+        ledger.add(
+            "battles",
+            quest=quest,
+            hero="DIO",
+            school="scribe",
+            state="running" if last else "done",
+            start_step=step,
+            total_steps=steps,
+            loss=losses[-1],
+            validation_loss_before=losses[0] + 0.04,
+            validation_loss=losses[-1] + 0.05,
+            tokens=trained * 4100,
+            seconds=trained * 0.42,
+            xp=0 if last else steps * 0.31,
+            started=began,
+            finished=None if last else began + trained * 0.42,
+        )
         ledger.event("trainer", "battle_began", f"{name}: {steps} steps to go.")
         step += trained
-        parent = _checkpoint(paths, ledger, step, parent, quest, "saved" if last else "promoted", losses[-1] + 0.05, now - (120 if last else 0))
+        state, saved = ("saved", now - 120) if last else ("promoted", began + trained * 0.42)
+        parent = _checkpoint(paths, ledger, step, parent, quest, state, losses[-1] + 0.05, saved)
         if not last:
             ledger.event("trainer", "quest_done", f"{name} is trained; {parent} is promoted.")
         began += steps * 0.42 + 900
@@ -77,17 +96,42 @@ def _checkpoint(paths, ledger, step, parent, quest, state, loss, created) -> str
 
     facts = checkpoints.Manifest("DIO", "c1", step, parent, quest, validation_loss=loss)
     manifest = checkpoints.commit(paths, facts, build)
-    ledger.add("checkpoints", id=manifest.id, hero="DIO", campaign="c1", step=step, parent=parent, quest=quest, state=state,
-               bytes=11_583_488 + step, validation_loss=loss, created=created)
+    ledger.add(
+        "checkpoints",
+        id=manifest.id,
+        hero="DIO",
+        campaign="c1",
+        step=step,
+        parent=parent,
+        quest=quest,
+        state=state,
+        bytes=11_583_488 + step,
+        validation_loss=loss,
+        created=created,
+    )
     if state == "promoted":
         checkpoints.set_current(paths, manifest.id)
     return manifest.id
 
 
 def _quest(paths, ledger, stem, state, when, rows=None, priority="normal", report=None, reason=None, failures=0) -> int:
-    quest = ledger.add("quests", stem=stem, origin="user", state=state, priority=priority, sha256=f"{stem}", bytes=(rows or 7) * 611,
-                       rows=rows, bad_rows=0, form="messages" if rows else None, school="scribe", reason=reason, failures=failures,
-                       created=when - 60, updated=when)
+    quest = ledger.add(
+        "quests",
+        stem=stem,
+        origin="user",
+        state=state,
+        priority=priority,
+        sha256=stem,
+        bytes=(rows or 7) * 611,
+        rows=rows,
+        bad_rows=0,
+        form="messages" if rows else None,
+        school="scribe",
+        reason=reason,
+        failures=failures,
+        created=when - 60,
+        updated=when,
+    )
     folder = paths.queued(priority if state == "queued" else state)
     name = quest_name(stem, quest)
     (folder / f"{name}.jsonl").write_text('{"text": "a row"}\n')
@@ -120,34 +164,99 @@ def _waiting_and_trouble(paths: RealmPaths, ledger: Ledger, hostile: str | None)
     _quest(paths, ledger, "glaive_toolcall_en_demo", "queued", now - 300, 300)
     _quest(paths, ledger, "support_tickets_autumn", "queued", now - 260, 12_480)
     _quest(paths, ledger, "binary-level-2", "queued", now - 900, 640, "low")
-    errors = [{"line": 3, "field": "messages[1].role", "reason": "unknown role 'bot'", "value": "bot", "remedy": "use system, user, assistant or tool"},
-              {"line": 8, "field": None, "reason": "not JSON: unexpected end of data", "value": '{"messages": [{"role": "user", "content": "Wh', "remedy": None},
-              {"line": 21, "field": "messages", "reason": "no trained token: there is no assistant turn", "value": None, "remedy": "add an answer"}]
-    errors += [{"line": 30 + place, "field": "text", "reason": "is empty", "value": "", "remedy": None} for place in range(14)]
-    _quest(paths, ledger, "chat_export_broken", "rejected", now - 1500, report={"errors": errors}, reason="17 of 40 rows are bad (42.5%, allowed are 1.0%); "
-           "the first, line 3: unknown role 'bot'")
-    _quest(paths, ledger, "gsm8k_train-copy", "rejected", now - 700, report={"errors": []}, reason="duplicate: the same bytes as gsm8k_train, quest 2")
-    _quest(paths, ledger, "too_long_for_this_hero", "failed", now - 5000, 88, report={"errors": []}, reason="FloatingPointError: the loss is not a number at step 12", failures=3)
+    _quest(
+        paths,
+        ledger,
+        "chat_export_broken",
+        "rejected",
+        now - 1500,
+        report={"errors": list(_errors())},
+        reason="17 of 40 rows are bad (42.5%, allowed are 1.0%); the first, line 3: unknown role 'bot'",
+    )
+    _quest(
+        paths,
+        ledger,
+        "gsm8k_train-copy",
+        "rejected",
+        now - 700,
+        report={"errors": []},
+        reason="duplicate: the same bytes as gsm8k_train, quest 2",
+    )
+    _quest(
+        paths,
+        ledger,
+        "too_long_for_this_hero",
+        "failed",
+        now - 5000,
+        88,
+        report={"errors": []},
+        reason="FloatingPointError: the loss is not a number at step 12",
+        failures=3,
+    )
     ledger.event("daemon", "quest_rejected", "chat_export_broken was rejected: 17 of 40 rows are bad.", "warning")
     ledger.event("daemon", "quest_accepted", "support_tickets_autumn: 12,480 rows, messages, normal priority.")
-    ledger.event("trainer", "quest_failed", "too_long_for_this_hero failed: the loss is not a number at step 12", "alert")
+    ledger.event("trainer", "quest_failed", "too_long_for_this_hero failed: the loss is not a number", "alert")
     if hostile:
-        _quest(paths, ledger, "hostile", "rejected", now, report={"errors": [{"line": 1, "field": hostile, "reason": hostile, "value": hostile, "remedy": hostile}]},
-               reason=hostile)
-        ledger.event(hostile, hostile, hostile, "alert")
-        ledger.add("quests", stem=hostile, origin=hostile, state="recently_completed", priority="normal", form=hostile, rows=1,
-                   reason=hostile, created=now, updated=now)
-        (paths.inbox / 'a<b onclick="alert(1)">.jsonl').write_text("{}\n")
+        _hostile(paths, ledger, hostile)
+
+
+def _errors():
+    for line, where, reason, value, remedy in (
+        (3, "messages[1].role", "unknown role 'bot'", "bot", "use system, user, assistant or tool"),
+        (8, None, "not JSON: unexpected end of data", '{"messages": [{"role": "user", "content": "Wh', None),
+        (21, "messages", "no trained token: there is no assistant turn", None, "add an answer"),
+        *((30 + place, "text", "is empty", "", None) for place in range(14)),
+    ):
+        yield {"line": line, "field": where, "reason": reason, "value": value, "remedy": remedy}
+
+
+def _hostile(paths: RealmPaths, ledger: Ledger, text: str) -> None:
+    """The same text wherever somebody else may have written one."""
+    now = time.time()
+    error = {"line": 1, "field": text, "reason": text, "value": text, "remedy": text}
+    _quest(paths, ledger, "hostile", "rejected", now, report={"errors": [error]}, reason=text)
+    ledger.event(text, text, text, "alert")
+    ledger.add(
+        "quests",
+        stem=text,
+        origin=text,
+        state="recently_completed",
+        priority="normal",
+        form=text,
+        rows=1,
+        reason=text,
+        created=now,
+        updated=now,
+    )
+    (paths.inbox / 'a<b onclick="alert(1)">.jsonl').write_text("{}\n")
 
 
 def _snapshot(paths: RealmPaths, quest: int, step: int, losses: list[float]) -> None:
     loss = losses[-1]
-    write_json(paths.status, {
-        "time": time.time(), "state": "battle",
-        "hero": {"model": "qwen3", "parameters": 2_894_208, "global_step": step, "vocabulary": 4096},
-        "battle": {"quest": BATTLES[-1][0], "quest_id": quest, "school": "scribe", "step": 268, "total_steps": 420, "loss": loss,
-                   "validation_loss": loss + 0.06, "damage": 1 / loss, "strain": 0.217, "zone": "productive", "tokens_per_second": 9762.0,
-                   "eta_seconds": 64.2, "learning_rate": 7.92e-4, "gradient_norm": 0.812}})
+    write_json(
+        paths.status,
+        {
+            "time": time.time(),
+            "state": "battle",
+            "hero": {"model": "qwen3", "parameters": 2_894_208, "global_step": step, "vocabulary": 4096},
+            "battle": {
+                "quest": BATTLES[-1][0],
+                "quest_id": quest,
+                "school": "scribe",
+                "step": 268,
+                "total_steps": 420,
+                "loss": loss,
+                "validation_loss": loss + 0.06,
+                "damage": 1 / loss,
+                "strain": 0.217,
+                "zone": "productive",
+                "tokens_per_second": 9762.0,
+                "eta_seconds": 64.2,
+                "learning_rate": 7.92e-4,
+                "gradient_norm": 0.812,
+            },
+        },
+    )
 
 
 def services(paths: RealmPaths, watchdog: int | None = None) -> None:
@@ -155,7 +264,8 @@ def services(paths: RealmPaths, watchdog: int | None = None) -> None:
     rows = []
     for name in ("watchdog", "daemon", "trainer", "tavern"):
         pid = watchdog if name == "watchdog" and watchdog else os.getpid()
-        rows.append({"name": name, "pid": pid, "started": psutil.Process(pid).create_time(), "state": "running", "restarts": 0})
+        started = psutil.Process(pid).create_time()
+        rows.append({"name": name, "pid": pid, "started": started, "state": "running", "restarts": 0})
         (paths.heartbeats / name).touch()
     write_json(paths.services, {"services": rows})
 

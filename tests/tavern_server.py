@@ -1,17 +1,52 @@
-"""A Tavern of its own: the real process on a free port, and the streams of its events."""
+"""Ways to a Tavern: a client in this process, all its routes, the real process on a free port, its event stream."""
 
 import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+from starlette.testclient import TestClient
+from tavern_realm import empty_realm
+
+from core.config import Config, Tavern
+from monitoring.servers.tavern.app import create_app
+
 CHECKOUT = Path(__file__).resolve().parent.parent
+OURS = {"origin": "http://127.0.0.1:8888", "sec-fetch-site": "same-origin"}
+PAGE = {"accept": "text/html"}
+
+
+def client_of(paths, **tavern_settings):
+    app = create_app(paths, Config(tavern=Tavern(**tavern_settings)))
+    return TestClient(app, base_url="http://127.0.0.1:8888", follow_redirects=False)
+
+
+def routes_of(app):
+    """(method, path) of every route, with examples for its parameters."""
+    examples = {"verb": "pause", "quest": "2", "name": "queue", "checkpoint": "none"}
+    found = set()
+    for route in app.routes:
+        inner = getattr(getattr(route, "original_router", None), "routes", [route])
+        for one in inner:
+            path = re.sub(r"{(\w+)}", lambda part: examples[part[1]], one.path)
+            found |= {(method, path) for method in getattr(one, "methods", None) or ("GET",)}
+    return sorted(found)
+
+
+def all_routes():
+    with tempfile.TemporaryDirectory() as folder:
+        return routes_of(create_app(empty_realm(Path(folder)), Config()))
+
+
+ROUTES = all_routes()
 
 
 class TavernProcess:
@@ -21,8 +56,19 @@ class TavernProcess:
         self.port = port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "training.tavern_process", "--root", str(root), "--port", str(self.port),
-             "--parent", str(os.getpid())], cwd=CHECKOUT)
+            [
+                sys.executable,
+                "-m",
+                "training.tavern_process",
+                "--root",
+                str(root),
+                "--port",
+                str(self.port),
+                "--parent",
+                str(os.getpid()),
+            ],
+            cwd=CHECKOUT,
+        )
 
     def wait(self) -> None:
         deadline = time.monotonic() + 20
@@ -69,7 +115,8 @@ class Stream:
 
     def __init__(self, server: TavernProcess, query: str = "", **headers: str):
         self.connection = server.connect()
-        self.connection.request("GET", f"/api/events{query}", headers={name.replace("_", "-"): value for name, value in headers.items()})
+        spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request("GET", f"/api/events{query}", headers=spelled)
         self.response = self.connection.getresponse()
         assert self.response.status == 200, self.response.read()
 

@@ -20,13 +20,40 @@ ROOMS = {  # room: the rooms it may import besides itself
     "monitoring": {"core", "management"},
     "training": {"core", "safety", "management", "monitoring"},
 }
-TORCH_ROOMS = ("core.train", "core.worker", "core.forge.", "core.schools.", "core.dice.", "core.arena.")
+TORCH_ROOMS = (
+    "core.train",
+    "core.worker",
+    "core.between_steps",
+    "core.forge.",
+    "core.schools.",
+    "core.dice.",
+    "core.arena.",
+    "training.bench.",
+)
 HEAVY = {"torch", "transformers", "accelerate"}
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 NAMES = {
-    "inbox", "queue", "recently_completed", "processing", "rejected", "failed", ".claim", "models", "vault",
-    "current_model", "status", "training_status.json", "state", "realm.db", "metrics.db", "prepared", "heartbeats",
-    "realm.lock", "services.json", "logs"}
+    "inbox",
+    "queue",
+    "recently_completed",
+    "processing",
+    "rejected",
+    "failed",
+    ".claim",
+    "models",
+    "vault",
+    "current_model",
+    "status",
+    "training_status.json",
+    "state",
+    "realm.db",
+    "metrics.db",
+    "prepared",
+    "heartbeats",
+    "realm.lock",
+    "services.json",
+    "logs",
+}
 
 
 @cache
@@ -92,8 +119,12 @@ def may_use_torch(name: str) -> bool:
 
 
 def test_torch_is_named_only_where_training_happens():
-    wrong = [f"{name} imports {target}" for name in modules() for target in imports(ast.walk(tree(name)))
-             if target.partition(".")[0] in HEAVY and not may_use_torch(name)]
+    wrong = [
+        f"{name} imports {target}"
+        for name in modules()
+        for target in imports(ast.walk(tree(name)))
+        if target.partition(".")[0] in HEAVY and not may_use_torch(name)
+    ]
     assert wrong == []
 
 
@@ -114,8 +145,11 @@ def test_nobody_edits_the_module_path():
 
 
 def test_modules_and_functions_stay_small():
-    long = [f"{name}: {lines} lines" for name, path in modules().items()
-            if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES]
+    long = [
+        f"{name}: {lines} lines"
+        for name, path in modules().items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+    ]
     for name in modules():
         for function in functions(name):
             lines = function.end_lineno - function.lineno + 1
@@ -142,8 +176,13 @@ def joined_names(name: str) -> Iterator[tuple[int, str]]:
 
 
 def test_only_core_paths_spells_the_realms_files_and_folders():
-    wrong = [f"{name}:{line} joins {text!r}" for name in modules() if name != "core.paths"
-             for line, text in joined_names(name) if set(text.split("/")) & NAMES]
+    wrong = [
+        f"{name}:{line} joins {text!r}"
+        for name in modules()
+        if name != "core.paths"
+        for line, text in joined_names(name)
+        if set(text.split("/")) & NAMES
+    ]
     assert wrong == []
 
 
@@ -164,7 +203,16 @@ def ends_everything(handler: ast.ExceptHandler) -> bool:
 
 def test_exceptions_end_at_the_boundaries_only():
     boundaries = {  # a quest, a request, the supervisor; and a GPU's driver, which may do anything
-        "core.worker", "core.validation_process", "training.cli", "monitoring.servers.tavern.events", "monitoring.gpu"}
-    broad = {name for name in modules() for node in ast.walk(tree(name))
-             if isinstance(node, ast.ExceptHandler) and ends_everything(node)}
+        "core.worker",
+        "core.validation_process",
+        "training.cli",
+        "monitoring.servers.tavern.events",
+        "monitoring.gpu",
+    }
+    broad = {
+        name
+        for name in modules()
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.ExceptHandler) and ends_everything(node)
+    }
     assert broad <= boundaries

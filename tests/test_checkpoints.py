@@ -1,5 +1,6 @@
 """A checkpoint is whole or it is none: whatever happens to its files is noticed, and an older whole one takes its place."""
 
+import itertools
 import json
 import os
 import shutil
@@ -128,7 +129,9 @@ def test_two_saves_of_the_same_step_and_content_both_stay(realm):
 
 def test_other_content_at_the_same_step_has_another_name(realm):
     first = saved(realm, 5)
-    second = commit(realm, Manifest(hero="DIO", campaign="first", step=5), lambda folder: (folder / "a").write_bytes(b"b"))
+    second = commit(
+        realm, Manifest(hero="DIO", campaign="first", step=5), lambda folder: (folder / "a").write_bytes(b"b")
+    )
     assert first.id.rpartition("-")[0] == second.id.rpartition("-")[0] and first.id != second.id
 
 
@@ -137,7 +140,9 @@ def test_pointers_lead_to_checkpoints_also_after_the_realm_moved(realm):
     set_tip(realm, two.id), set_current(realm, one.id), set_champion(realm, one.id)
     assert [pointed(link) for link in (realm.tip, realm.current_model, realm.champion)] == [two.id, one.id, one.id]
     realm.root.rename(realm.root.with_name("moved"))
-    assert (realm.root.with_name("moved") / "models" / "current_model" / "config.json").read_bytes() == FILES["config.json"]
+    assert (realm.root.with_name("moved") / "models" / "current_model" / "config.json").read_bytes() == FILES[
+        "config.json"
+    ]
 
 
 def test_a_pointer_that_is_not_there_leads_nowhere(realm):
@@ -230,7 +235,7 @@ def test_ranges_hold_exactly_what_was_added_in_as_few_ranges_as_can_be(quests):
         ranges = add_to(ranges, quest)
     assert [quest for quest in range(70) if holds(ranges, quest)] == sorted(set(quests))
     assert all(first <= last for first, last in ranges)
-    assert all(one[1] + 1 < two[0] for one, two in zip(ranges, ranges[1:], strict=False)), "neighbours are merged"
+    assert all(one[1] + 1 < two[0] for one, two in itertools.pairwise(ranges)), "neighbours are merged"
 
 
 def test_a_quest_is_open_until_it_is_finished():

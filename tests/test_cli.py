@@ -93,7 +93,12 @@ def test_status_answers_within_half_a_second(paths):
     assert min(times) < 0.5
     assert {"hero", "battle", "queue", "services", "disk", "gpus", "alerts"} <= set(status)
     assert {service["name"]: service["state"] for service in status["services"]} == {
-        "watchdog": "stopped", "daemon": "stopped", "trainer": "stopped", "tavern": "stopped", "oracle": "off"}
+        "watchdog": "stopped",
+        "daemon": "stopped",
+        "trainer": "stopped",
+        "tavern": "stopped",
+        "oracle": "off",
+    }
 
 
 def test_every_family_registers_just_the_verbs_it_is_named_for():
@@ -220,8 +225,11 @@ def test_config_set_takes_json_or_text_and_refuses_what_is_not_allowed(paths, ca
     assert ask("config", "set", "hero.name", "ANA")["value"] == "ANA"
     assert ask("config", "set", "idle_generation.enabled", "false")["value"] is False
     before = paths.config.read_bytes()
-    wrong = [("tavern.port", "0", "greater than or equal to 1"), ("batch_size", "many", "valid integer"),
-             ("hero.nme", "X", "did you mean 'hero.name'?")]
+    wrong = [
+        ("tavern.port", "0", "greater than or equal to 1"),
+        ("batch_size", "many", "valid integer"),
+        ("hero.nme", "X", "did you mean 'hero.name'?"),
+    ]
     for field, value, reason in wrong:
         code, _, err = call("config", "set", field, value)
         assert code == 1 and reason in err
@@ -356,8 +364,10 @@ def test_a_file_is_judged_and_previewed_without_the_realm_taking_it(paths, call,
 
 @pytest.fixture
 def vault(paths) -> list[Manifest]:
-    made = [commit(paths, Manifest("DIO", "first", step), lambda folder: (folder / "weights").write_bytes(b"w" * 10))
-            for step in (0, 5)]
+    made = [
+        commit(paths, Manifest("DIO", "first", step), lambda folder: (folder / "weights").write_bytes(b"w" * 10))
+        for step in (0, 5)
+    ]
     set_current(paths, made[0].id)
     set_tip(paths, made[1].id)
     return made

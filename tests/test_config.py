@@ -85,7 +85,9 @@ def test_whole_numbers_are_numbers():
 
 
 def test_all_mistakes_are_named_at_once():
-    text = complaint({"batchsize": 4, "seed": -1, "tavern": {"port": 0, "hots": "x"}, "trainer": {"max_steps": 1, "warmup": 2}})
+    text = complaint(
+        {"batchsize": 4, "seed": -1, "tavern": {"port": 0, "hots": "x"}, "trainer": {"max_steps": 1, "warmup": 2}}
+    )
     assert len(text.splitlines()) == 5
     for words in ("batchsize", "seed", "tavern.port", "tavern.hots", "trainer.max_steps", "trainer.warmup"):
         assert words in text
@@ -110,7 +112,8 @@ def test_a_config_never_changes_after_the_check():
 
 
 @pytest.mark.parametrize(
-    "values", [{"profile": {"name": "regime3"}}, {"temple": {"mode": "strict"}}, {"replay_ratio": 0.5}, {"dice": {"sides": 20}}]
+    "values",
+    [{"profile": {"name": "regime3"}}, {"temple": {"mode": "strict"}}, {"replay_ratio": 0.5}, {"dice": {"sides": 20}}],
 )
 def test_what_is_not_built_yet_is_refused_and_not_ignored(values):
     complaint(values)
@@ -171,7 +174,9 @@ def test_a_key_that_the_realm_owns_is_refused_with_what_to_use_instead(key):
 
 
 def test_an_unknown_trainer_key_is_refused_with_the_nearest():
-    assert "trainer.weight_decy is not honoured; did you mean 'weight_decay'?" in complaint({"trainer": {"weight_decy": 0.1}})
+    assert "trainer.weight_decy is not honoured; did you mean 'weight_decay'?" in complaint(
+        {"trainer": {"weight_decy": 0.1}}
+    )
 
 
 @pytest.mark.parametrize(

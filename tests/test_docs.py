@@ -17,7 +17,9 @@ PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "doc
 
 
 def test_the_reference_is_what_the_code_says():
-    done = subprocess.run([sys.executable, "scripts/make_docs.py", "--check"], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": "."})
+    done = subprocess.run(
+        [sys.executable, "scripts/make_docs.py", "--check"], cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": "."}
+    )
     assert done.returncode == 0, "run: PYTHONPATH=. python scripts/make_docs.py"
 
 
@@ -38,11 +40,19 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_the_repository_speaks_of_itself_alone():
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout.split(b"\0")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout.split(
+        b"\0"
+    )
     pattern = re.compile(rb"(?<![\w.])/(?:work|farm|root|home/\w+)/|pypi\.org|files\.pythonhosted|registry\.npmjs")
     own = Path(__file__).name.encode()
-    guilty = [name for name in listed if name and not name.endswith((b".png", own)) and (CHECKOUT / os.fsdecode(name)).is_file()
-              and pattern.search((CHECKOUT / os.fsdecode(name)).read_bytes())]
+    guilty = [
+        name
+        for name in listed
+        if name
+        and not name.endswith((b".png", own))
+        and (CHECKOUT / os.fsdecode(name)).is_file()
+        and pattern.search((CHECKOUT / os.fsdecode(name)).read_bytes())
+    ]
     assert guilty == []
 
 
@@ -50,8 +60,12 @@ def test_the_repository_speaks_of_itself_alone():
 def clone(tmp_path) -> Path:
     """The checkout's own files in another folder, with this environment and a free port."""
     target = tmp_path / "clone"
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=CHECKOUT,
-                            capture_output=True, check=True).stdout.split(b"\0")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")
     for name in filter(None, map(os.fsdecode, listed)):
         if (CHECKOUT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)

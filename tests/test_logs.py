@@ -128,7 +128,8 @@ def test_a_crash_that_nobody_catches_is_in_the_log_with_its_trace(tmp_path):
     program = (
         "from pathlib import Path; from core.logs import start_logging; from core.paths import CHECKOUT, RealmPaths\n"
         f"for name in ('a', 'b'): start_logging(RealmPaths(Path({str(tmp_path)!r}) / name), 'daemon')\n"
-        "1 / 0")
+        "1 / 0"
+    )
     result = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
     assert result.returncode == 1 and "ZeroDivisionError" in result.stderr
     assert not (tmp_path / "a").exists()  # logging that is started anew writes to the last place only

@@ -40,7 +40,9 @@ def write_rows(path: Path, count: int, seed: int = 1) -> Path:
     with open(path, "w") as file:
         for _ in range(count):
             first, second = chance.randrange(1000), chance.randrange(1000)
-            file.write(json.dumps({"question": f"What is {first} plus {second}?", "answer": f"It is {first + second}."}) + "\n")
+            file.write(
+                json.dumps({"question": f"What is {first} plus {second}?", "answer": f"It is {first + second}."}) + "\n"
+            )
     return path
 
 
@@ -55,7 +57,9 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def realm(tmp_path_factory) -> RealmPaths:
     root = tmp_path_factory.mktemp("realm")
-    (root / "config.json").write_text(json.dumps({"idle_generation": {"enabled": False}, "save_steps": 20, "eval_steps": 20}))
+    (root / "config.json").write_text(
+        json.dumps({"idle_generation": {"enabled": False}, "save_steps": 20, "eval_steps": 20})
+    )
     cli(root, "start-all", "--port", str(free_port()))
     yield RealmPaths(root)
     cli(root, "stop-all")
@@ -138,7 +142,9 @@ def test_a_trainer_killed_mid_battle_goes_on_within_15_seconds_and_trains_nothin
     assert first_again[1] - killed <= 15.0
     until(lambda: in_state(realm, "recently_completed", "long"), 120)
     steps = steps_of(realm, quest)
-    assert [step[0] for step in steps] == list(range(steps[0][0], steps[0][0] + 246)), "3,936 rows by 16, each step once"
+    assert [step[0] for step in steps] == list(range(steps[0][0], steps[0][0] + 246)), (
+        "3,936 rows by 16, each step once"
+    )
 
 
 def test_pause_keeps_the_place_and_resume_goes_on(realm, tmp_path):

@@ -26,7 +26,9 @@ def queue(realm, ledger):
 
 def claimed(queue, stem="quest", data=DATA, bad=True):
     """A file in .claim as the intake leaves it, with set-aside rows beside it."""
-    quest = queue.ledger.add("quests", stem=stem, origin="user", state="arriving", priority="normal", created=1.0, updated=1.0)
+    quest = queue.ledger.add(
+        "quests", stem=stem, origin="user", state="arriving", priority="normal", created=1.0, updated=1.0
+    )
     path = queue.paths.claims / f"{quest_name(stem, quest)}.jsonl"
     path.write_bytes(data)
     if bad:
@@ -56,7 +58,14 @@ def ledger_state(queue, quest) -> str:
 
 def test_quests_are_claimed_by_priority_then_by_fewest_failures_then_by_age(queue):
     names = {}
-    for stem, priority in (("l1", "low"), ("n1", "normal"), ("n2", "normal"), ("n3", "normal"), ("h1", "high"), ("h2", "high")):
+    for stem, priority in (
+        ("l1", "low"),
+        ("n1", "normal"),
+        ("n2", "normal"),
+        ("n3", "normal"),
+        ("h1", "high"),
+        ("h2", "high"),
+    ):
         names[stem] = accepted(queue, stem, priority)
     queue.ledger.change("quests", names["n1"].id, failures=2)
     queue.ledger.change("quests", names["n2"].id, failures=1)
@@ -104,7 +113,9 @@ def test_files_that_are_no_quests_are_never_claimed(queue):
 # Names
 
 
-@pytest.mark.parametrize("stem", ["a", "a.b", "a-q000001", "ünï cödé", "-q000001", "a\nb", "x.bad", "x.quest", "q" * 200])
+@pytest.mark.parametrize(
+    "stem", ["a", "a.b", "a-q000001", "ünï cödé", "-q000001", "a\nb", "x.bad", "x.quest", "q" * 200]
+)
 def test_every_stem_comes_back_from_its_name_in_the_queue(queue, stem):
     quest = accepted(queue, stem)
     assert parse_name(quest.path) == (stem, quest.id)
@@ -176,7 +187,9 @@ def test_companions_follow_the_data_through_every_folder(queue):
     assert [each.state for each in journey] == ["normal", "processing", "low", "processing", "low", "processing",
                                                 "recently_completed", "low", "failed"]  # fmt: skip
     last = journey[-1]
-    assert sorted(os.listdir(last.path.parent)) == sorted([last.path.name, *(last.name + suffix for suffix in COMPANIONS)])
+    assert sorted(os.listdir(last.path.parent)) == sorted(
+        [last.path.name, *(last.name + suffix for suffix in COMPANIONS)]
+    )
     assert (last.path.read_bytes(), last.companion(".bad.jsonl").read_bytes(), last.card) == (DATA, b"{\n", CARD)
     assert last.report == {"rows": 1, "quest": 1, "reason": "cancelled"}
     assert sum(queue.counts().values()) == 1 and queue.counts()["failed"] == 1
@@ -210,9 +223,21 @@ def test_a_quest_whose_file_was_taken_away_is_claimed_by_nobody(queue):
 
 MOVES = {
     "claim": (lambda queue: accepted(queue), lambda queue: queue.claim(), "processing"),
-    "finish": (lambda queue: accepted(queue) and queue.claim(), lambda queue: queue.finish(queue.find(1)), "recently_completed"),
-    "put_back": (lambda queue: accepted(queue) and queue.claim(), lambda queue: queue.put_back(queue.find(1)), "normal"),
-    "skip": (lambda queue: accepted(queue) and queue.claim(), lambda queue: queue.put_back(queue.find(1), "low"), "low"),
+    "finish": (
+        lambda queue: accepted(queue) and queue.claim(),
+        lambda queue: queue.finish(queue.find(1)),
+        "recently_completed",
+    ),
+    "put_back": (
+        lambda queue: accepted(queue) and queue.claim(),
+        lambda queue: queue.put_back(queue.find(1)),
+        "normal",
+    ),
+    "skip": (
+        lambda queue: accepted(queue) and queue.claim(),
+        lambda queue: queue.put_back(queue.find(1), "low"),
+        "low",
+    ),
     "blame": (lambda queue: accepted(queue) and queue.claim(), lambda queue: queue.blame(queue.find(1), "x"), "normal"),
     "give_up": (lambda queue: accepted(queue), lambda queue: queue.give_up(queue.find(1), "cancelled"), "failed"),
 }
@@ -263,7 +288,10 @@ def in_one_place(queue, folders):
     quest = found[0]
     assert quest.path.read_bytes() == DATA and quest.card == CARD and quest.report["rows"] == 1
     assert quest.companion(".bad.jsonl").read_bytes() == b"{\n"
-    beside = sum(len([name for name in os.listdir(queue.paths.queued(state)) if not name.startswith(".")]) for state in QUEUE_STATES)
+    beside = sum(
+        len([name for name in os.listdir(queue.paths.queued(state)) if not name.startswith(".")])
+        for state in QUEUE_STATES
+    )
     assert beside == 1 + len(COMPANIONS)
     assert ledger_state(queue, quest) == ("queued" if quest.state in PRIORITIES else quest.state)
 
@@ -288,7 +316,12 @@ def test_an_acceptance_killed_anywhere_leaves_the_file_in_claim_or_in_the_queue(
             queue.accept(left[0], "normal", CARD, {"rows": 1})
         in_one_place(queue, {"normal"})
 
-    assert killed_everywhere(realm, ledger, claimed, lambda queue: queue.accept(claim_of(queue), "normal", CARD, {"rows": 1}), check) > 6
+    assert (
+        killed_everywhere(
+            realm, ledger, claimed, lambda queue: queue.accept(claim_of(queue), "normal", CARD, {"rows": 1}), check
+        )
+        > 6
+    )
 
 
 def test_a_rejection_killed_anywhere_leaves_the_file_in_claim_or_rejected(realm, ledger):
@@ -300,7 +333,10 @@ def test_a_rejection_killed_anywhere_leaves_the_file_in_claim_or_rejected(realm,
         found = queue.find(1)
         assert found.path.read_bytes() == DATA and found.report["reason"] == "no" and queue.counts()["rejected"] == 1
 
-    assert killed_everywhere(realm, ledger, claimed, lambda queue: queue.reject(claim_of(queue), {"reason": "no"}), check) > 4
+    assert (
+        killed_everywhere(realm, ledger, claimed, lambda queue: queue.reject(claim_of(queue), {"reason": "no"}), check)
+        > 4
+    )
 
 
 def claim_of(queue):

@@ -58,8 +58,15 @@ class World:
         self.processes: list[FakeProcess] = []
         self.beats: dict[str, float] = {}
         service = Service("trainer", ("t",), silence, 60.0, (lambda: self.progress) if trainer else None)
-        self.watchdog = Watchdog([service, *others], self.begin, self.beats.get, self.published.append, self.tell,
-                                 clock=lambda: self.now, jitter=lambda: 0.0)
+        self.watchdog = Watchdog(
+            [service, *others],
+            self.begin,
+            self.beats.get,
+            self.published.append,
+            self.tell,
+            clock=lambda: self.now,
+            jitter=lambda: 0.0,
+        )
 
     def begin(self, service: Service, environment: dict[str, str]) -> FakeProcess:
         if service.name != "trainer":
@@ -91,11 +98,17 @@ HISTORIES = {
     "a crash after progress is answered at once": ([(5, SIGKILLED, True)], [0, 5], "starting"),
     "crashes without progress wait longer and longer": ([(1, 1, False)] * 4, [0, 1, 3, 6, 11], "starting"),
     "the fifth in ten minutes is the last": ([(1, 1, False)] * 5, [0, 1, 3, 6, 11], "failed"),
-    "progress in between starts the count anew":
-        ([(1, 1, False)] * 3 + [(1, SIGKILLED, True)] + [(1, 1, False)] * 3, [0, 1, 3, 6, 7, 9, 12, 17], "starting"),
+    "progress in between starts the count anew": (
+        [(1, 1, False)] * 3 + [(1, SIGKILLED, True)] + [(1, 1, False)] * 3,
+        [0, 1, 3, 6, 7, 9, 12, 17],
+        "starting",
+    ),
     "a trainer that gets on is never given up": ([(10, SIGKILLED, True)] * 30, list(range(0, 310, 10)), "starting"),
-    "slow crashes are not given up, but wait a minute":
-        ([(200, 1, False)] * 9, [0, 200, 401, 603, 807, 1015, 1231, 1463, 1723, 1983], "starting"),
+    "slow crashes are not given up, but wait a minute": (
+        [(200, 1, False)] * 9,
+        [0, 200, 401, 603, 807, 1015, 1231, 1463, 1723, 1983],
+        "starting",
+    ),
     "an exit of zero is a crash, too": ([(1, 0, False)] * 5, [0, 1, 3, 6, 11], "failed"),
     "a process that cannot be started counts": ([(None, 0, False)] * 5, [0, 1, 2, 4, 8], "failed"),
 }
@@ -293,7 +306,11 @@ def test_sigterm_ends_every_service_and_what_it_had_begun(realm):
     assert supervisor.wait(15) == 0
     assert all_gone(processes)
     assert {name: service["state"] for name, service in table(paths).items()} == {
-        "watchdog": "stopped", "one": "stopped", "family": "stopped", "oracle": "off"}
+        "watchdog": "stopped",
+        "one": "stopped",
+        "family": "stopped",
+        "oracle": "off",
+    }
     assert holder(paths) is None
 
 

@@ -23,8 +23,14 @@ def main(argv: list[str] | None = None) -> int:
     lifeline = Lifeline(paths, "daemon", options.parent)
     start_logging(paths, "daemon")
     config, ledger = load_config(paths.config), Ledger(paths.ledger)
-    daemon = TrainingDaemon(paths, config, ledger, time.monotonic, lifeline.beat,
-                            housekeeping=lambda: retain(paths, config.retention, ledger))
+    daemon = TrainingDaemon(
+        paths,
+        config,
+        ledger,
+        time.monotonic,
+        lifeline.beat,
+        housekeeping=lambda: retain(paths, config.retention, ledger),
+    )
     daemon.run(lifeline.should_exit)
     return 0
 

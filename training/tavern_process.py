@@ -27,10 +27,22 @@ class Server(uvicorn.Server):
     """Ends when the lifeline says so, open event streams included; its signals are the lifeline's."""
 
     def __init__(self, app: FastAPI, lifeline: Lifeline):
-        super().__init__(uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="on", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=2, limit_concurrency=CONNECTIONS,
-            h11_max_incomplete_event_size=HEADER_BYTES))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=2,
+                limit_concurrency=CONNECTIONS,
+                h11_max_incomplete_event_size=HEADER_BYTES,
+            )
+        )
         self._hub, self._lifeline = app.state.hub, lifeline
 
     @contextlib.contextmanager
@@ -53,8 +65,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=256)
     except OSError as problem:
-        raise UserError(f"The Tavern cannot listen on {host}:{port}: {problem.strerror}. "
-                        "Another port: --port, or tavern.port in config.json.") from None
+        raise UserError(
+            f"The Tavern cannot listen on {host}:{port}: {problem.strerror}. "
+            "Another port: --port, or tavern.port in config.json."
+        ) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
     return listener
 

@@ -14,17 +14,30 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "realm_packed"
 
 
-def packed_attention(module: torch.nn.Module, query_BHTD: torch.Tensor, key_BHTD: torch.Tensor, value_BHTD: torch.Tensor,
-                     attention_mask: torch.Tensor | None, scaling: float | None = None, dropout: float = 0.0,
-                     lengths: tuple[int, ...] | None = None, **kwargs) -> tuple[torch.Tensor, None]:
+def packed_attention(
+    module: torch.nn.Module,
+    query_BHTD: torch.Tensor,
+    key_BHTD: torch.Tensor,
+    value_BHTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    lengths: tuple[int, ...] | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
     """Attention output (B, T, H, D) and no weights, in the signature that transformers calls."""
     if lengths is None:
-        return sdpa_attention_forward(module, query_BHTD, key_BHTD, value_BHTD, attention_mask, dropout=dropout,
-                                      scaling=scaling, **kwargs)
+        return sdpa_attention_forward(
+            module, query_BHTD, key_BHTD, value_BHTD, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
     parts = zip(*(tensor.split(lengths, dim=2) for tensor in (query_BHTD, key_BHTD, value_BHTD)), strict=True)
     grouped = query_BHTD.shape[1] != key_BHTD.shape[1]
-    outputs = [F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout, scale=scaling,
-                                              enable_gqa=grouped) for query, key, value in parts]
+    outputs = [
+        F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped
+        )
+        for query, key, value in parts
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

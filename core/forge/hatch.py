@@ -13,16 +13,33 @@ from core.forge.state import save_model
 from core.hero import CAMPAIGN, base_model
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
-MICRO = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
-         "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 4096, "rope_theta": 10_000.0}
+MICRO = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 4096,
+    "rope_theta": 10_000.0,
+}
 
 
 def micro_hero(seed: int, tokenizer: Path = BUNDLED_TOKENIZER) -> Qwen3ForCausalLM:
     """A Qwen3 of about 2 M parameters with random weights; the same seed gives the same weights."""
-    specials = {entry["content"]: entry["id"] for entry in json.loads((tokenizer / "tokenizer.json").read_bytes())["added_tokens"]}
+    specials = {
+        entry["content"]: entry["id"]
+        for entry in json.loads((tokenizer / "tokenizer.json").read_bytes())["added_tokens"]
+    }
     vocabulary = len(json.loads((tokenizer / "tokenizer.json").read_bytes())["model"]["vocab"])
-    config = Qwen3Config(vocab_size=max(vocabulary, max(specials.values()) + 1), tie_word_embeddings=True,
-                         eos_token_id=specials["<|im_end|>"], pad_token_id=specials["<|endoftext|>"], bos_token_id=None, **MICRO)
+    config = Qwen3Config(
+        vocab_size=max(vocabulary, max(specials.values()) + 1),
+        tie_word_embeddings=True,
+        eos_token_id=specials["<|im_end|>"],
+        pad_token_id=specials["<|endoftext|>"],
+        bos_token_id=None,
+        **MICRO,
+    )
     state = torch.get_rng_state()
     try:
         torch.manual_seed(seed)
@@ -37,11 +54,17 @@ def hatch(paths: RealmPaths, config: Config) -> Manifest:
     if base is None:
         model, tokenizer = micro_hero(config.seed), BUNDLED_TOKENIZER
     else:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False, local_files_only=True,
-                                                     use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True
+        )
         tokenizer = base
-    manifest = Manifest(hero=config.hero.name, campaign=CAMPAIGN, step=0, settings={"base_model": base.name if base else "micro"},
-                        versions={"torch": torch.__version__, "transformers": transformers.__version__})
+    manifest = Manifest(
+        hero=config.hero.name,
+        campaign=CAMPAIGN,
+        step=0,
+        settings={"base_model": base.name if base else "micro"},
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+    )
     manifest = commit(paths, manifest, lambda folder: save_model(model, folder, tokenizer))
     for point in (set_tip, set_current, set_champion):
         point(paths, manifest.id)

@@ -12,8 +12,13 @@ LOGITS_AT_ONCE = 1 << 26
 def hidden_states(model: torch.nn.Module, pack: Pack) -> torch.Tensor:
     """Final hidden states at the pack's label positions, (N, width)."""
     no_mask = dict.fromkeys(model.config.layer_types)  # else transformers builds one of T² for positions that restart
-    output = model.model(input_ids=pack.tokens_T[None], position_ids=pack.positions_T[None], attention_mask=no_mask,
-                         use_cache=False, lengths=pack.lengths)
+    output = model.model(
+        input_ids=pack.tokens_T[None],
+        position_ids=pack.positions_T[None],
+        attention_mask=no_mask,
+        use_cache=False,
+        lengths=pack.lengths,
+    )
     return output.last_hidden_state[0, pack.at_N]
 
 

@@ -48,7 +48,10 @@ class Pack:
     def to(self, device: torch.device) -> "Pack":
         if device.type == "cpu":
             return self
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.tokens_T, self.positions_T, self.at_N, self.labels_N))
+        moved = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.tokens_T, self.positions_T, self.at_N, self.labels_N)
+        )
         tokens_T, positions_T, at_N, labels_N = moved
         return Pack(tokens_T, positions_T, self.lengths, at_N, labels_N)
 
@@ -57,7 +60,7 @@ def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pack:
     """The (tokens, trained) pairs as one pass, in the order given."""
     lengths = tuple(len(tokens) for tokens, _ in sequences)
     tokens_T = np.concatenate([tokens for tokens, _ in sequences]).astype(np.int64)
-    learned_T = np.concatenate([trained for _, trained in sequences]).copy()
+    learned_T = np.concatenate([trained for _, trained in sequences])
     starts = np.cumsum((0, *lengths[:-1]))
     learned_T[starts] = False  # a first token has nothing before it that could predict it
     positions_T = np.arange(len(tokens_T)) - np.repeat(starts, lengths)
@@ -69,5 +72,9 @@ def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pack:
 
 def packs_of(sequences: Sequence[tuple[np.ndarray, np.ndarray]], capacity: int, packing: bool = True) -> list[Pack]:
     """All of `sequences` in as few passes as best-fit finds; one sequence a pass when `packing` is off."""
-    bins = best_fit([len(tokens) for tokens, _ in sequences], capacity) if packing else [[i] for i in range(len(sequences))]
+    bins = (
+        best_fit([len(tokens) for tokens, _ in sequences], capacity)
+        if packing
+        else [[i] for i in range(len(sequences))]
+    )
     return [pack([sequences[index] for index in sorted(members)]) for members in bins]

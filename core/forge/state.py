@@ -11,13 +11,25 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
-                   "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 OPTIMIZER, STATE = "optimizer.safetensors", "trainer_state.json"
 
 
 def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
-    """Weights, config and the tokenizer files of `tokenizer`, in the layout that plain transformers loads."""
+    """Weights, config and the tokenizer files of `tokenizer`, in the layout that plain transformers loads.
+
+    Raises CheckpointError where there is no tokenizer: weights without one are of no use to anybody.
+    """
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise CheckpointError(f"{tokenizer} has no tokenizer.json")
     model.config.use_cache = True
     model.save_pretrained(folder, max_shard_size="5GB")
     for name in TOKENIZER_FILES:

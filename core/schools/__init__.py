@@ -16,9 +16,13 @@ class SchoolCard:
 
 
 SCHOOLS = {
-    "scribe": SchoolCard("scribe", "Scribe", "Copy the masters until the words are yours.",
-                         "conversations and texts: messages, conversations, instruction/output, prompt/completion, "
-                         "prompt/response, question/answer, text"),
+    "scribe": SchoolCard(
+        "scribe",
+        "Scribe",
+        "Copy the masters until the words are yours.",
+        "conversations and texts: messages, conversations, instruction/output, prompt/completion, "
+        "prompt/response, question/answer, text",
+    ),
 }
 
 

@@ -13,9 +13,23 @@ from training.doctor.case import Case, Check, Finding, bad, ok
 __all__ = ["Finding", "examine"]
 
 CHECKS: tuple[Check, ...] = (
-    machine.python, machine.packages, machine.sqlite, machine.memory, machine.gpu, machine.inotify,
-    realm.clock, realm.port, realm.disk, realm.folders, realm.pointers, realm.half_built, realm.manifests,
-    realm.claims, realm.companions, realm.leftovers)
+    machine.python,
+    machine.packages,
+    machine.sqlite,
+    machine.memory,
+    machine.gpu,
+    machine.inotify,
+    realm.clock,
+    realm.port,
+    realm.disk,
+    realm.folders,
+    realm.pointers,
+    realm.half_built,
+    realm.manifests,
+    realm.claims,
+    realm.companions,
+    realm.leftovers,
+)
 
 
 def examine(paths: RealmPaths, deep: bool = False) -> list[Finding]:

@@ -79,8 +79,11 @@ def gpu(case: Case) -> Iterator[Finding]:
     elif not cards:
         yield look("gpu", "an NVIDIA GPU is there, its driver is silent", "repair it until `nvidia-smi` lists the GPU")
     elif cuda is None:
-        yield look("gpu", f"{cards} is there, but torch is a build without CUDA, so training is on the CPU",
-                   "install the CUDA build of the pinned torch into .venv")
+        yield look(
+            "gpu",
+            f"{cards} is there, but torch is a build without CUDA, so training is on the CPU",
+            "install the CUDA build of the pinned torch into .venv",
+        )
     else:
         yield ok("gpu", f"{cards}; torch for CUDA {cuda}")
 
@@ -97,8 +100,11 @@ def _torch_cuda() -> str | None:
 def inotify(case: Case) -> Iterator[Finding]:
     descriptor = ctypes.CDLL(None, use_errno=True).inotify_init1(0)
     if descriptor < 0:
-        yield bad("inotify", f"no inotify instance to be had: {os.strerror(ctypes.get_errno())}",
-                  "raise the limit: sysctl fs.inotify.max_user_instances=512")
+        yield bad(
+            "inotify",
+            f"no inotify instance to be had: {os.strerror(ctypes.get_errno())}",
+            "raise the limit: sysctl fs.inotify.max_user_instances=512",
+        )
         return
     os.close(descriptor)
     yield ok("inotify", "file events can be heard")

@@ -117,8 +117,11 @@ def companions(case: Case) -> Iterator[Finding]:
         for name in sorted(names):
             suffix = next((suffix for suffix in COMPANIONS if name.endswith(suffix)), None)
             if suffix and f"{name.removesuffix(suffix)}.jsonl" not in names:
-                yield look("companions", f"{folder / name} has no quest beside it",
-                           "`start-all` brings it to its quest; without one, remove it")
+                yield look(
+                    "companions",
+                    f"{folder / name} has no quest beside it",
+                    "`start-all` brings it to its quest; without one, remove it",
+                )
 
 
 def leftovers(case: Case) -> Iterator[Finding]:

@@ -42,12 +42,20 @@ def hero(realm: TheRealm) -> Response:
 
 
 @router.get("/api/quests")
-def quests(realm: TheRealm, state: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-           before: Annotated[int | None, WHOLE] = None) -> Response:
+def quests(
+    realm: TheRealm,
+    state: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, WHOLE] = None,
+) -> Response:
     """Quests from the ledger, newest first. `before`: only those with a smaller id."""
     where, values = ("AND state=? ", [state]) if state else ("", [])
-    return answer(realm.ledger.all(f"SELECT * FROM quests WHERE id < ? {where}ORDER BY id DESC LIMIT ?",
-                                   [1 << 62 if before is None else before, *values, limit]))
+    return answer(
+        realm.ledger.all(
+            f"SELECT * FROM quests WHERE id < ? {where}ORDER BY id DESC LIMIT ?",
+            [1 << 62 if before is None else before, *values, limit],
+        )
+    )
 
 
 @router.get("/api/quests/{quest}")
@@ -60,8 +68,9 @@ def one_quest(realm: TheRealm, quest: int) -> Response:
 
 
 @router.get("/api/jobs")
-def jobs(realm: TheRealm, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-         before: Annotated[int | None, WHOLE] = None) -> Response:
+def jobs(
+    realm: TheRealm, limit: Annotated[int, Query(ge=1, le=1000)] = 100, before: Annotated[int | None, WHOLE] = None
+) -> Response:
     """Battles, newest first."""
     return answer(views.jobs(realm, limit, before))
 
@@ -73,9 +82,14 @@ def vault(realm: TheRealm) -> Response:
 
 
 @router.get("/api/metrics")
-def metrics(realm: TheRealm, first: Annotated[int | None, WHOLE] = None, last: Annotated[int | None, WHOLE] = None,
-            recent: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None, quest: Annotated[int | None, WHOLE] = None,
-            buckets: Annotated[int, Query(ge=10, le=2000)] = 240) -> Response:
+def metrics(
+    realm: TheRealm,
+    first: Annotated[int | None, WHOLE] = None,
+    last: Annotated[int | None, WHOLE] = None,
+    recent: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None,
+    quest: Annotated[int | None, WHOLE] = None,
+    buckets: Annotated[int, Query(ge=10, le=2000)] = 240,
+) -> Response:
     """Curves over steps in at most `buckets` buckets, each with minimum, maximum, mean and a smoothed value."""
     return answer(realm.metrics.curves(first, last, recent, quest, buckets))
 
@@ -134,5 +148,3 @@ def readyz(realm: TheRealm) -> Response:
     except Exception as problem:
         raise Refusal(503, "not_ready", f"The realm cannot be read: {type(problem).__name__}.") from problem
     return answer({"ready": True})
-
-

@@ -35,8 +35,9 @@ class _Static(StaticFiles):
 
 def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     """The Tavern of one realm, as an ASGI application. `app.state.hub.close()` ends all open streams."""
-    app = FastAPI(title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None,
-                  lifespan=_life)
+    app = FastAPI(
+        title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=_life
+    )
     app.state.realm = Realm(paths, config)
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
@@ -44,8 +45,13 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", _Static(directory=STATIC), name="static")
-    for kind, handler in ((Refusal, _refused), (UserError, _mistaken), (RealmBusy, _busy), (HTTPException, _http),
-                          (RequestValidationError, _invalid)):
+    for kind, handler in (
+        (Refusal, _refused),
+        (UserError, _mistaken),
+        (RealmBusy, _busy),
+        (HTTPException, _http),
+        (RequestValidationError, _invalid),
+    ):
         app.add_exception_handler(kind, handler)
     return app
 
@@ -74,8 +80,10 @@ async def _busy(request: Request, problem: RealmBusy) -> Response:
 
 
 async def _http(request: Request, problem: HTTPException) -> Response:
-    known = {404: ("not_found", "There is nothing at this address."),
-             405: ("wrong_method", f"{request.method} does nothing here.")}
+    known = {
+        404: ("not_found", "There is nothing at this address."),
+        405: ("wrong_method", f"{request.method} does nothing here."),
+    }
     code, text = known.get(problem.status_code, ("refused", str(problem.detail)))
     response = problem_response(request.scope, problem.status_code, code, text)
     response.headers.update(problem.headers or {})

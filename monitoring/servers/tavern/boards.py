@@ -1,5 +1,6 @@
 """The boards of quests and checkpoints, as plain dictionaries: folders say what is, the ledger says what was."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from monitoring.servers.tavern.realm import Realm
 
 COLUMN = 24
 SHOWN_ERRORS = 12
+HASHED_BYTES = 128 << 20
 FOLDERS = {"recently_completed": "done", "failed": "failed", "rejected": "rejected"}
 
 
@@ -21,11 +23,19 @@ def quests(realm: Realm) -> dict[str, Any]:
     """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
-    cards = {state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state)[:COLUMN]]
-             for state in (*PRIORITIES, "processing")}
+    cards = {
+        state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state)[:COLUMN]]
+        for state in (*PRIORITIES, "processing")
+    }
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
-    return {"arriving": arriving(realm.paths), "waiting": cards, "processing": cards["processing"], "counts": counts,
-            "column": COLUMN, **past}
+    return {
+        "arriving": arriving(realm.paths),
+        "waiting": cards,
+        "processing": cards["processing"],
+        "counts": counts,
+        "column": COLUMN,
+        **past,
+    }
 
 
 def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
@@ -41,19 +51,33 @@ def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
 
 def _card(realm: Realm, quest: int, stem: str) -> dict[str, Any]:
     return realm.ledger.one("SELECT * FROM quests WHERE id=?", (quest,)) or {
-        "id": quest, "stem": stem, "rows": None, "form": None, "bytes": None, "failures": 0, "created": None}
+        "id": quest,
+        "stem": stem,
+        "rows": None,
+        "form": None,
+        "bytes": None,
+        "failures": 0,
+        "created": None,
+    }
 
 
 def _past(realm: Realm, state: str) -> list[dict[str, Any]]:
     """The newest quests that ended in `state`, each with its newest battle, and its report where there is trouble."""
     rows = realm.ledger.all("SELECT * FROM quests WHERE state=? ORDER BY updated DESC LIMIT ?", (state, COLUMN))
     marks = ",".join("?" * len(rows))
-    battles = {row["quest"]: row for row in realm.ledger.all(
-        "SELECT quest, validation_loss_before, validation_loss, MAX(id) FROM battles "
-        f"WHERE quest IN ({marks}) GROUP BY quest", [row["id"] for row in rows])}
+    battles = {
+        row["quest"]: row
+        for row in realm.ledger.all(
+            "SELECT quest, validation_loss_before, validation_loss, MAX(id) FROM battles "
+            f"WHERE quest IN ({marks}) GROUP BY quest",
+            [row["id"] for row in rows],
+        )
+    }
     trouble = state != "recently_completed"
-    return [row | {"battle": battles.get(row["id"]), "report": report_of(realm.paths, row) if trouble else None}
-            for row in rows]
+    return [
+        row | {"battle": battles.get(row["id"]), "report": report_of(realm.paths, row) if trouble else None}
+        for row in rows
+    ]
 
 
 def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
@@ -64,8 +88,11 @@ def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
         report = read_json(_inside(folder, f"{name}.report.json"), {}) if _inside(folder, name) else {}
         if isinstance(report, dict) and report and report.get("quest", row["id"]) == row["id"]:
             errors = [error for error in report.get("errors") or [] if isinstance(error, dict)]
-            return report | {"errors": errors[:SHOWN_ERRORS], "more": max(0, len(errors) - SHOWN_ERRORS),
-                             "path": f"{folder.name}/{name}.report.json"}
+            return report | {
+                "errors": errors[:SHOWN_ERRORS],
+                "more": max(0, len(errors) - SHOWN_ERRORS),
+                "path": f"{folder.name}/{name}.report.json",
+            }
     return None
 
 
@@ -75,24 +102,48 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 
 def vault(realm: Realm) -> list[dict[str, Any]]:
-    """Every checkpoint, newest step first. `verified`: its files are those of its manifest, by name and size; their
-    SHA-256 was compared when it was saved and is compared again by `vault verify`."""
+    """Every checkpoint, newest step first. `verified`: its files are those of its manifest."""
     paths = realm.paths
-    pointers = {"tip": checkpoints.pointed(paths.tip), "current": checkpoints.pointed(paths.current_model),
-                "champion": checkpoints.pointed(paths.champion)}
+    pointers = {
+        "tip": checkpoints.pointed(paths.tip),
+        "current": checkpoints.pointed(paths.current_model),
+        "champion": checkpoints.pointed(paths.champion),
+    }
     rows = realm.ledger.all(
         "SELECT checkpoints.id, step, checkpoints.state, parent, quest, stem, pinned, checkpoints.bytes, "
         "checkpoints.created, validation_loss FROM checkpoints LEFT JOIN quests ON quests.id = checkpoints.quest "
-        "WHERE gone IS NULL ORDER BY step DESC, checkpoints.created DESC LIMIT 500")
-    return [row | {"pinned": bool(row["pinned"]), "verified": _whole(paths, row["id"]),
-                   "champion": row["id"] == pointers["champion"],
-                   "pointers": [name for name, target in pointers.items() if target == row["id"]]} for row in rows]
+        "WHERE gone IS NULL ORDER BY step DESC, checkpoints.created DESC LIMIT 500"
+    )
+    return [
+        row
+        | {
+            "pinned": bool(row["pinned"]),
+            "verified": _whole(paths, row["id"]),
+            "champion": row["id"] == pointers["champion"],
+            "pointers": [name for name, target in pointers.items() if target == row["id"]],
+        }
+        for row in rows
+    ]
 
 
 def _whole(paths: RealmPaths, checkpoint: str) -> bool:
+    """Whether a checkpoint is as its manifest says: by SHA-256 while that is quick, else by the files' sizes."""
     folder = _inside(paths.vault, checkpoint)
     try:
         manifest = checkpoints.read(folder)
-        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in manifest.files.items())
+        facts = [(folder / name).stat() for name in manifest.files]
+        if [fact.st_size for fact in facts] != [expected["bytes"] for expected in manifest.files.values()]:
+            return False
+        return manifest.bytes > HASHED_BYTES or _verified(folder, tuple(fact.st_mtime_ns for fact in facts))
     except (CheckpointError, OSError, TypeError):
+        return False
+
+
+@lru_cache(maxsize=1000)
+def _verified(folder: Path, changed: tuple[int, ...]) -> bool:
+    """Whether the SHA-256 of every file fits; asked again only after a file has `changed` (times in nanoseconds)."""
+    try:
+        checkpoints.verify(folder)
+        return True
+    except CheckpointError:
         return False

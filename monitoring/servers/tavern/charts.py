@@ -29,11 +29,15 @@ class Kind:
 
 
 LOSS = Kind("loss", "Loss", "nats per trained token", precise, validation=True)
-KINDS = {kind.series: kind for kind in (
-    LOSS,
-    Kind("gradient_norm", "Gradient norm", "before clipping", precise, from_zero=True),
-    Kind("tokens_per_second", "Throughput", "tokens per second", compact, from_zero=True),
-    Kind("learning_rate", "Learning rate", "AdamW", tiny, from_zero=True, smooth=False))}
+KINDS = {
+    kind.series: kind
+    for kind in (
+        LOSS,
+        Kind("gradient_norm", "Gradient norm", "before clipping", precise, from_zero=True),
+        Kind("tokens_per_second", "Throughput", "tokens per second", compact, from_zero=True),
+        Kind("learning_rate", "Learning rate", "AdamW", tiny, from_zero=True, smooth=False),
+    )
+}
 VALIDATION = Kind("validation", "Validation loss", "nats per held-out token", precise)
 
 
@@ -48,11 +52,16 @@ def chart(curves: Curves, kind: Kind, marks: Iterable[tuple[int, str]] = ()) -> 
     read = zip(middles, curves.last, curve.mean, curve.min, curve.max, strict=True)
     return _drawing(kind, scale, newest, _described(kind, curves, curve, newest)) | {
         "band": scale.band(middles, curve.min, curve.max) if kind.smooth else "",
-        "raw": scale.line(middles, curve.mean) if kind.smooth else "", "line": scale.line(middles, trend),
-        "dots": scale.dots(dots), "validation": kind.words(dots[-1][1]) if dots else None,
+        "raw": scale.line(middles, curve.mean) if kind.smooth else "",
+        "line": scale.line(middles, trend),
+        "dots": scale.dots(dots),
+        "validation": kind.words(dots[-1][1]) if dots else None,
         "marks": [{"x": scale.x(step), "name": name} for step, name in marks if scale.first < step <= scale.last],
-        "points": [[scale.x(middle), number(step), *map(kind.words, values)]
-                   for middle, step, *values in read if values[0] is not None],
+        "points": [
+            [scale.x(middle), number(step), *map(kind.words, values)]
+            for middle, step, *values in read
+            if values[0] is not None
+        ],
     }
 
 
@@ -62,23 +71,37 @@ def validation_chart(curves: Curves) -> dict[str, Any]:
     scale, newest = _Scale.over(curves, curves.validation, False), points[-1][1] if points else None
     described = f"{kind.title} in {kind.unit}: {len(points)} measurements, the newest {kind.words(newest)}."
     return _drawing(kind, scale, newest, described) | {
-        "line": scale.line(curves.validation_steps, curves.validation), "dots": scale.dots(points),
+        "line": scale.line(curves.validation_steps, curves.validation),
+        "dots": scale.dots(points),
         "points": [[scale.x(step), number(step), *[kind.words(loss)] * 3] for step, loss in points],
     }
 
 
 def _drawing(kind: Kind, scale: "_Scale", newest: float | None, described: str) -> dict[str, Any]:
     """What every chart has; the curves come on top."""
-    return {"kind": kind, "empty": newest is None, "newest": kind.words(newest), "width": WIDTH, "height": HEIGHT,
-            "described": described, "band": "", "raw": "", "marks": [], "validation": None, **scale.labels(kind.words)}
+    return {
+        "kind": kind,
+        "empty": newest is None,
+        "newest": kind.words(newest),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "described": described,
+        "band": "",
+        "raw": "",
+        "marks": [],
+        "validation": None,
+        **scale.labels(kind.words),
+    }
 
 
 def _described(kind: Kind, curves: Curves, curve, newest: float | None) -> str:
     lows, highs = _finite(curve.min), _finite(curve.max)
     if newest is None or not lows:
         return ""
-    return (f"{kind.title} in {kind.unit}, steps {number(curves.first[0])} to {number(curves.last[-1])}: between "
-            f"{kind.words(min(lows))} and {kind.words(max(highs))}, at the end {kind.words(newest)}.")
+    return (
+        f"{kind.title} in {kind.unit}, steps {number(curves.first[0])} to {number(curves.last[-1])}: between "
+        f"{kind.words(min(lows))} and {kind.words(max(highs))}, at the end {kind.words(newest)}."
+    )
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -89,7 +112,7 @@ def _middling(curve) -> list[float]:
     """The band's values without its rarest peaks, which may leave the picture."""
     ordered = sorted(_finite([*curve.min, *curve.max]))
     cut = len(ordered) // 100
-    return ordered[cut: len(ordered) - cut]
+    return ordered[cut : len(ordered) - cut]
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,7 @@ class _Scale:
         return round(WIDTH * (step - self.first) / length, 1) if length > 0 else WIDTH / 2
 
     def y(self, value: float) -> float:
-        return round(min(2 * HEIGHT, max(-HEIGHT, HEIGHT * (self.high - value) / (self.high - self.low))), 1)
+        return round(min(HEIGHT, max(0.0, HEIGHT * (self.high - value) / (self.high - self.low))), 1)
 
     def line(self, steps: Iterable[float], values: Iterable[float | None]) -> str:
         drawn, before = [], GAP
@@ -147,9 +170,11 @@ class _Scale:
         values = [self.high - (self.high - self.low) * row / self.rows for row in range(self.rows + 1)]
         length = self.last - self.first
         steps = [self.first + length * quarter / 4 for quarter in range(5 if length > 0 else 1)]
-        return {"y_labels": _trimmed([words(value) for value in values]),
-                "x_labels": [compact(round(step)) for step in steps],
-                "rows": [round(HEIGHT * row / self.rows, 1) for row in range(self.rows + 1)]}
+        return {
+            "y_labels": _trimmed([words(value) for value in values]),
+            "x_labels": [compact(round(step)) for step in steps],
+            "rows": [round(HEIGHT * row / self.rows, 1) for row in range(self.rows + 1)],
+        }
 
 
 def _trimmed(labels: list[str]) -> list[str]:

@@ -85,8 +85,10 @@ class Hub:
     def _state(self) -> dict[str, bytes]:
         status = self.realm.status()
         steady = {key: value for key, value in status.items() if key != "time"}
-        steady["services"] = [{key: value for key, value in service.items() if key != "heartbeat_age_seconds"}
-                              for service in status["services"]]
+        steady["services"] = [
+            {key: value for key, value in service.items() if key != "heartbeat_age_seconds"}
+            for service in status["services"]
+        ]
         return {"status": encode("status", steady), "now": encode("now", now(self.realm))}
 
     def _publish(self, batch: Batch) -> None:

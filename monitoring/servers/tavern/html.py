@@ -11,12 +11,28 @@ from core import lore
 from monitoring.servers.tavern.words import FILTERS
 
 HERE = Path(__file__).parent
-NAMES = {400: "A wrong request", 403: "Not from there", 404: "Nothing here", 405: "Not this way", 409: "Not now",
-         413: "Too much to carry", 415: "Not that kind", 422: "A wrong request", 500: "Something broke",
-         503: "Not ready yet", 507: "No room left"}
+NAMES = {
+    400: "A wrong request",
+    403: "Not from there",
+    404: "Nothing here",
+    405: "Not this way",
+    409: "Not now",
+    413: "Too much to carry",
+    415: "Not that kind",
+    422: "A wrong request",
+    500: "Something broke",
+    503: "Not ready yet",
+    507: "No room left",
+}
 
-_environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-                           trim_blocks=True, lstrip_blocks=True, auto_reload=False)
+_environment = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
 _environment.filters.update(FILTERS)
 _environment.globals.update(words=lore.WORDS)
 

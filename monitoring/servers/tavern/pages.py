@@ -75,9 +75,11 @@ def _marks(realm: Realm, curves) -> list[tuple[int, str]]:
     """Where the newest battles among these steps began."""
     if not curves:
         return []
-    rows = realm.ledger.all("SELECT start_step, stem FROM battles JOIN quests ON quests.id = battles.quest "
-                            "WHERE start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
-                            (curves.first[0], curves.last[-1]))
+    rows = realm.ledger.all(
+        "SELECT start_step, stem FROM battles JOIN quests ON quests.id = battles.quest "
+        "WHERE start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
+        (curves.first[0], curves.last[-1]),
+    )
     return [(row["start_step"] + 1, row["stem"]) for row in rows]
 
 
@@ -113,8 +115,12 @@ def _base(realm: Realm, request: Request) -> dict[str, Any]:
 
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
     def show(request: Request, realm: TheRealm) -> Response:
-        context = _base(realm, request) | {"pages": PAGES, "page": wanted, "newest_event": realm.newest_event(),
-                                           "dropped": request.query_params.get("dropped")}
+        context = _base(realm, request) | {
+            "pages": PAGES,
+            "page": wanted,
+            "newest_event": realm.newest_event(),
+            "dropped": request.query_params.get("dropped"),
+        }
         for name in wanted.parts:
             context |= PARTS[name].view(realm, request)
         return page(wanted.template, context)
@@ -165,8 +171,14 @@ def _let_in(request: Request, token: str) -> Response:
     if not rules.is_token(token.strip()):
         raise Refusal(401, "wrong_token", "That is not the token. It stands in the realm's state/token.")
     response = RedirectResponse("/", 303)
-    response.set_cookie(rules.cookie, rules.token, max_age=COOKIE_SECONDS, httponly=True, samesite="strict",
-                        secure=request.scope["scheme"] == "https")
+    response.set_cookie(
+        rules.cookie,
+        rules.token,
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=request.scope["scheme"] == "https",
+    )
     return response
 
 
@@ -176,12 +188,13 @@ def sigil_of(realm: TheRealm, checkpoint: str) -> Response:
     row = realm.ledger.one("SELECT id, step FROM checkpoints WHERE id=?", (checkpoint,))
     if row is None:
         raise Refusal(404, "no_checkpoint", "There is no such checkpoint.")
-    return Response(sigil_file(row["id"], lore.level(row["step"])), media_type="image/svg+xml",
-                    headers={"cache-control": "private, max-age=31536000, immutable"})
+    return Response(
+        sigil_file(row["id"], lore.level(row["step"])),
+        media_type="image/svg+xml",
+        headers={"cache-control": "private, max-age=31536000, immutable"},
+    )
 
 
 @router.get("/favicon.ico")
 def favicon() -> Response:
     return RedirectResponse("/static/realm.svg", 308)
-
-

@@ -64,12 +64,18 @@ class Realm:
 
     def events_after(self, event: int, limit: int = 500) -> list[dict[str, Any]]:
         """The oldest `limit` events with an id above `event`, in order."""
-        return self.ledger.all("SELECT id, time, service, level, code, text FROM events WHERE id>? ORDER BY id LIMIT ?",
-                               (event, limit))
+        return self.ledger.all(
+            "SELECT id, time, service, level, code, text FROM events WHERE id>? ORDER BY id LIMIT ?", (event, limit)
+        )
 
 
 def _machine(paths: RealmPaths) -> dict[str, Any]:
     memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(paths.root))
-    return {"cpu_percent": psutil.cpu_percent(), "cpus": psutil.cpu_count(),
-            "memory_used_bytes": memory.total - memory.available, "memory_total_bytes": memory.total,
-            "disk_used_bytes": disk.total - disk.free, "disk_total_bytes": disk.total}
+    return {
+        "cpu_percent": psutil.cpu_percent(),
+        "cpus": psutil.cpu_count(),
+        "memory_used_bytes": memory.total - memory.available,
+        "memory_total_bytes": memory.total,
+        "disk_used_bytes": disk.total - disk.free,
+        "disk_total_bytes": disk.total,
+    }

@@ -30,15 +30,18 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 STATIC = Path(__file__).parent / "static"
 PUBLIC = frozenset({"/login", "/healthz", *(f"/static/{file.name}" for file in STATIC.iterdir())})
-HEADERS = {name.encode(): value.encode() for name, value in {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; "
-                               "frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}.items()}
+HEADERS = {
+    name.encode(): value.encode()
+    for name, value in {
+        "content-security-policy": "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; "
+        "frame-ancestors 'none'",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }.items()
+}
 
 
 def read_or_make_token(paths: RealmPaths) -> str:
@@ -93,8 +96,15 @@ class Rules:
     @classmethod
     def of(cls, tavern: Tavern, token: str, uploads: frozenset[str]) -> "Rules":
         hosts = LOOPBACK | {name.lower() for name in (*tavern.hosts, tavern.host)} - ANY_ADDRESS
-        return cls(hosts, tavern.host in ANY_ADDRESS, token, tavern.require_token or not is_loopback(tavern.host),
-                   f"realm_{tavern.port}", tavern.upload_bytes, uploads)
+        return cls(
+            hosts,
+            tavern.host in ANY_ADDRESS,
+            token,
+            tavern.require_token or not is_loopback(tavern.host),
+            f"realm_{tavern.port}",
+            tavern.upload_bytes,
+            uploads,
+        )
 
     def check_host(self, headers: dict[str, list[str]]) -> None:
         given = headers.get("host", [])
@@ -140,8 +150,12 @@ class Rules:
             return
         ours = origin is None or (len(origin) == 1 and _same_origin(origin[0], headers["host"][0]))
         if not (site or origin) or (site and site != ["same-origin"]) or not ours:
-            raise Refusal(403, "foreign_site", "Only the Tavern's own pages may change something, or a request with "
-                          "the header `Authorization: Bearer TOKEN`; the token stands in the realm's state/token.")
+            raise Refusal(
+                403,
+                "foreign_site",
+                "Only the Tavern's own pages may change something, or a request with "
+                "the header `Authorization: Bearer TOKEN`; the token stands in the realm's state/token.",
+            )
 
     def body_limit(self, scope: Scope) -> int:
         return self.upload_bytes if scope["method"] == "POST" and scope["path"] in self.uploads else OTHER_BODIES

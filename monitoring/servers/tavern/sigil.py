@@ -71,15 +71,20 @@ def _frame(fold: int, layers: int, jewel: str) -> str:
     """Two rings with marks between them; the marks are as many as the hero's layers allow."""
     marks = "".join(f"M{_at(angle, 101)}L{_at(angle, 106)}" for angle in _turns(fold * (2 + 2 * layers)))
     pearls = "".join(f"M{_at(angle, 112)}h0" for angle in _turns(fold))
-    return (f'<g class="turning" stroke="{GOLD}">{_circle(109, 1.4)}{_circle(98, 0.8)}{_path(marks, 0.9)}'
-            f'<path d="{pearls}" stroke="{jewel}" stroke-width="5" stroke-linecap="round"/></g>')
+    return (
+        f'<g class="turning" stroke="{GOLD}">{_circle(109, 1.4)}{_circle(98, 0.8)}{_path(marks, 0.9)}'
+        f'<path d="{pearls}" stroke="{jewel}" stroke-width="5" stroke-linecap="round"/></g>'
+    )
 
 
 def _petals(fold: int, reach: float, dice: Iterator[int]) -> str:
     wide = math.pi / fold * (0.55 + next(dice) % 5 / 10)
     inner = reach * 0.28
-    d = "".join(f"M{_at(angle, inner)}Q{_at(angle - wide, reach * 0.72)} {_at(angle, reach)}"
-                f"Q{_at(angle + wide, reach * 0.72)} {_at(angle, inner)}Z" for angle in _turns(fold))
+    d = "".join(
+        f"M{_at(angle, inner)}Q{_at(angle - wide, reach * 0.72)} {_at(angle, reach)}"
+        f"Q{_at(angle + wide, reach * 0.72)} {_at(angle, inner)}Z"
+        for angle in _turns(fold)
+    )
     return _path(d, 1.3, ' fill="#d9b45b" fill-opacity=".07"')
 
 
@@ -100,8 +105,10 @@ def _rosette(fold: int, reach: float, dice: Iterator[int]) -> str:
 def _rays(fold: int, reach: float, dice: Iterator[int]) -> str:
     short = 0.72 + next(dice) % 3 / 20
     spread = math.pi / fold / 3
-    d = "".join(f"M{_at(angle - spread, reach * short)}L{_at(angle, reach)}L{_at(angle + spread, reach * short)}"
-                for angle in _turns(fold))
+    d = "".join(
+        f"M{_at(angle - spread, reach * short)}L{_at(angle, reach)}L{_at(angle + spread, reach * short)}"
+        for angle in _turns(fold)
+    )
     return _path(d, 1.3, ' stroke-linejoin="round"') + _circle(reach * short, 0.8)
 
 
@@ -114,12 +121,16 @@ def _beads(fold: int, reach: float, dice: Iterator[int]) -> str:
 def _arches(fold: int, reach: float, dice: Iterator[int]) -> str:
     lift = reach * (1.05 + next(dice) % 3 / 10)
     half = math.pi / fold
-    d = "".join(f"M{_at(angle - half, reach * 0.7)}Q{_at(angle, lift * 1.15)} {_at(angle + half, reach * 0.7)}"
-                for angle in _turns(fold))
+    d = "".join(
+        f"M{_at(angle - half, reach * 0.7)}Q{_at(angle, lift * 1.15)} {_at(angle + half, reach * 0.7)}"
+        for angle in _turns(fold)
+    )
     return _path(d, 1.3) + _circle(reach * 0.62, 0.7, ' stroke-opacity=".7"')
 
 
 def _heart(fold: int, jewel: str, roll: int) -> str:
     corners = [_at(angle, 9.5 if place % 2 else 5.0 + roll % 3) for place, angle in enumerate(_turns(2 * fold))]
-    return (f'<circle r="15" fill="#0d0b08" stroke="{GOLD}" stroke-width="1.2"/>'
-            f'<path d="M{"L".join(corners)}Z" fill="{jewel}" stroke="{PALE}" stroke-width=".8"/>')
+    return (
+        f'<circle r="15" fill="#0d0b08" stroke="{GOLD}" stroke-width="1.2"/>'
+        f'<path d="M{"L".join(corners)}Z" fill="{jewel}" stroke="{PALE}" stroke-width=".8"/>'
+    )

@@ -33,8 +33,12 @@ def plain_stem(name: str) -> str:
     base = re.split(r"[/\\]", name)[-1]
     stem, dot, ending = base.rpartition(".")
     if ending.lower() == "json":
-        raise Refusal(415, "json_array", "A .json file is no quest: one JSON object a line is wanted. "
-                      "`python -m training quest add FILE.json` takes a JSON array.")
+        raise Refusal(
+            415,
+            "json_array",
+            "A .json file is no quest: one JSON object a line is wanted. "
+            "`python -m training quest add FILE.json` takes a JSON array.",
+        )
     if not dot or ending.lower() != "jsonl":
         raise Refusal(415, "not_jsonl", f"Only .jsonl files are taken, not {base[:80]!r}.")
     stem = _PLAIN.sub("_", stem).strip("._-")[:100]
@@ -186,4 +190,3 @@ class _Form:
                 raise Refusal(400, "late_priority", "The field `priority` must come before the files.")
             self.fields[name] = value.decode(errors="replace")
         self._file = self._field = None
-

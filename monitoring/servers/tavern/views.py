@@ -13,8 +13,17 @@ from core.paths import PRIORITIES
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
 
-STATES = {"battle": "In battle", "idle": "At rest", "paused": "Paused", "loading": "Waking", "starting": "Waking",
-          "blocked": "Blocked", "silent": "Silent", "stopped": "Asleep", "failed": "Given up"}
+STATES = {
+    "battle": "In battle",
+    "idle": "At rest",
+    "paused": "Paused",
+    "loading": "Waking",
+    "starting": "Waking",
+    "blocked": "Blocked",
+    "silent": "Silent",
+    "stopped": "Asleep",
+    "failed": "Given up",
+}
 START = "bash scripts/start.sh"
 
 
@@ -25,8 +34,12 @@ def now(realm: Realm) -> dict[str, Any]:
     for more_text, more_value in (_battle(status["battle"] or {}), _machine(machine), _gpus(status["gpus"])):
         text, value = text | more_text, value | more_value
     state = "paused" if status["paused"] and status["state"] in ("idle", "battle", "paused") else status["state"]
-    text |= {"state": STATES.get(state, state), "title": _title(status, text),
-             "disk.free": size(status["disk"]["free_bytes"]), "disk.vault": size(status["disk"]["used_by_vault_bytes"])}
+    text |= {
+        "state": STATES.get(state, state),
+        "title": _title(status, text),
+        "disk.free": size(status["disk"]["free_bytes"]),
+        "disk.vault": size(status["disk"]["used_by_vault_bytes"]),
+    }
     return {"state": state, "text": text, "value": value, "versions": _versions(realm, status, state)}
 
 
@@ -35,11 +48,19 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     services = " ".join(f"{service['name']}:{service['state']}" for service in status["services"])
     alerts = " ".join(f"{alert['code']}@{alert['since']}" for alert in status["alerts"])
     queue = " ".join(map(str, status["queue"].values()))
-    versions = {"hero": f"{pointed(realm.paths.tip)} {hero['level']} {hero['name']} {hero['model']}",
-                "battle": f"{state} {battle.get('quest_id')}", "queue": queue, "services": services,
-                "events": str(realm.newest_event()), "steps": str(hero["global_step"])}
-    return versions | {"next": f"{state} {queue} {services} {status['disk']['state']}", "alerts": alerts,
-                       "board": f"{queue} {versions['events']} {_arriving_key(realm)}"}
+    versions = {
+        "hero": f"{pointed(realm.paths.tip)} {hero['level']} {hero['name']} {hero['model']}",
+        "battle": f"{state} {battle.get('quest_id')}",
+        "queue": queue,
+        "services": services,
+        "events": str(realm.newest_event()),
+        "steps": str(hero["global_step"]),
+    }
+    return versions | {
+        "next": f"{state} {queue} {services} {status['disk']['state']}",
+        "alerts": alerts,
+        "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
+    }
 
 
 def _arriving_key(realm: Realm) -> str:
@@ -54,20 +75,34 @@ def _title(status: dict, text: dict) -> str:
 
 def _hero(hero: dict) -> tuple[dict[str, str], dict[str, float]]:
     step, level = hero["global_step"], hero["level"]
-    text = {"hero.level": number(level), "hero.title": hero["title"], "hero.xp": number(hero["xp"]),
-            "hero.step": number(step), "hero.parameters": compact(hero["parameters"]),
-            "hero.next": f"{number(level * 1000 - step)} steps to level {number(level + 1)}"}
+    text = {
+        "hero.level": number(level),
+        "hero.title": hero["title"],
+        "hero.xp": number(hero["xp"]),
+        "hero.step": number(step),
+        "hero.parameters": compact(hero["parameters"]),
+        "hero.next": f"{number(level * 1000 - step)} steps to level {number(level + 1)}",
+    }
     return text, {"hero.level": (step % 1000) / 1000}
 
 
 def _battle(battle: dict) -> tuple[dict[str, str], dict[str, float]]:
     get = battle.get
     step, total = get("step"), get("total_steps")
-    text = {"step": number(step), "total": number(total), "percent": percent(step, total), "loss": precise(get("loss")),
-            "validation_loss": precise(get("validation_loss")), "damage": precise(get("damage"), 3),
-            "strain": precise(get("strain"), 3), "zone": get("zone") or "", "eta": duration(get("eta_seconds")),
-            "tokens_per_second": compact(get("tokens_per_second")), "learning_rate": tiny(get("learning_rate")),
-            "gradient_norm": precise(get("gradient_norm"), 3)}
+    text = {
+        "step": number(step),
+        "total": number(total),
+        "percent": percent(step, total),
+        "loss": precise(get("loss")),
+        "validation_loss": precise(get("validation_loss")),
+        "damage": precise(get("damage"), 3),
+        "strain": precise(get("strain"), 3),
+        "zone": get("zone") or "",
+        "eta": duration(get("eta_seconds")),
+        "tokens_per_second": compact(get("tokens_per_second")),
+        "learning_rate": tiny(get("learning_rate")),
+        "gradient_norm": precise(get("gradient_norm"), 3),
+    }
     progress = step / total if step and total else 0.0
     return {f"battle.{name}": words for name, words in text.items()}, {"battle.progress": progress}
 
@@ -120,19 +155,34 @@ def what_next(realm: Realm) -> Next:
         return Next("blocked", "The realm is asleep", "No service runs, so nothing is trained. Wake it with", START)
     if status["disk"]["state"] == "low" or state == "blocked":
         reserve = size(realm.config.disk.reserve_bytes)
-        return Next("blocked", "The disk is almost full", f"{size(free)} are free and {reserve} are kept in reserve. "
-                    "Free some space; training goes on by itself.")
+        return Next(
+            "blocked",
+            "The disk is almost full",
+            f"{size(free)} are free and {reserve} are kept in reserve. Free some space; training goes on by itself.",
+        )
     if state in ("starting", "loading"):
         return Next("idle", "The hero wakes up", "The model is being loaded.")
     if services["trainer"] != "running":
-        return Next("blocked", f"The trainer is in state {services['trainer']}", "Its log says why:",
-                    "python -m training logs trainer")
+        return Next(
+            "blocked",
+            f"The trainer is in state {services['trainer']}",
+            "Its log says why:",
+            "python -m training logs trainer",
+        )
     if status["paused"]:
-        return Next("idle", "Paused", "The hero keeps its place in the quest and waits for you.",
-                    verb=None if status["battle"] else "resume")
+        return Next(
+            "idle",
+            "Paused",
+            "The hero keeps its place in the quest and waits for you.",
+            verb=None if status["battle"] else "resume",
+        )
     if services["daemon"] != "running":
-        return Next("blocked", f"The daemon is in state {services['daemon']}",
-                    "Files in the inbox are not taken. Its log says why:", "python -m training logs daemon")
+        return Next(
+            "blocked",
+            f"The daemon is in state {services['daemon']}",
+            "Files in the inbox are not taken. Its log says why:",
+            "python -m training logs daemon",
+        )
     if status["battle"]:
         return Next("go", "The battle is on", _after_battle(waiting))
     if waiting:
@@ -166,26 +216,48 @@ def jobs(realm: Realm, limit: int = 100, before: int | None = None) -> list[dict
     """Battles, newest first; `before`: only those with a smaller id."""
     rows = realm.ledger.all(
         "SELECT battles.*, quests.stem FROM battles LEFT JOIN quests ON quests.id = battles.quest WHERE battles.id < ? "
-        "ORDER BY battles.id DESC LIMIT ?", (before or 1 << 62, limit))
+        "ORDER BY battles.id DESC LIMIT ?",
+        (before or 1 << 62, limit),
+    )
     running = realm.status()["battle"] or {}
     return [_job(row, running) for row in rows]
 
 
 def totals(realm: Realm) -> dict[str, float]:
     """Everything the hero has gone through."""
-    return realm.ledger.one("SELECT COUNT(*) AS battles, COALESCE(SUM(tokens), 0) AS tokens, "
-                            "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles")
+    return realm.ledger.one(
+        "SELECT COUNT(*) AS battles, COALESCE(SUM(tokens), 0) AS tokens, "
+        "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles"
+    )
 
 
 def _job(row: dict, running: dict) -> dict[str, Any]:
     """A battle's row for people; the running one has its losses and its speed from the trainer's snapshot."""
     live = row["state"] == "running" and running.get("quest_id") == row["quest"]
-    told = ("id", "quest", "school", "state", "total_steps", "start_step", "loss", "validation_loss_before",
-            "validation_loss", "xp", "reason", "started", "finished")
+    told = (
+        "id",
+        "quest",
+        "school",
+        "state",
+        "total_steps",
+        "start_step",
+        "loss",
+        "validation_loss_before",
+        "validation_loss",
+        "xp",
+        "reason",
+        "started",
+        "finished",
+    )
     job = {name: row[name] for name in told}
-    job |= {"kind": "battle", "live": live, "stem": row["stem"] or f"quest {row['quest']}", "step": _steps_done(row),
-            "seconds": row["finished"] - row["started"] if row["finished"] else row["seconds"] or None,
-            "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None}
+    job |= {
+        "kind": "battle",
+        "live": live,
+        "stem": row["stem"] or f"quest {row['quest']}",
+        "step": _steps_done(row),
+        "seconds": row["finished"] - row["started"] if row["finished"] else row["seconds"] or None,
+        "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
+    }
     if live:
         now_known = {name: running.get(name) for name in ("step", "loss", "validation_loss", "tokens_per_second")}
         return job | now_known | {"seconds": time.time() - row["started"]}

@@ -82,5 +82,14 @@ def stamp(moment: float | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) if moment else ""
 
 
-FILTERS = {"number": number, "compact": compact, "precise": precise, "tiny": tiny, "percent": percent, "size": size,
-           "duration": duration, "ago": ago, "stamp": stamp}
+FILTERS = {
+    "number": number,
+    "compact": compact,
+    "precise": precise,
+    "tiny": tiny,
+    "percent": percent,
+    "size": size,
+    "duration": duration,
+    "ago": ago,
+    "stamp": stamp,
+}

@@ -1,0 +1,111 @@
+"""What happens between two optimizer steps of a battle: steps are reported, wishes heard, checkpoints made when due.
+
+Here a battle can be left without losing anything. It knows nothing about what becomes of the quest then.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Protocol
+
+import torch
+
+from core import control
+from core.battle import BattlePlan
+from core.battle_report import BattleReport
+from core.ledger import Ledger
+from core.quest import Quest
+from core.train import StepFacts
+
+LOOK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a battle was left before its end: `stop` (shut down), `skip` or `cancel` (somebody's wish)."""
+
+    kind: str
+    wish: int | None = None
+
+
+class Resident(Protocol):
+    """What is needed of the worker whose battle it is."""
+
+    ledger: Ledger
+    report: BattleReport
+    should_exit: Event
+    beat: Callable[[], None]
+
+    def hero_facts(self) -> dict[str, Any]: ...
+    def cancel_waiting(self, wish: dict[str, Any]) -> None: ...
+    def save(
+        self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None
+    ) -> None: ...
+
+
+class BetweenSteps:
+    """The trainer's Observer in one battle; `ending` says afterwards whether it was left early."""
+
+    def __init__(self, worker: Resident, quest: Quest, plan: BattlePlan):
+        self.worker, self.quest, self.plan = worker, quest, plan
+        self.ending: Ending | None = None
+        self._validation_loss: float | None = None
+        self._looked = self._saved = time.monotonic()
+        self._saved_step = -1
+
+    def after_step(self, facts: StepFacts) -> bool:
+        """True when the battle is to be left here."""
+        if not all(torch.isfinite(value).all() for value in (facts.loss, facts.gradient_norm) if value is not None):
+            raise FloatingPointError(
+                f"step {facts.step}: loss {facts.loss.item()}, gradient norm {facts.gradient_norm}"
+            )
+        self.worker.report.step(facts)
+        now, last = time.monotonic(), facts.step >= self.plan.total_steps
+        if now - self._looked >= LOOK_SECONDS or facts.step == 1:
+            self._looked = now
+            self.worker.beat()
+            self.worker.report.show(self.worker.hero_facts())
+            self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
+        if now - self._saved >= 60 * self.plan.settings.save_minutes and self.ending is None and not last:
+            self.save(facts.global_step, facts.step)
+        return self.ending is not None
+
+    def validated(self, global_step: int, loss: float) -> None:
+        self._validation_loss = loss
+        self.worker.report.validated(global_step, loss)
+        self.worker.beat()
+
+    def save(self, global_step: int, step: int) -> None:
+        """Commit a checkpoint, once for each step."""
+        if step != self._saved_step:
+            self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
+        self._saved, self._saved_step = time.monotonic(), step
+
+    def _listen(self, facts: StepFacts) -> Ending | None:
+        """Stops and wishes; a pause saves and waits here, the hero stays in memory."""
+        worker = self.worker
+        ending = self._wished()
+        if ending is None and control.is_paused(worker.ledger):
+            self.save(facts.global_step, facts.step)
+            text = f"Paused in {self.quest.stem} at step {facts.step} of {self.plan.total_steps}."
+            worker.ledger.event("trainer", "paused", text, quest=self.quest.id)
+            while ending is None and control.is_paused(worker.ledger):
+                worker.beat()
+                worker.report.show(worker.hero_facts(), "paused")
+                worker.should_exit.wait(LOOK_SECONDS)
+                ending = self._wished()
+        return ending
+
+    def _wished(self) -> Ending | None:
+        worker = self.worker
+        if worker.should_exit.is_set():
+            return Ending("stop")
+        for wish in control.waiting(worker.ledger):
+            if wish["verb"] == "skip" or (wish["verb"] == "cancel" and int(wish["argument"]) == self.quest.id):
+                return Ending(wish["verb"], wish["id"])
+            if wish["verb"] == "cancel":
+                worker.cancel_waiting(wish)
+            else:
+                control.carried_out(worker.ledger, wish["id"], "done")
+        return None

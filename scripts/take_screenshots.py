@@ -1,0 +1,97 @@
+"""Takes the pictures of docs/images from a throw-away realm in the middle of a battle.
+
+python scripts/take_screenshots.py
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IMAGES = CHECKOUT / "docs" / "images"
+SHOTS = {
+    "home": ("/", 1440, 1000),
+    "home_phone": ("/", 390, 844),
+    "quests": ("/quests", 1440, 1000),
+    "live": ("/live", 1440, 1000),
+    "vault": ("/vault", 1440, 1000),
+    "jobs": ("/jobs", 1440, 1000),
+}
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+
+
+def realm(root: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "training", *words, "--root", str(root)]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def write_quests(folder: Path) -> list[Path]:
+    """Three files of the skill's problems and one that is not JSON Lines."""
+    program = (
+        "import sys, orjson; from core.skills import skill\n"
+        "for row in skill('BIN').quest_rows(int(sys.argv[1]), 1, int(sys.argv[2])): print(orjson.dumps(row).decode())"
+    )
+    made = []
+    for name, level, rows in (
+        ("sums_of_four_bits", 3, 1200),
+        ("sums_of_eight_bits", 7, 6000),
+        ("secret_symbols", 9, 3000),
+    ):
+        made.append(folder / f"{name}.jsonl")
+        text = subprocess.run(
+            [sys.executable, "-c", program, str(level), str(rows)], cwd=CHECKOUT, capture_output=True, check=True
+        )
+        made[-1].write_bytes(text.stdout)
+    made.append(folder / "shopping_list.jsonl")
+    made[-1].write_text("milk\nbread\n")
+    return made
+
+
+def main() -> int:
+    root = Path(tempfile.mkdtemp(prefix="realm-"))
+    port = free_port()
+    try:
+        realm(root, "start-all", "--port", str(port))
+        (root / "fresh").mkdir()
+        for path in write_quests(root / "fresh"):
+            shutil.move(path, root / "inbox" / path.name)
+            time.sleep(0.5)
+        battle = None
+        while not battle or battle["quest"] != "sums_of_eight_bits" or battle["step"] < 200:
+            time.sleep(1.0)
+            battle = json.loads(realm(root, "status", "--json"))["battle"]
+        take(port)
+    finally:
+        realm(root, "stop-all")
+        shutil.rmtree(root)
+    return 0
+
+
+def take(port: int) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))
+        for name, (path, width, height) in SHOTS.items():
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.goto(f"http://localhost:{port}{path}")
+            page.wait_for_timeout(2500)
+            page.screenshot(path=IMAGES / f"{name}.png")
+            page.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

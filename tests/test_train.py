@@ -1,0 +1,321 @@
+"""HeroTrainer on a real tiny Qwen3: it learns, never resets, keeps its rhythm, and can be left and taken up bit for bit."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from core.battle import BattlePlan
+from core.config import Config
+from core.forge.attention import ATTENTION
+from core.forge.hatch import micro_hero
+from core.forge.loss import loss_sum
+from core.forge.packing import packs_of
+from core.forge.state import load_state, save_model, save_state
+from core.paths import BUNDLED_TOKENIZER
+from core.prepare import prepare
+from core.quest import Settings, Sidecar, freeze
+from core.rendering import Renderer
+from core.train import HeroTrainer, StepLoader
+
+RATE = 1e-3
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other on busy cores make a step take seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Recorder:
+    """An observer that keeps everything, saves where it is asked to, and may stop the battle after a step."""
+
+    def __init__(self, trainer: HeroTrainer, stop_after: int | None = None, folder=None):
+        self.trainer, self.stop_after, self.folder = trainer, stop_after, folder
+        self.steps, self.validations, self.saves, self.order = [], [], [], []
+
+    def after_step(self, facts):
+        self.steps.append(facts)
+        return facts.step == self.stop_after
+
+    def validated(self, global_step, loss):
+        self.validations.append((global_step, loss))
+        self.order.append("validated")
+
+    def save(self, global_step, step):
+        self.saves.append((global_step, step))
+        self.order.append("saved")
+        if self.folder:
+            self.folder.mkdir()
+            save_model(self.trainer.model, self.folder, BUNDLED_TOKENIZER)
+            save_state(self.folder, self.trainer.optimizer)
+
+    @property
+    def losses(self):
+        return [facts.loss.item() for facts in self.steps]
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return Renderer.load(BUNDLED_TOKENIZER, 64)
+
+
+@pytest.fixture
+def plan(tmp_path, renderer):
+    """A function that makes the plan of a small quest."""
+
+    def make(name="quest", rows=40, **changes) -> BattlePlan:
+        path = tmp_path / f"{name}.jsonl"
+        lines = [{"question": f"{name} {NUMBERS[n // 10]} {NUMBERS[n % 10]}?", "answer": f"It is {NUMBERS[n % 7]}."} for n in range(rows)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        settings = settings_with(**changes)
+        return BattlePlan(prepare(path, "question", settings, renderer, tmp_path / f"{name}.prepared"), settings, f"{rows:064x}")
+
+    return make
+
+
+def settings_with(**changes) -> Settings:
+    known = {"batch_size": 8, "validation_fraction": 0.1, "eval_steps": 100, "save_steps": 100}
+    return Settings(**(freeze(Config(), Sidecar()).model_dump() | known | changes))
+
+
+def hero(dropout=0.0):
+    model = micro_hero(3)
+    model.set_attn_implementation(ATTENTION)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = dropout
+    return model
+
+
+def trainer_of(model, tmp_path, global_step=0) -> HeroTrainer:
+    torch.manual_seed(11)
+    return HeroTrainer(model, tmp_path / "trainer", global_step)
+
+
+def fight(trainer, plan, first=0, rate=RATE, **kwargs) -> Recorder:
+    recorder = Recorder(trainer, **kwargs)
+    trainer.fight(plan, first, rate, recorder)
+    return recorder
+
+
+def weights(model) -> dict[str, bytes]:
+    return {name: tensor.detach().numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+# Learning
+
+
+def test_the_loss_falls_and_so_does_that_of_rows_it_never_saw(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    quest = plan(rows=80, epochs=4, eval_steps=9)
+    recorder = fight(trainer, quest)
+    assert len(recorder.steps) == quest.total_steps == 36
+    assert np.mean(recorder.losses[-4:]) < np.mean(recorder.losses[:4]) - 2.0
+    assert recorder.validations[-1][1] < recorder.validations[0][1] - 1.0
+    assert all(math.isfinite(loss) for loss in recorder.losses)
+
+
+def test_a_battle_is_a_plain_loop_of_adamw_on_the_mean_loss_of_each_steps_labels(plan, tmp_path):
+    quest = plan(epochs=2, trainer={"weight_decay": 0.1, "adam_beta2": 0.99, "warmup_steps": 4, "max_grad_norm": 0.5})
+    trainer = trainer_of(hero(), tmp_path)
+    recorder = fight(trainer, quest)
+    model, norms = hero(), []
+    decayed = [parameter for name, parameter in model.named_parameters() if "norm" not in name]
+    others = [parameter for name, parameter in model.named_parameters() if "norm" in name]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.99))
+    for step in range(quest.total_steps):
+        packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens)
+        loss = sum(loss_sum(model, pack) for pack in packs) / sum(len(pack.labels_N) for pack in packs)
+        assert recorder.losses[step] == pytest.approx(loss.item(), rel=1e-4)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5).item())
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / 4)
+        optimizer.step()
+        optimizer.zero_grad()
+    for (name, ours), theirs in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
+    assert [float(facts.gradient_norm) for facts in recorder.steps] == pytest.approx(norms, rel=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"packing": False}, {"pack_tokens": 40}, {"pack_tokens": 100}])
+def test_packing_changes_how_fast_is_trained_and_not_what(plan, tmp_path, changes):
+    one, two = trainer_of(hero(), tmp_path), trainer_of(hero(), tmp_path)
+    first, second = fight(one, plan()), fight(two, plan(**changes))
+    assert first.losses == pytest.approx(second.losses, rel=1e-4)
+    assert [facts.tokens for facts in first.steps] == [facts.tokens for facts in second.steps]
+
+
+def test_a_step_is_batch_size_rows_whatever_their_length(plan, tmp_path):
+    quest = plan(rows=43, validation_fraction=0.0)
+    recorder = fight(trainer_of(hero(), tmp_path), quest)
+    sizes = [sum(len(tokens) for tokens, _ in quest.sequences_of(quest.rows_of(step))) for step in range(6)]
+    assert [facts.tokens for facts in recorder.steps] == sizes and [len(quest.rows_of(step)) for step in range(6)] == [8] * 5 + [3]
+
+
+# Rows
+
+
+def test_every_epoch_trains_every_row_once_in_another_order(plan):
+    quest = plan(epochs=3)
+    epochs = [[row for step in range(first, first + quest.steps_per_epoch) for row in quest.rows_of(step)]
+              for first in range(0, quest.total_steps, quest.steps_per_epoch)]  # fmt: skip
+    assert all(sorted(epoch) == quest.training_rows.tolist() for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_held_out_rows_are_never_in_a_batch_and_neither_are_their_copies(tmp_path, renderer):
+    lines = [json.dumps({"question": f"{NUMBERS[n % 10]} {NUMBERS[n // 10 % 10]}?", "answer": NUMBERS[n % 7]}) for n in range(50)] * 2
+    (tmp_path / "quest.jsonl").write_text("\n".join(lines) + "\n")
+    settings = settings_with(validation_fraction=0.2, epochs=2)
+    quest = BattlePlan(prepare(tmp_path / "quest.jsonl", "question", settings, renderer, tmp_path / "prepared"), settings, "ab" * 32)
+    held_out = {tokens.tobytes() for tokens, _ in quest.sequences_of(quest.held_out_rows.tolist())}
+    trained = [sequence.numpy().astype(np.uint16).tobytes() for batch in StepLoader(quest, 0) for pack in batch.packs
+               for sequence in pack.tokens_T.split(pack.lengths)]  # fmt: skip
+    assert 1 <= len(quest.held_out_rows) <= 20 and len(trained) == 2 * len(quest.training_rows)
+    assert not held_out & set(trained)
+    assert {lines[line - 1] for line in quest.held_out_lines}.isdisjoint(lines[quest.prepared.line(int(row)) - 1] for row in quest.training_rows)
+
+
+def test_another_seed_holds_out_and_orders_other_rows_and_the_same_seed_the_same(plan):
+    one, same, other = plan("a", seed=1), plan("a", seed=1), plan("b", seed=2)
+    assert one.rows_of(0) == same.rows_of(0) and one.held_out_lines == same.held_out_lines
+    assert one.rows_of(0) != other.rows_of(0) and one.held_out_lines != other.held_out_lines
+
+
+# Rhythm
+
+
+def test_evaluations_and_saves_come_by_the_global_step_and_at_the_end_each_once(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    first = fight(trainer, plan("one", epochs=2, eval_steps=4, save_steps=6))  # 10 steps
+    second = fight(trainer, plan("two", epochs=2, eval_steps=4, save_steps=5))
+    assert [step for step, _ in first.validations] == [4, 8, 10] and first.saves == [(6, 6), (10, 10)]
+    assert [step for step, _ in second.validations] == [12, 16, 20] and second.saves == [(15, 5), (20, 10)]
+    assert first.order[-2:] == ["validated", "saved"], "the last checkpoint knows its validation loss"
+
+
+def test_a_quest_of_one_row_is_trained_without_an_evaluation(plan, tmp_path):
+    recorder = fight(trainer_of(hero(), tmp_path), plan(rows=1))
+    assert (len(recorder.steps), recorder.validations, recorder.saves) == (1, [], [(1, 1)])
+
+
+def test_stopping_saves_at_that_step_and_evaluates_nothing(plan, tmp_path):
+    recorder = fight(trainer_of(hero(), tmp_path), plan(eval_steps=3), stop_after=3)
+    assert [facts.step for facts in recorder.steps] == [1, 2, 3]
+    assert (recorder.saves, recorder.validations) == ([(3, 3)], [])
+
+
+def test_stopping_in_the_last_step_is_no_stop(plan, tmp_path):
+    recorder = fight(trainer_of(hero(), tmp_path), plan(), stop_after=5)
+    assert (recorder.saves, len(recorder.validations)) == ([(5, 5)], 1)
+
+
+def test_the_validation_loss_is_that_of_the_held_out_rows_alone(plan, tmp_path):
+    quest, trainer = plan(rows=60), trainer_of(hero(), tmp_path)
+    recorder = fight(trainer, quest)
+    total, labels = 0.0, 0
+    with torch.no_grad():
+        for tokens, trained in quest.sequences_of(quest.held_out_rows.tolist()):
+            logits = trainer.model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0, :-1]
+            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tokens.astype(np.int64))[1:], reduction="none")
+            total += losses[torch.from_numpy(trained[1:].copy())].sum().item()
+            labels += int(trained[1:].sum())
+    assert recorder.validations[-1][1] == pytest.approx(total / labels, rel=1e-5)
+
+
+def test_evaluating_more_often_changes_no_weights(plan, tmp_path):
+    models = [hero(dropout=0.1), hero(dropout=0.1)]
+    for model, every in zip(models, (1, 100), strict=True):
+        fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
+    assert weights(models[0]) == weights(models[1])
+
+
+# From battle to battle
+
+
+def test_momentum_step_count_and_warm_up_go_on_in_the_next_battle(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    first = fight(trainer, plan("one", trainer={"warmup_steps": 8}))
+    moments = [state["exp_avg"].clone() for state in trainer.optimizer.state.values()]
+    second = fight(trainer, plan("two", trainer={"warmup_steps": 8}))
+    assert [facts.global_step for facts in first.steps + second.steps] == list(range(1, 11))
+    assert [facts.step for facts in second.steps] == [1, 2, 3, 4, 5] and trainer.global_step == 10
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {10}
+    assert any(moment.abs().max() > 0 for moment in moments)
+    assert [facts.learning_rate for facts in first.steps + second.steps] == pytest.approx([RATE * min(1, n / 8) for n in range(1, 11)])
+
+
+def test_a_second_battle_differs_from_one_that_starts_without_momentum(plan, tmp_path):
+    resident, fresh = hero(), hero()
+    trainer = trainer_of(resident, tmp_path)
+    fight(trainer, plan("one"))
+    fresh.load_state_dict(resident.state_dict())
+    fight(trainer, plan("two"))
+    fight(trainer_of(fresh, tmp_path, global_step=5), plan("two"))
+    assert weights(resident) != weights(fresh)
+
+
+def test_each_battle_trains_with_its_own_settings_and_the_next_with_the_defaults_again(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    seen = []
+    for name, rate, keys in (("one", 1e-3, {"weight_decay": 0.3, "adam_beta1": 0.5, "warmup_steps": 0}), ("two", 5e-4, {})):
+        fight(trainer, plan(name, trainer=keys), rate=rate)
+        seen += [(group["lr"], group["weight_decay"], group["betas"]) for group in trainer.optimizer.param_groups]
+    assert seen[:2] == [(1e-3, 0.3, (0.5, 0.95)), (1e-3, 0.0, (0.5, 0.95))]
+    assert [each[1:] for each in seen[2:]] == [(0.0, (0.9, 0.95))] * 2
+    norms = {id(parameter) for name, parameter in trainer.model.named_parameters() if "norm" in name}
+    assert norms == {id(parameter) for parameter in trainer.optimizer.param_groups[1]["params"]}
+
+
+# Left and taken up
+
+
+def resumed(folder, tmp_path, global_step, dropout) -> HeroTrainer:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ATTENTION)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = dropout
+    trainer = HeroTrainer(model, tmp_path / "trainer", global_step)
+    torch.rand(17)  # whatever happened while it was down
+    load_state(folder, trainer.optimizer)
+    return trainer
+
+
+@pytest.mark.parametrize(("stops", "dropout", "changes"), [
+    ((1,), 0.0, {}), ((2, 3, 5), 0.0, {}), ((2, 4), 0.1, {}), ((3,), 0.1, {"packing": False, "eval_steps": 2})])  # fmt: skip
+def test_a_battle_that_was_left_and_taken_up_ends_in_the_same_weights_bit_for_bit(plan, tmp_path, stops, dropout, changes):
+    quest, before = plan(rows=24, epochs=2, trainer={"warmup_steps": 6}, **changes), plan("before", rows=16)
+    whole = trainer_of(hero(dropout), tmp_path)
+    fight(whole, before)
+    whole_steps = fight(whole, quest).steps
+
+    trainer = trainer_of(hero(dropout), tmp_path)
+    fight(trainer, before)
+    first, steps = 0, []
+    for number, stop in enumerate(stops):
+        recorder = fight(trainer, quest, first, stop_after=stop, folder=tmp_path / f"saved{number}")
+        assert recorder.saves == [(before.total_steps + stop, stop)]
+        steps += recorder.steps
+        trainer, first = resumed(tmp_path / f"saved{number}", tmp_path, before.total_steps + stop, dropout), stop
+    steps += fight(trainer, quest, first).steps
+    assert weights(trainer.model) == weights(whole.model)
+    keys = ("global_step", "step", "learning_rate", "tokens")
+    assert [[getattr(facts, key) for key in keys] for facts in steps] == [[getattr(facts, key) for key in keys] for facts in whole_steps]
+    assert [facts.loss.item() for facts in steps] == [facts.loss.item() for facts in whole_steps]
+
+
+def test_a_resident_hero_that_only_pauses_goes_on_the_same_way(plan, tmp_path):
+    quest = plan(epochs=2)
+    whole = trainer_of(hero(0.1), tmp_path)
+    fight(whole, quest)
+    halting = trainer_of(hero(0.1), tmp_path)
+    fight(halting, quest, stop_after=4)
+    fight(halting, quest, first=4)
+    assert weights(halting.model) == weights(whole.model)

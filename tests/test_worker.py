@@ -1,0 +1,191 @@
+"""The resident hero in this process: waking up, battles one after another, corrupt checkpoints, failures, wishes."""
+
+import json
+import shutil
+from threading import Event
+
+import pytest
+import torch
+
+from core import control
+from core.between_steps import BetweenSteps
+from core.checkpoints import pointed, verify
+from core.errors import CheckpointError
+from core.forge.hatch import micro_hero
+from core.forge.state import save_model
+from core.ledger import Ledger
+from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.quest import Sidecar, freeze, quest_name
+from core.rendering import Renderer
+from core.training_queue import TrainingQueue
+from core.validator import validate_file
+from core.worker import Worker
+
+
+@pytest.fixture
+def enqueue(realm, ledger, config):
+    """Accept a quest of `count` sums, as the daemon would."""
+
+    def accept(stem: str, count: int = 64, **settings) -> int:
+        quest = ledger.add(
+            "quests", stem=stem, origin="user", state="arriving", priority="normal", created=0, updated=0
+        )
+        claimed = realm.claims / f"{quest_name(stem, quest)}.jsonl"
+        rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
+        claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        frozen = freeze(config, Sidecar()).model_copy(update=settings)
+        report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
+        card = {
+            "quest": quest,
+            "stem": stem,
+            "settings": frozen.model_dump(),
+            **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
+        }
+        TrainingQueue(realm, ledger).accept(claimed, "normal", card, report)
+        return quest
+
+    return accept
+
+
+@pytest.fixture
+def wake(realm, ledger, config):
+    """A worker that has woken up; call it again for the next life."""
+
+    def awaken(last_exit: str = "", paths: RealmPaths = realm) -> Worker:
+        worker = Worker(
+            paths, config, ledger if paths == realm else Ledger(paths.ledger), Event(), lambda: None, last_exit
+        )
+        worker.awaken()
+        return worker
+
+    return awaken
+
+
+def state_of(worker: Worker, quest: int) -> str:
+    return worker.queue.find(quest).state
+
+
+def weights(folder) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_hero_hatches_as_checkpoint_0_and_its_battles_are_promoted(realm, wake, enqueue):
+    worker = wake()
+    assert worker.tip.step == 0 and pointed(realm.current_model) == worker.tip.id
+    first, second = enqueue("first"), enqueue("second")
+    assert worker.loop() and worker.loop() and not worker.loop()
+    assert state_of(worker, first) == state_of(worker, second) == "recently_completed"
+    assert worker.tip.trained == ((first, second),) and worker.tip.step == 8
+    assert pointed(realm.current_model) == pointed(realm.tip) == worker.tip.id
+    battles = worker.ledger.all("SELECT * FROM battles ORDER BY id")
+    assert [battle["state"] for battle in battles] == ["done", "done"]
+    assert battles[1]["start_step"] == 4 and battles[1]["validation_loss"] == worker.tip.validation_loss
+
+
+def test_what_the_user_brought_to_models_is_the_hero(realm, wake):
+    brought = realm.models / "Qwen3-mini"
+    model = micro_hero(seed=99)
+    save_model(model, brought, BUNDLED_TOKENIZER)
+    worker = wake()
+    assert worker.tip.settings["base_model"] == "Qwen3-mini"
+    assert weights(realm.current_model) == weights(brought)
+    assert (realm.current_model / "tokenizer.json").read_bytes() == (brought / "tokenizer.json").read_bytes()
+
+
+def test_killed_after_any_checkpoint_the_weights_come_out_the_same(realm, wake, enqueue, tmp_path, monkeypatch):
+    straight = wake()
+    quest = enqueue("sums", 160, save_steps=3, eval_steps=4)
+    twin = RealmPaths(tmp_path / "twin")
+    shutil.copytree(realm.root, twin.root, symlinks=True)
+    straight.loop()
+    expected = weights(realm.current_model)
+
+    class Killed(BaseException):
+        pass
+
+    after_step = BetweenSteps.after_step
+    for last_step in (2, 4, 7):
+
+        def die(self, facts, last_step=last_step):
+            if facts.step > last_step:
+                raise Killed
+            return after_step(self, facts)
+
+        monkeypatch.setattr(BetweenSteps, "after_step", die)
+        with pytest.raises(Killed):
+            wake("-9", twin).loop()
+    monkeypatch.setattr(BetweenSteps, "after_step", after_step)
+    worker = wake("-9", twin)
+    assert worker.tip.open == {quest: 6}
+    worker.loop()
+    assert weights(twin.current_model) == expected
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_its_quest_is_trained_again(realm, wake, enqueue):
+    worker = wake()
+    first, second = enqueue("first"), enqueue("second")
+    worker.loop()
+    before = worker.tip.id
+    worker.loop()
+    expected = weights(realm.current_model)
+    broken = realm.vault / worker.tip.id / "model.safetensors"
+    data = bytearray(broken.read_bytes())
+    data[len(data) // 2] ^= 4
+    broken.write_bytes(data)
+    worker = wake()
+    assert worker.tip.id == before and pointed(realm.current_model) == before
+    assert state_of(worker, first) == "recently_completed" and state_of(worker, second) == "normal"
+    assert worker.ledger.one("SELECT COUNT(*) AS n FROM events WHERE code='checkpoint_corrupt'")["n"] >= 1
+    worker.loop()
+    assert weights(realm.vault / worker.tip.id) == expected and verify(realm.vault / worker.tip.id)
+
+
+def test_a_checkpoint_without_its_optimizer_is_no_checkpoint(realm, wake, enqueue):
+    worker = wake()
+    enqueue("sums")
+    worker.loop()
+    (realm.vault / worker.tip.id / "optimizer.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        verify(realm.vault / worker.tip.id)
+    assert wake().tip.step == 0
+
+
+def test_a_quest_that_fails_three_times_goes_to_failed_and_the_others_go_on(realm, wake, enqueue, monkeypatch):
+    worker = wake()
+    poison, good = enqueue("poison"), enqueue("good")
+    after_step = BetweenSteps.after_step
+
+    def spoil(self, facts):
+        if self.quest.id == poison:
+            facts.loss.fill_(float("nan"))
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", spoil)
+    for _ in range(4):
+        assert worker.loop()
+    assert state_of(worker, poison) == "failed" and state_of(worker, good) == "recently_completed"
+    assert "nan" in worker.queue.find(poison).report["reason"]
+    assert worker.tip.trained == ((good, good),)
+    assert all(torch.isfinite(parameter).all() for parameter in worker.trainer.model.parameters())
+
+
+def test_an_unexplained_kill_is_not_the_quests_fault_but_a_crash_is(wake, enqueue, realm, ledger):
+    quest = enqueue("sums")
+    TrainingQueue(realm, ledger).claim()
+    for _ in range(4):
+        wake("-9")
+    assert state_of(wake("-9"), quest) == "processing"
+    for _ in range(2):
+        assert state_of(wake("-11"), quest) == "normal"
+        TrainingQueue(realm, ledger).claim()
+    assert state_of(wake("-11"), quest) == "failed"
+
+
+def test_cancel_in_battle_sends_the_quest_to_failed_with_what_was_learned_kept(realm, wake, enqueue, ledger):
+    worker = wake()
+    quest = enqueue("sums", 320)
+    control.wish(ledger, "cancel", str(quest))
+    TrainingQueue(realm, ledger).claim()
+    worker._undertake(next(iter(worker.queue.quests("processing"))))
+    assert state_of(worker, quest) == "failed" and worker.queue.find(quest).report["reason"] == "cancelled"
+    assert control.waiting(ledger) == []
