@@ -295,9 +295,18 @@ def explain(path: str) -> dict[str, Any]:
     return {"field": path, "description": known[path].description, "default": default, "allowed": allowed_values(path)}
 
 
+MAPS = ("trainer", "skill_priorities", "dice")
+
+
+def _in_map(field: str) -> bool:
+    """Whether `field` is a key of a map such as `trainer`, whose keys are not fields themselves."""
+    return "." in field and field.partition(".")[0] in MAPS
+
+
 def set_value(path: Path, field: str, value: Any) -> Config:
     """Write `field` = `value` into the config file at `path`, if the whole stays valid, and return the new config."""
-    explain(field)
+    if not _in_map(field):
+        explain(field)
     values = _read(path)
     *parents, last = field.split(".")
     node = values

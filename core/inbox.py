@@ -17,6 +17,7 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ from core.durable import move, write_json
 from core.errors import UserError
 from core.paths import PRIORITIES, RealmPaths
 
+AT_ONCE = 500  # files that one look gives at most, so that a flood never keeps its reader from showing that it lives
 QUIET_SECONDS = 2.0
 QUIET_SECONDS_WITHOUT_LEASE = 10.0
 SIDECAR = ".quest.json"
@@ -80,7 +82,8 @@ class Inbox:
         present = {path for path, _ in found}
         self._seen = {path: seen for path, seen in self._seen.items() if path in present}
         self._renamed -= hints - present
-        arrivals = [arrival for path, priority in found if (arrival := self._look(path, priority, now))]
+        looks = (self._look(path, priority, now) for path, priority in found)
+        arrivals = list(islice(filter(None, looks), AT_ONCE))
         for arrival in arrivals:
             self._seen.pop(arrival.path, None)
             self._renamed.discard(arrival.path)

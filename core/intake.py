@@ -46,6 +46,7 @@ class Intake:
         self._lanes = {small: deque(), large: deque()}
         self._small, self._large = small, large
         self._read_again: set[Path] = set()
+        self._told: str | None = None
 
     @property
     def busy(self) -> bool:
@@ -88,8 +89,8 @@ class Intake:
         for lane, waiting in self._lanes.items():
             if lane.busy and lane.task["task"] == "validate" and (done := lane.take(now)):
                 self._settle(*done)
-            while waiting and not lane.busy:
-                self._judge(lane, waiting.popleft(), now)
+            while waiting and not lane.busy and (tokenizer := self._tokenizer()):
+                self._judge(lane, waiting.popleft(), tokenizer, now)
 
     # Claiming
 
@@ -125,12 +126,23 @@ class Intake:
 
     # Judging
 
-    def _judge(self, lane: ValidationProcess, claimed: Path, now: float) -> None:
+    def _tokenizer(self) -> Path | None:
+        """What the hero speaks; None, told once, while it is unclear who the hero is: files wait for that."""
+        try:
+            folder = tokenizer_folder(self.paths, self.config)
+            self._told = None
+            return folder
+        except UserError as problem:
+            if self._told != (told := str(problem)):
+                self.ledger.event("daemon", "hero_unclear", f"Files wait in queue/.claim: {told}", "alert")
+            self._told = told
+            return None
+
+    def _judge(self, lane: ValidationProcess, claimed: Path, tokenizer: Path, now: float) -> None:
         if self._is_gone(claimed):
             return
         try:
             sidecar = read_sidecar(claimed.with_suffix(SIDECAR), f"{parse_name(claimed)[0]}{SIDECAR}")
-            tokenizer = tokenizer_folder(self.paths, self.config)
         except UserError as problem:
             self._reject(claimed, str(problem), {})
             return

@@ -136,6 +136,11 @@ def find_root(given: str | None = None, start: Path | None = None) -> Path:
         return root
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if (folder / "config.json").is_file() and (folder / "inbox").is_dir():
+        if (folder / "config.json").is_file() and not _is_model(folder):
             return folder
     return CHECKOUT
+
+
+def _is_model(folder: Path) -> bool:
+    """Models have a config.json, too; who stands in one means the realm around it."""
+    return b'"model_type"' in (folder / "config.json").read_bytes()

@@ -324,7 +324,9 @@ class Worker:
         self.should_exit.wait(5.0)
 
     def _reload(self) -> None:
-        """Weights may be half a step beyond the tip: go back to it."""
+        """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""
+        del self.trainer
+        gc.collect()
         self._load(checkpoints.verify(self.paths.vault / self.tip.id))
 
 

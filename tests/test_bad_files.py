@@ -789,7 +789,7 @@ def test_a_row_of_eight_megabytes_needs_less_than_the_limit_in_its_reader(tmp_pa
     finally:
         reader.close()
     assert report["verdict"] == "accepted" and report["tokens"]["truncated_rows"] == 1
-    assert int(peak.split()[1]) * 1024 < MEMORY_BYTES
+    assert int(peak.split()[1]) * 1024 < MEMORY_BYTES, peak
 
 
 # Kills

@@ -442,3 +442,22 @@ def test_fetching_without_a_network_says_what_to_do(paths, call, monkeypatch):
     code, _, err = call("hero", "fetch", "someone/something")
     assert code == 1 and "could not be fetched" in err and str(paths.models / "something") in err
     assert "must be OWNER/NAME" in call("hero", "fetch", "something")[2]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path, secret: path.symlink_to(secret), lambda path, _: os.mkfifo(path), lambda path, _: path.mkdir()],
+)
+def test_a_rejected_link_pipe_or_folder_never_reaches_the_inbox_by_retry(paths, call, tmp_path, make):
+    secret = tmp_path / "secret"
+    secret.write_text('{"text": "not for the hero"}\n')
+    ledger = Ledger(paths.ledger)
+    number = ledger.add(
+        "quests", stem="odd", origin="user", state="arriving", priority="normal", created=1.0, updated=1.0
+    )
+    claimed = paths.claims / f"odd-q{number:06d}.jsonl"
+    make(claimed, secret)
+    TrainingQueue(paths, ledger).reject(claimed, {"reason": "no regular file"})
+    code, _, err = call("quest", "retry", number)
+    assert code == 1 and "no regular file" in err
+    assert dropped(paths) == {}

@@ -196,3 +196,10 @@ def test_honoured_keys_are_arguments_of_transformers_and_none_is_both():
     assert HONOURED.keys() | OWNED.keys() <= known
     assert not HONOURED.keys() & OWNED.keys()
     assert check_config({"trainer": {key: 0.5 if kind is float else 5 for key, (kind, *_) in HONOURED.items()}})
+
+
+def test_a_key_of_a_map_can_be_set_like_a_field(tmp_path):
+    path = tmp_path / "config.json"
+    assert set_value(path, "trainer.weight_decay", 0.1).trainer == {"weight_decay": 0.1}
+    with pytest.raises(UserError, match="belongs to the realm"):
+        set_value(path, "trainer.max_steps", 3)

@@ -520,3 +520,28 @@ def test_the_idle_hero_writes_one_starter_quest_and_not_two(realm, ledger, lanes
     finally:
         daemon._small.close()
         daemon._large.close()
+
+
+def test_while_it_is_unclear_who_the_hero_is_good_files_wait(realm, ledger, config, tmp_path):
+    for name in ("one", "two"):
+        (realm.models / name).mkdir()
+        (realm.models / name / "config.json").write_text('{"model_type": "qwen3"}')
+    daemon = TrainingDaemon(realm, config, ledger, time.monotonic, lambda: None)
+    try:
+        with drop(realm, "good.jsonl") as file:
+            file.write(b'{"question": "a?", "answer": "b"}\n')
+        daemon.intake.inbox.renamed_in(realm.inbox / "good.jsonl")
+        for _ in range(20):
+            daemon.loop(time.monotonic())
+        assert len(list(realm.claims.glob("good-q*.jsonl"))) == 1
+        assert [event["code"] for event in ledger.events()] == ["hero_unclear"]
+        for path in realm.models.glob("*/config.json"):
+            path.unlink()
+        end = time.monotonic() + 30
+        while not list(realm.queued("normal").glob("good*.jsonl")) and time.monotonic() < end:
+            daemon.loop(time.monotonic())
+            time.sleep(0.05)
+        assert list(realm.queued("normal").glob("good*.jsonl"))
+    finally:
+        daemon._small.close()
+        daemon._large.close()

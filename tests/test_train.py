@@ -73,10 +73,15 @@ def plan(tmp_path, renderer):
 
     def make(name="quest", rows=40, **changes) -> BattlePlan:
         path = tmp_path / f"{name}.jsonl"
-        lines = [{"question": f"{name} {NUMBERS[n // 10]} {NUMBERS[n % 10]}?", "answer": f"It is {NUMBERS[n % 7]}."} for n in range(rows)]
+        lines = [
+            {"question": f"{name} {NUMBERS[n // 10]} {NUMBERS[n % 10]}?", "answer": f"It is {NUMBERS[n % 7]}."}
+            for n in range(rows)
+        ]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         settings = settings_with(**changes)
-        return BattlePlan(prepare(path, "question", settings, renderer, tmp_path / f"{name}.prepared"), settings, f"{rows:064x}")
+        return BattlePlan(
+            prepare(path, "question", settings, renderer, tmp_path / f"{name}.prepared"), settings, f"{rows:064x}"
+        )
 
     return make
 
@@ -129,7 +134,9 @@ def test_a_battle_is_a_plain_loop_of_adamw_on_the_mean_loss_of_each_steps_labels
     model, norms = hero(), []
     decayed = [parameter for name, parameter in model.named_parameters() if "norm" not in name]
     others = [parameter for name, parameter in model.named_parameters() if "norm" in name]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.99)
+    )
     for step in range(quest.total_steps):
         packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens)
         loss = sum(loss_sum(model, pack) for pack in packs) / sum(len(pack.labels_N) for pack in packs)
@@ -157,7 +164,9 @@ def test_a_step_is_batch_size_rows_whatever_their_length(plan, tmp_path):
     quest = plan(rows=43, validation_fraction=0.0)
     recorder = fight(trainer_of(hero(), tmp_path), quest)
     sizes = [sum(len(tokens) for tokens, _ in quest.sequences_of(quest.rows_of(step))) for step in range(6)]
-    assert [facts.tokens for facts in recorder.steps] == sizes and [len(quest.rows_of(step)) for step in range(6)] == [8] * 5 + [3]
+    assert [facts.tokens for facts in recorder.steps] == sizes and [len(quest.rows_of(step)) for step in range(6)] == [
+        8
+    ] * 5 + [3]
 
 
 # Rows
@@ -172,16 +181,23 @@ def test_every_epoch_trains_every_row_once_in_another_order(plan):
 
 
 def test_held_out_rows_are_never_in_a_batch_and_neither_are_their_copies(tmp_path, renderer):
-    lines = [json.dumps({"question": f"{NUMBERS[n % 10]} {NUMBERS[n // 10 % 10]}?", "answer": NUMBERS[n % 7]}) for n in range(50)] * 2
+    lines = [
+        json.dumps({"question": f"{NUMBERS[n % 10]} {NUMBERS[n // 10 % 10]}?", "answer": NUMBERS[n % 7]})
+        for n in range(50)
+    ] * 2
     (tmp_path / "quest.jsonl").write_text("\n".join(lines) + "\n")
     settings = settings_with(validation_fraction=0.2, epochs=2)
-    quest = BattlePlan(prepare(tmp_path / "quest.jsonl", "question", settings, renderer, tmp_path / "prepared"), settings, "ab" * 32)
+    quest = BattlePlan(
+        prepare(tmp_path / "quest.jsonl", "question", settings, renderer, tmp_path / "prepared"), settings, "ab" * 32
+    )
     held_out = {tokens.tobytes() for tokens, _ in quest.sequences_of(quest.held_out_rows.tolist())}
     trained = [sequence.numpy().astype(np.uint16).tobytes() for batch in StepLoader(quest, 0) for pack in batch.packs
                for sequence in pack.tokens_T.split(pack.lengths)]  # fmt: skip
     assert 1 <= len(quest.held_out_rows) <= 20 and len(trained) == 2 * len(quest.training_rows)
     assert not held_out & set(trained)
-    assert {lines[line - 1] for line in quest.held_out_lines}.isdisjoint(lines[quest.prepared.line(int(row)) - 1] for row in quest.training_rows)
+    assert {lines[line - 1] for line in quest.held_out_lines}.isdisjoint(
+        lines[quest.prepared.line(int(row)) - 1] for row in quest.training_rows
+    )
 
 
 def test_another_seed_holds_out_and_orders_other_rows_and_the_same_seed_the_same(plan):
@@ -225,7 +241,9 @@ def test_the_validation_loss_is_that_of_the_held_out_rows_alone(plan, tmp_path):
     with torch.no_grad():
         for tokens, trained in quest.sequences_of(quest.held_out_rows.tolist()):
             logits = trainer.model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0, :-1]
-            losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(tokens.astype(np.int64))[1:], reduction="none")
+            losses = torch.nn.functional.cross_entropy(
+                logits, torch.from_numpy(tokens.astype(np.int64))[1:], reduction="none"
+            )
             total += losses[torch.from_numpy(trained[1:].copy())].sum().item()
             labels += int(trained[1:].sum())
     assert recorder.validations[-1][1] == pytest.approx(total / labels, rel=1e-5)
@@ -250,7 +268,9 @@ def test_momentum_step_count_and_warm_up_go_on_in_the_next_battle(plan, tmp_path
     assert [facts.step for facts in second.steps] == [1, 2, 3, 4, 5] and trainer.global_step == 10
     assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {10}
     assert any(moment.abs().max() > 0 for moment in moments)
-    assert [facts.learning_rate for facts in first.steps + second.steps] == pytest.approx([RATE * min(1, n / 8) for n in range(1, 11)])
+    assert [facts.learning_rate for facts in first.steps + second.steps] == pytest.approx(
+        [RATE * min(1, n / 8) for n in range(1, 11)]
+    )
 
 
 def test_a_second_battle_differs_from_one_that_starts_without_momentum(plan, tmp_path):
@@ -266,7 +286,10 @@ def test_a_second_battle_differs_from_one_that_starts_without_momentum(plan, tmp
 def test_each_battle_trains_with_its_own_settings_and_the_next_with_the_defaults_again(plan, tmp_path):
     trainer = trainer_of(hero(), tmp_path)
     seen = []
-    for name, rate, keys in (("one", 1e-3, {"weight_decay": 0.3, "adam_beta1": 0.5, "warmup_steps": 0}), ("two", 5e-4, {})):
+    for name, rate, keys in (
+        ("one", 1e-3, {"weight_decay": 0.3, "adam_beta1": 0.5, "warmup_steps": 0}),
+        ("two", 5e-4, {}),
+    ):
         fight(trainer, plan(name, trainer=keys), rate=rate)
         seen += [(group["lr"], group["weight_decay"], group["betas"]) for group in trainer.optimizer.param_groups]
     assert seen[:2] == [(1e-3, 0.3, (0.5, 0.95)), (1e-3, 0.0, (0.5, 0.95))]
@@ -290,7 +313,9 @@ def resumed(folder, tmp_path, global_step, dropout) -> HeroTrainer:
 
 @pytest.mark.parametrize(("stops", "dropout", "changes"), [
     ((1,), 0.0, {}), ((2, 3, 5), 0.0, {}), ((2, 4), 0.1, {}), ((3,), 0.1, {"packing": False, "eval_steps": 2})])  # fmt: skip
-def test_a_battle_that_was_left_and_taken_up_ends_in_the_same_weights_bit_for_bit(plan, tmp_path, stops, dropout, changes):
+def test_a_battle_that_was_left_and_taken_up_ends_in_the_same_weights_bit_for_bit(
+    plan, tmp_path, stops, dropout, changes
+):
     quest, before = plan(rows=24, epochs=2, trainer={"warmup_steps": 6}, **changes), plan("before", rows=16)
     whole = trainer_of(hero(dropout), tmp_path)
     fight(whole, before)
@@ -307,7 +332,9 @@ def test_a_battle_that_was_left_and_taken_up_ends_in_the_same_weights_bit_for_bi
     steps += fight(trainer, quest, first).steps
     assert weights(trainer.model) == weights(whole.model)
     keys = ("global_step", "step", "learning_rate", "tokens")
-    assert [[getattr(facts, key) for key in keys] for facts in steps] == [[getattr(facts, key) for key in keys] for facts in whole_steps]
+    assert [[getattr(facts, key) for key in keys] for facts in steps] == [
+        [getattr(facts, key) for key in keys] for facts in whole_steps
+    ]
     assert [facts.loss.item() for facts in steps] == [facts.loss.item() for facts in whole_steps]
 
 

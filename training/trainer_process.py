@@ -1,12 +1,14 @@
 """The trainer's process: parses its arguments, shows that it lives while torch loads, runs the resident hero."""
 
 import argparse
+import logging
 import os
 import sys
 import threading
 from pathlib import Path
 
 from core.config import load_config
+from core.errors import UserError
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
@@ -26,7 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
     config, ledger = load_config(paths.config), Ledger(paths.ledger)
     worker = _load(paths, config, ledger, lifeline)
-    worker.awaken()
+    try:
+        worker.awaken()
+    except UserError as problem:  # the base model cannot be used; the supervisor tries again, ever more slowly
+        logging.getLogger(__name__).error("the hero cannot wake up: %s", problem)
+        ledger.event("trainer", "hero_unclear", f"The hero cannot wake up: {problem}", "alert")
+        return 1
     worker.run()
     return 0
 

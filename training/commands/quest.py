@@ -2,9 +2,13 @@
 
 import argparse
 import json
+import os
 import re
 import shutil
+import stat
 import time
+from pathlib import Path
+from typing import BinaryIO
 
 from core.control import wish
 from core.durable import read_json
@@ -149,8 +153,15 @@ def _train_again(realm: Realm, quest: Quest) -> str:
 def _drop_again(realm: Realm, quest: Quest, sidecar: dict) -> None:
     row = realm.ledger.one("SELECT priority FROM quests WHERE id=?", (quest.id,))
     sidecar |= {"force": True} if realm.args.force else {}
-    with drop(realm.existing, quest.stem, row["priority"], sidecar) as file, open(quest.path, "rb") as source:
+    with _open_regular(quest.path) as source, drop(realm.existing, quest.stem, row["priority"], sidecar) as file:
         shutil.copyfileobj(source, file)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """`path` for reading, never what a link leads to and never a pipe."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise UserError(f"{path} is no regular file; drop the file itself into the inbox")
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def cancel(realm: Realm) -> None:
