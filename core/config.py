@@ -117,7 +117,7 @@ class Config(Section):
     seed: int = Field(
         7, ge=0, lt=2**31, description="Seed of everything random: hatching, row order, held-out rows, skill problems."
     )
-    batch_size: int = Field(16, ge=1, le=4096, description="Rows per optimizer step, whatever the packing.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Rows per optimizer step, whatever the packing.")
     learning_rate: float | None = Field(
         None,
         gt=0,

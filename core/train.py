@@ -89,7 +89,7 @@ def arguments(folder: Path) -> TrainingArguments:
         eval_steps=1,
         save_steps=1,
         adam_beta2=0.95,
-        warmup_steps=20,
+        warmup_steps=10,
     )
 
 

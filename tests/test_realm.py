@@ -58,7 +58,7 @@ def free_port() -> int:
 def realm(tmp_path_factory) -> RealmPaths:
     root = tmp_path_factory.mktemp("realm")
     (root / "config.json").write_text(
-        json.dumps({"idle_generation": {"enabled": False}, "save_steps": 20, "eval_steps": 20})
+        json.dumps({"idle_generation": {"enabled": False}, "save_steps": 20, "eval_steps": 20, "batch_size": 16})
     )
     cli(root, "start-all", "--port", str(free_port()))
     yield RealmPaths(root)

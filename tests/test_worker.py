@@ -33,7 +33,7 @@ def enqueue(realm, ledger, config):
         claimed = realm.claims / f"{quest_name(stem, quest)}.jsonl"
         rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
         claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        frozen = freeze(config, Sidecar()).model_copy(update=settings)
+        frozen = freeze(config, Sidecar()).model_copy(update={"batch_size": 16, **settings})
         report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
         card = {
             "quest": quest,
