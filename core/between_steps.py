@@ -102,10 +102,12 @@ class BetweenSteps:
         if worker.should_exit.is_set():
             return Ending("stop")
         for wish in control.waiting(worker.ledger):
-            if wish["verb"] == "skip" or (wish["verb"] == "cancel" and int(wish["argument"]) == self.quest.id):
+            if wish["verb"] in ("skip", "cancel") and control.concerns(wish, self.quest.id):
                 return Ending(wish["verb"], wish["id"])
             if wish["verb"] == "cancel":
                 worker.cancel_waiting(wish)
+            elif wish["verb"] == "skip":
+                control.carried_out(worker.ledger, wish["id"], "its battle was over")
             else:
                 control.carried_out(worker.ledger, wish["id"], "done")
         return None

@@ -20,6 +20,11 @@ def wish(ledger: Ledger, verb: str, argument: str | None = None) -> int:
     return ledger.add("control", verb=verb, argument=argument, created=time.time())
 
 
+def concerns(wish: dict, quest: int) -> bool:
+    """Whether a skip or cancel means this quest; one that names none means whatever is in training."""
+    return wish["argument"] in (None, str(quest))
+
+
 def waiting(ledger: Ledger) -> list[dict]:
     """Wishes nobody has carried out yet, oldest first."""
     return ledger.all("SELECT * FROM control WHERE done IS NULL ORDER BY id")

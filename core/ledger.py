@@ -6,6 +6,7 @@ write-ahead log even with FULL, which leaves the journal's removal unflushed. Wr
 3.51.3, whose WAL-reset bug needs just our shape: several processes that write.
 """
 
+import logging
 import sqlite3
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 import orjson
 
+log = logging.getLogger(__name__)
+LOG_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alert": logging.ERROR}
 SAFE_WAL = (3, 51, 3)
 
 MIGRATIONS = (
@@ -123,7 +126,8 @@ class Ledger:
         return self.connection.execute(f"UPDATE {table} SET {names} WHERE id=?", (*values.values(), key)).rowcount == 1
 
     def event(self, service: str, code: str, text: str, level: str = "info", **data: Any) -> int:
-        """Record what happened, for the battle log and the pages."""
+        """Record what happened, for the battle log and the pages; the service's own log says it, too."""
+        log.log(LOG_LEVELS[level], "%s", text, extra={"code": code})
         return self.add(
             "events",
             time=time.time(),

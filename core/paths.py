@@ -123,7 +123,12 @@ class RealmPaths:
 
     def make(self) -> None:
         for folder in self.folders():
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise UserError(
+                    f"a realm cannot be made in {self.root}: {folder}: {problem.strerror}. Give another --root."
+                ) from None
 
 
 def find_root(given: str | None = None, start: Path | None = None) -> Path:

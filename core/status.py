@@ -20,6 +20,12 @@ from core.realm_lock import same_process
 from core.training_queue import TrainingQueue
 
 SERVICES = ("watchdog", "daemon", "trainer", "tavern", "oracle")
+MENDED_BY = {  # alert: the events that show it is over
+    "config_wrong": ("hero_awake",),
+    "hero_unclear": ("hero_awake",),
+    "service_failed": ("hero_awake",),
+    "disk_low": ("quest_done", "battle_began", "battle_resumed"),
+}
 STALE_SECONDS = 60.0
 
 
@@ -32,7 +38,8 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
         "state": snapshot.get("state", "loading") if trainer["state"] == "running" else trainer["state"],
         "hero": _hero(paths, config, snapshot, ledger),
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
-        "queue": TrainingQueue(paths, ledger).counts(),
+        "queue": TrainingQueue(paths, ledger).counts()
+        | {"arriving": sum(1 for _ in paths.claims.glob("*-q*[0-9].jsonl"))},
         "paused": is_paused(ledger),
         "current_model": pointed(paths.current_model),
         "services": services,
@@ -76,13 +83,17 @@ def _disk(paths: RealmPaths, config: Config, ledger: Ledger) -> dict[str, Any]:
 
 
 def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:
-    """What went wrong in the last day, newest first, each kind once."""
+    """What went wrong in the last day and was not mended since, newest first, each complaint once."""
     rows = ledger.all(
-        "SELECT code, text, MAX(time) AS since FROM events WHERE level='alert' AND time > ? GROUP BY code "
-        "ORDER BY since DESC",
+        "SELECT code, text, MAX(time) AS since, MAX(id) AS id FROM events WHERE level='alert' AND time > ? "
+        "GROUP BY code, text ORDER BY since DESC",
         (time.time() - since_seconds,),
     )
-    return rows
+    newest = {row["code"]: row["id"] for row in ledger.all("SELECT code, MAX(id) AS id FROM events GROUP BY code")}
+    mended = {code: max((newest.get(sign, 0) for sign in signs), default=0) for code, signs in MENDED_BY.items()}
+    return [
+        {key: row[key] for key in ("code", "text", "since")} for row in rows if row["id"] > mended.get(row["code"], 0)
+    ]
 
 
 def service_states(paths: RealmPaths) -> list[dict[str, Any]]:

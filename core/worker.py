@@ -77,6 +77,9 @@ class Worker:
         gc.collect()
         gc.freeze()  # what was loaded stays: the Trainer collects garbage before every battle and need not look at it
         self.report.idle(self.hero_facts())
+        self.ledger.event(
+            "trainer", "hero_awake", f"{self.tip.hero} is awake at step {self.tip.step:,}.", checkpoint=self.tip.id
+        )
 
     def _mend_current(self) -> None:
         """The promoted model must be this hero's and whole; it is not after a crash at its birth, a switch, or bad luck."""
@@ -183,9 +186,17 @@ class Worker:
                 self.cancel_waiting(wish)
             else:
                 control.carried_out(
-                    self.ledger, wish["id"], "no battle was running" if wish["verb"] == "skip" else "done"
+                    self.ledger, wish["id"], self._skip_left(wish) if wish["verb"] == "skip" else "done"
                 )
         return control.is_paused(self.ledger)
+
+    def _skip_left(self, wish: dict) -> str:
+        """A skip of the battle that an earlier life left: it has not begun again yet."""
+        for quest in self.queue.quests("processing"):
+            if control.concerns(wish, quest.id):
+                self._leave(quest, Ending("skip"))
+                return "done"
+        return "its battle was over"
 
     def cancel_waiting(self, wish: dict) -> None:
         try:

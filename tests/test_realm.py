@@ -180,3 +180,38 @@ def test_stop_saves_a_verified_checkpoint_and_leaves_no_process(realm, tmp_path)
     cli(realm.root, "start-all", "--port", str(free_port()))
     until(lambda: in_state(realm, "recently_completed", "stopped"), 120)
     assert len(steps_of(realm, quest_id(in_state(realm, "recently_completed", "stopped")[0]))) == 184
+
+
+def test_a_typo_in_config_is_told_and_waited_for_and_every_service_has_its_log(realm):
+    good = realm.config.read_text()
+    realm.config.write_text('{"batch_sise": 1}')
+    for name in ("trainer", "daemon"):
+        pid = next(service["pid"] for service in status(realm.root)["services"] if service["name"] == name)
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: {alert["code"] for alert in status(realm.root)["alerts"]} >= {"config_wrong", "hero_unclear"}, 30)
+    assert "batch_size" in next(
+        alert["text"] for alert in status(realm.root)["alerts"] if alert["code"] == "config_wrong"
+    )
+    realm.config.write_text(good)
+    until(
+        lambda: (
+            not [alert for alert in status(realm.root)["alerts"] if alert["code"] in ("config_wrong", "hero_unclear")]
+        ),
+        40,
+    )
+    assert {service["name"]: service["state"] for service in status(realm.root)["services"]}["trainer"] == "running"
+    day = time.strftime("%Y%m%d")
+    assert {f"{name}_{day}.log" for name in ("daemon", "trainer", "watchdog")} <= {
+        path.name for path in realm.logs.iterdir()
+    }
+
+
+def test_a_skip_while_no_trainer_runs_is_carried_out_when_one_starts(realm, tmp_path):
+    drop(realm, write_rows(tmp_path / "left.jsonl", 3000, 8))
+    until(lambda: (status(realm.root)["battle"] or {}).get("step", 0) >= 3)
+    cli(realm.root, "stop-all")
+    drop(realm, write_rows(tmp_path / "quick.jsonl", 200, 9))
+    cli(realm.root, "skip")
+    cli(realm.root, "start-all", "--port", str(free_port()))
+    until(lambda: in_state(realm, "recently_completed", "quick") or in_state(realm, "processing", "quick"), 60)
+    assert not in_state(realm, "recently_completed", "left")

@@ -74,7 +74,6 @@ def test_own_names_are_let_in_on_any_port(empty, host):
 
 
 FOREIGN = (
-    {},
     {"origin": "http://evil.com"},
     {"origin": "null"},
     {"origin": "http://127.0.0.1:9999"},
@@ -148,7 +147,7 @@ def test_the_login_hands_out_a_strict_cookie(empty):
         assert client.get("/login").status_code == 200
         assert client.get("/login?token=nonsense").status_code == 401
         assert client.post("/login", data={"token": "nonsense"}, headers=OURS).status_code == 401
-        assert client.post("/login", data={"token": token}).status_code == 403
+        assert client.post("/login", data={"token": token}, headers={"origin": "http://evil.com"}).status_code == 403
         by_form = client.post("/login", data={"token": f" {token} "}, headers=OURS)
         for answer in (client.get(f"/login?token={token}"), by_form):
             given = answer.headers["set-cookie"].lower()
@@ -165,3 +164,9 @@ def test_every_answer_carries_the_protective_headers(empty):
             assert "default-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
             assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
         assert client.get("/static/%2e%2e/app.py").status_code == client.get("/static/../app.py").status_code == 404
+
+
+def test_a_script_without_a_browser_may_post_on_loopback(full):
+    with client_of(full) as client:
+        answer = client.post("/api/control/pause")
+        assert answer.status_code == 202, answer.text

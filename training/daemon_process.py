@@ -12,6 +12,7 @@ from core.paths import RealmPaths
 from core.training_daemon import TrainingDaemon
 from management.retention import retain
 from safety.lifeline import Lifeline
+from training.patience import when_right
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     paths = RealmPaths(options.root)
     lifeline = Lifeline(paths, "daemon", options.parent)
     start_logging(paths, "daemon")
-    config, ledger = load_config(paths.config), Ledger(paths.ledger)
+    ledger = Ledger(paths.ledger)
+    config = when_right(lambda: load_config(paths.config), "config_wrong", "daemon", ledger, lifeline)
+    if config is None:
+        return 0
     daemon = TrainingDaemon(
         paths,
         config,

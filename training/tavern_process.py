@@ -13,10 +13,12 @@ from fastapi import FastAPI
 
 from core.config import load_config
 from core.errors import UserError
+from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from monitoring.servers.tavern.app import create_app
 from safety.lifeline import Lifeline
+from training.patience import when_right
 
 STALLED_MILLISECONDS = 20_000
 CONNECTIONS = 1000
@@ -83,8 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     paths = RealmPaths(options.root)
     lifeline = Lifeline(paths, "tavern", options.parent)
     start_logging(paths, "tavern")
+    config = when_right(lambda: load_config(paths.config), "config_wrong", "tavern", Ledger(paths.ledger), lifeline)
+    if config is None:
+        return 0
     try:
-        config = load_config(paths.config)
         given = {name: value for name, value in (("host", options.host), ("port", options.port)) if value is not None}
         config = config.model_copy(update={"tavern": config.tavern.model_copy(update=given)})
         listener = listen(config.tavern.host, config.tavern.port)

@@ -1,18 +1,17 @@
 """The trainer's process: parses its arguments, shows that it lives while torch loads, runs the resident hero."""
 
 import argparse
-import logging
 import os
 import sys
 import threading
 from pathlib import Path
 
 from core.config import load_config
-from core.errors import UserError
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from safety.lifeline import Lifeline
+from training.patience import when_right
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,20 +25,28 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.beat()
     # The trainer shares its cores with its neighbours: a thread that waits for another must sleep, not spin.
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
-    config, ledger = load_config(paths.config), Ledger(paths.ledger)
-    worker = _load(paths, config, ledger, lifeline)
-    try:
+    ledger = Ledger(paths.ledger)
+    worker_class = _load(lifeline)
+
+    def awaken():
+        worker = worker_class(
+            paths,
+            load_config(paths.config),
+            ledger,
+            lifeline.should_exit,
+            lifeline.beat,
+            os.environ.get("REALM_LAST_EXIT", ""),
+        )
         worker.awaken()
-    except UserError as problem:  # the base model cannot be used; the supervisor tries again, ever more slowly
-        logging.getLogger(__name__).error("the hero cannot wake up: %s", problem)
-        ledger.event("trainer", "hero_unclear", f"The hero cannot wake up: {problem}", "alert")
-        return 1
-    worker.run()
+        return worker
+
+    if worker := when_right(awaken, "hero_unclear", "trainer", ledger, lifeline):
+        worker.run()
     return 0
 
 
-def _load(paths: RealmPaths, config, ledger: Ledger, lifeline: Lifeline):
-    """The worker, and torch with it; the imports take seconds, in which the heartbeat must not stand still."""
+def _load(lifeline: Lifeline) -> type:
+    """The Worker's class, and torch with it; the import takes seconds, in which the heartbeat must not stand still."""
     loaded = threading.Event()
 
     def beat_meanwhile() -> None:
@@ -50,7 +57,7 @@ def _load(paths: RealmPaths, config, ledger: Ledger, lifeline: Lifeline):
     try:
         from core.worker import Worker
 
-        return Worker(paths, config, ledger, lifeline.should_exit, lifeline.beat, os.environ.get("REALM_LAST_EXIT", ""))
+        return Worker
     finally:
         loaded.set()
 

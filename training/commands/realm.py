@@ -2,7 +2,7 @@
 
 import time
 
-from core.config import check_config
+from core.config import Config, check_config
 from core.control import is_paused, wish
 from core.durable import write_json
 from core.errors import UserError
@@ -78,7 +78,13 @@ def status(realm: Realm) -> None:
 
 
 def _status(realm: Realm) -> dict:
-    return realm_status(realm.existing, realm.config, realm.ledger, read_gpus())
+    """The realm's state, told also while its config.json is wrong: that is when it is needed."""
+    try:
+        config, wrong = realm.config, []
+    except UserError as problem:
+        config, wrong = Config(), [{"code": "config_wrong", "text": str(problem), "since": time.time()}]
+    now = realm_status(realm.existing, config, realm.ledger, read_gpus())
+    return {**now, "alerts": wrong + now["alerts"]}
 
 
 def pause(realm: Realm) -> None:
@@ -106,19 +112,21 @@ def resume(realm: Realm) -> None:
 
 
 def skip(realm: Realm) -> None:
-    if not TrainingQueue(realm.existing, realm.ledger).quests("processing"):
+    processing = TrainingQueue(realm.existing, realm.ledger).quests("processing")
+    if not processing:
         raise UserError("no quest is in training, so there is none to skip; `quest list --state processing` shows it")
     _wish(
         realm,
         "skip",
         "The trainer saves a checkpoint and sends the quest to low; its place in it is kept.",
         "No trainer runs now; the quest goes to low when one starts.",
+        str(processing[0].id),
     )
 
 
-def _wish(realm: Realm, name: str, running: str, stopped: str) -> None:
+def _wish(realm: Realm, name: str, running: str, stopped: str, argument: str | None = None) -> None:
     """Write the wish and say what will come of it."""
     trains = any(service["name"] == "trainer" and service["pid"] for service in service_states(realm.existing))
-    key = wish(realm.ledger, name)
+    key = wish(realm.ledger, name, argument)
     text = running if trains else stopped
     realm.report({"verb": name, "wish": key, "trainer_runs": trains, "text": text}, text)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from core import control
 from core.errors import nearest
 from core.status import service_states
+from core.training_queue import TrainingQueue
 from monitoring.servers.tavern import boards, views
 from monitoring.servers.tavern.events import EventStream
 from monitoring.servers.tavern.html import answer
@@ -120,7 +121,8 @@ def carry_out(realm: Realm, verb: str) -> dict[str, Any]:
         raise Refusal(404, "unknown_verb", f"There is no {verb[:40]!r}{known}")
     if verb == "stop":
         return {"verb": verb, "pid": _stop(realm)}
-    wish = control.wish(realm.ledger, verb)
+    processing = TrainingQueue(realm.paths, realm.ledger).quests("processing") if verb == "skip" else []
+    wish = control.wish(realm.ledger, verb, str(processing[0].id) if processing else None)
     realm.stale()
     return {"verb": verb, "wish": wish}
 

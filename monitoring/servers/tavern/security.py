@@ -149,7 +149,8 @@ class Rules:
                 raise Refusal(403, "foreign_site", "Another site asked for this; it gets nothing.")
             return
         ours = origin is None or (len(origin) == 1 and _same_origin(origin[0], headers["host"][0]))
-        if not (site or origin) or (site and site != ["same-origin"]) or not ours:
+        # Neither header: no browser sent it (browsers name the origin of every such request), but a script of the user's.
+        if (site and site != ["same-origin"]) or not ours:
             raise Refusal(
                 403,
                 "foreign_site",
