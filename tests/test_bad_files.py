@@ -856,10 +856,10 @@ def test_a_crash_in_the_middle_of_a_rejection_leaves_one_file_one_report_and_one
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(step, crash)
         first.look(0.0)
-        first._judge(None, next(realm.claims.glob("*.jsonl")), 0.0)
+        first._judge(None, next(realm.claims.glob("*.jsonl")), BUNDLED_TOKENIZER, 0.0)
     second = intake()
     second.recover()
-    second._judge(None, next(realm.claims.glob("*.jsonl")), 0.0)
+    second._judge(None, next(realm.claims.glob("*.jsonl")), BUNDLED_TOKENIZER, 0.0)
     names = {path.name: path.read_bytes() for path in realm.queued("rejected").iterdir()}
     assert sorted(names) == ["wrong.jsonl", "wrong.quest.json", "wrong.report.json"]
     assert names["wrong.jsonl"] == good("wrong") and names["wrong.quest.json"] == b'{"epocs": 2}'
