@@ -66,10 +66,8 @@ class Intake:
                 data = path.with_name(path.name.removesuffix(SIDECAR) + ".jsonl")
                 if not (path.name.endswith(SIDECAR) and os.path.lexists(data)):
                     path.unlink()
-            elif reason := refusal(path.lstat()):
-                self._reject(path, reason, {})
             else:
-                self._to_lane(path)
+                self._receive(path)
 
     def look(self, now: float) -> None:
         """Claim every file of the inbox that is complete."""
@@ -79,10 +77,8 @@ class Intake:
             except OSError:
                 self.inbox.put_off(arrival.path, now + STUCK_SECONDS)
                 continue
-            if claimed and (reason := refusal(claimed.lstat())):
-                self._reject(claimed, reason, {})
-            elif claimed:
-                self._to_lane(claimed)
+            if claimed:
+                self._receive(claimed)
 
     def advance(self, now: float) -> None:
         """Carry out finished judgements and start the next ones."""
@@ -120,9 +116,17 @@ class Intake:
             _take(claimed.with_suffix(SIDECAR), sidecar)
         self.ledger.change("quests", quest, state="vanished", updated=time.time())
 
-    def _to_lane(self, claimed: Path) -> None:
-        large = claimed.lstat().st_size > LARGE_BYTES
-        self._lanes[self._large if large else self._small].append(claimed)
+    def _receive(self, claimed: Path) -> None:
+        """What was claimed is to be judged, if it is still there and a regular file."""
+        try:
+            facts = claimed.lstat()
+        except FileNotFoundError:
+            self._is_gone(claimed)
+            return
+        if reason := refusal(facts):
+            self._reject(claimed, reason, {})
+        else:
+            self._lanes[self._large if facts.st_size > LARGE_BYTES else self._small].append(claimed)
 
     # Judging
 
@@ -162,7 +166,7 @@ class Intake:
         if "died" in report and os.path.lexists(claimed) and claimed not in self._read_again:
             # perhaps for want of memory that somebody else took
             self._read_again.add(claimed)
-            self._to_lane(claimed)
+            self._receive(claimed)
             return
         self._read_again.discard(claimed)
         if self._is_gone(claimed):

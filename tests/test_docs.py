@@ -82,7 +82,8 @@ def test_the_commands_of_the_readme_run_as_written(clone):
     rows = [{"question": f"What is {n} plus {n + 3}?", "answer": f"It is {2 * n + 3}."} for n in range(200)]
     (clone / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     blocks = re.findall(r"```bash\n(.*?)```", (clone / "README.md").read_text(), re.DOTALL)
-    script = "\n".join(["set -euo pipefail", "bash scripts/start.sh", *blocks])
+    born = "for _ in $(seq 600); do [ -e models/current_model ] && break; sleep 0.1; done"
+    script = "\n".join(["set -euo pipefail", "bash scripts/start.sh", born, *blocks])
     clean = {key: value for key, value in os.environ.items() if key != "REALM_ROOT"}
     done = subprocess.run(["bash", "-c", script], cwd=clone, env=clean, capture_output=True, text=True, timeout=200)
     subprocess.run(["bash", "-c", ".venv/bin/python -m training stop-all"], cwd=clone, env=clean, timeout=100)
