@@ -13,6 +13,8 @@ FAMILIES = {  # module: its verbs, so that a command loads its own family only
     "vault": ("vault",),
     "schooling": ("skill", "school"),
     "logs": ("logs",),
+    "bench": ("bench",),
+    "plan": ("plan",),
 }
 
 

@@ -1,0 +1,50 @@
+"""The product itself: the resident hero wakes up in its realm, finds the quest, fights it, and reports as ever."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from training.bench.entrants.stopwatch import Stopwatch
+from training.bench.entrants.task import Task
+
+
+def run(task: Task, stopwatch: Stopwatch) -> torch.nn.Module:
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if task.precision == "bf16" else "no"
+    from core.config import load_config
+    from core.ledger import Ledger
+    from core.worker import Worker
+
+    paths = task.material.paths
+    worker = Worker(paths, load_config(paths.config), Ledger(paths.ledger), threading.Event(), lambda: None)
+    worker.awaken()
+    trainer = worker.trainer
+    if task.precision == "bf16":
+        trainer.compute_loss_context_manager = trainer.accelerator.autocast
+    worker.report.begin = _then(stopwatch.begin, worker.report.begin)
+    worker.report.step = _also(worker.report.step, lambda facts: stopwatch.step(facts.tokens))
+    worker.loop()
+    return trainer.model
+
+
+def _then(first: Callable[[], None], second: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls `first`, then `second` with what it is given."""
+
+    def both(*args: Any) -> Any:
+        first()
+        return second(*args)
+
+    return both
+
+
+def _also(first: Callable[..., Any], second: Callable[..., None]) -> Callable[..., Any]:
+    """Calls both with what it is given, and answers what `first` does."""
+
+    def both(*args: Any) -> Any:
+        answer = first(*args)
+        second(*args)
+        return answer
+
+    return both

@@ -1,0 +1,95 @@
+"""docs/benchmarks.md and its pictures: each bench owns a part of the page, between two marks, and replaces it whole."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from training.bench.chart import Bar, chart
+from training.bench.table import HEAD, LEGEND, case_title, label, rows
+from training.terminal import bytes_text
+
+HEADING = "# Benchmarks\n\nWhat the benches measured, each with the command that measures it again.\n"
+TITLE = "Real tokens per second"
+
+
+def write_forge(result: dict[str, Any], docs: Path) -> list[Path]:
+    """Write the bench's part of the page and a picture per case; answers what was written."""
+    pictures = {f"forge_{case['size']}_{case['precision']}.svg": case for case in result["cases"]}
+    written = []
+    for name, case in pictures.items():
+        target = docs / "images" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_picture(case), encoding="utf-8")
+        written.append(target)
+    page = docs / "benchmarks.md"
+    before = page.read_text(encoding="utf-8") if page.exists() else HEADING
+    page.write_text(_replaced(before, "forge", _part(result, list(pictures))), encoding="utf-8")
+    return [page, *written]
+
+
+def _replaced(page: str, bench: str, part: str) -> str:
+    begin, end = f"<!-- bench {bench} -->", f"<!-- end of bench {bench} -->"
+    block = f"{begin}\n{part}\n{end}"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if pattern.search(page):
+        return pattern.sub(lambda _: block, page)
+    return f"{page.rstrip()}\n\n{block}\n"
+
+
+def _picture(case: dict[str, Any]) -> str:
+    found = [(name, each) for name, each in case["contestants"].items() if each["state"] == "measured"]
+    found.sort(key=lambda pair: -pair[1]["tokens_per_second"]["median"])
+    times = {**case["ratio"], **case["ratio_others"]}
+    bars = [
+        Bar(
+            label(each),
+            each["tokens_per_second"]["median"],
+            each["tokens_per_second"]["min"],
+            each["tokens_per_second"]["max"],
+            f"{times[name]:.2f} ×" if times.get(name) else "",
+            name == "ours",
+        )
+        for name, each in found
+    ]
+    return chart(
+        TITLE, case_title(case), bars, "whole loop, padding not counted; × how many times as fast the forge is"
+    )
+
+
+def _part(result: dict[str, Any], pictures: list[str]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    hardware = [machine["cpu"], f"{machine['threads']} threads", bytes_text(machine["memory_bytes"]), *machine["gpus"]]
+    lines = [
+        "## The forge against its peers",
+        "",
+        f"`{command(result)}`, {result['date']}.",
+        "",
+        f"Machine: {', '.join(hardware)}.",
+        f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}.",
+        "",
+        METHOD,
+    ]
+    for name, case in zip(pictures, result["cases"], strict=True):
+        lines += ["", f"### {case_title(case)}", "", f"![{TITLE}]({Path('images') / name})", ""]
+        lines += ["|".join(["", *cells, ""]) for cells in (HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *rows(case))]
+    return "\n".join([*lines, "", *LEGEND.splitlines()])
+
+
+def command(result: dict[str, Any]) -> str:
+    """The command line that measures this again."""
+    sizes = ",".join(dict.fromkeys(case["size"] for case in result["cases"]))
+    precisions = ",".join(dict.fromkeys(case["precision"] for case in result["cases"]))
+    rounds = max(case["rounds"] for case in result["cases"])
+    quick = " --quick" if result["quick"] else ""
+    return f"python -m training bench forge{quick} --sizes {sizes} --precision {precisions} --repeats {rounds}"
+
+
+METHOD = """\
+Everybody trains the same made-up chats (lognormal lengths, loss on the answers only) from the same random Qwen3
+weights, the same rows and number of optimizer steps, with the same AdamW, learning rate, clipping and threads, each run
+in a fresh process, taking turns. Precision is the same for all and nobody checkpoints activations, save for those who
+run *as they come*. Padded peers take 8 rows a pass, TRL's packing takes a step's packs in one pass: what their batch
+size is for. *One row a pass* and *one pack a pass* spend nothing on padding or on masks between packs and lose some by
+small products; on a CPU that is the best of these peers. The forge runs as the product does: quest from the queue,
+ledger, metrics and status page included. The held-out loss is scored by stock transformers in float32. Packing and
+grouping by length put other rows into a step, so their losses differ a little; equal rows, equal loss."""

@@ -1,0 +1,78 @@
+"""`bench forge`: measure on this machine what the realm promises, beside its peers."""
+
+import sys
+
+from core.errors import RealmError, UserError, nearest
+from core.paths import CHECKOUT
+from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
+from training.bench.forge import Options, run_forge
+from training.bench.page import write_forge
+from training.bench.table import forge_text
+from training.commands.verb import group, verb
+from training.realm import Realm
+
+QUICK_SECONDS = 540.0
+
+
+def register(verbs) -> None:
+    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge")
+    parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
+    parser.add_argument(
+        "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
+    )
+    parser.add_argument("--sizes", metavar="LIST", help=f"of {', '.join(SIZES)} (default: 4m,30m)")
+    parser.add_argument("--precision", metavar="LIST", default="fp32", help="fp32, bf16 or fp32,bf16 (default: fp32)")
+    parser.add_argument(
+        "--peers", metavar="LIST", help=f"of {', '.join(name for name in CONTESTANTS if name != 'ours')}"
+    )
+    parser.add_argument("--repeats", type=int, metavar="N", help="rounds (default: 3; at most 2 with --quick)")
+    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps a run (default: by size)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
+
+
+def forge(realm: Realm) -> int:
+    args = realm.args
+    options = Options(
+        sizes=_chosen(args.sizes or ("4m" if args.quick else "4m,30m"), tuple(SIZES), "size"),
+        precisions=_chosen(args.precision, PRECISIONS, "precision"),
+        contestants=_contestants(args.peers, args.quick),
+        repeats=_positive(args.repeats, "repeats") or (2 if args.quick else 3),
+        quick=args.quick,
+        steps=_positive(args.steps, "steps"),
+        seconds=QUICK_SECONDS if args.quick else None,
+    )
+    result = run_forge(options, lambda text: print(text, file=sys.stderr, flush=True))
+    realm.report(result, lambda: forge_text(result))
+    if args.write_docs:
+        for path in write_forge(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    failed = [
+        each["title"] for case in result["cases"] for each in case["contestants"].values() if each["state"] == "failed"
+    ]
+    if failed:
+        raise RealmError(f"failed: {', '.join(failed)}")
+    return 0
+
+
+def _contestants(given: str | None, quick: bool) -> tuple[str, ...]:
+    """Ours, and the peers asked for."""
+    peers = tuple(name for name in CONTESTANTS if name != "ours")
+    if given is None:
+        return ("ours", *(name for name in peers if not quick or name in (*PEERS, "trl_as_it_comes")))
+    return ("ours", *(name for name in _chosen(given, (*peers, "ours"), "peer") if name != "ours"))
+
+
+def _chosen(given: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}{nearest(name, known) or '.'} Known: {', '.join(known)}")
+    return names
+
+
+def _positive(number: int | None, what: str) -> int | None:
+    if number is not None and number < 1:
+        raise UserError(f"--{what} {number}: must be at least 1")
+    return number
