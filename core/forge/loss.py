@@ -1,16 +1,23 @@
-"""Next-token loss at label positions only; the logits of other positions are never computed. Legend as in packing."""
+"""Next-token loss at label positions only; the logits of other positions are never computed. Legend as in packing.
+
+The head runs in chunks, and each chunk's gradient is taken while its logits are there: so they live once, are computed
+once, and memory grows neither with the vocabulary nor with the number of labels.
+"""
 
 import torch
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from core.forge.packing import Pack
+from core.forge.qwen3 import EAGER, Compute, kernel, norm, states_at_labels, understands
 
 LOGITS_AT_ONCE = 1 << 26
 
 
-def hidden_states(model: torch.nn.Module, pack: Pack) -> torch.Tensor:
+def hidden_states(model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
     """Final hidden states at the pack's label positions, (N, width)."""
+    if understands(model):
+        last = model.model.norm
+        return norm(states_at_labels(model, pack, compute), last.weight, last.variance_epsilon)
     no_mask = dict.fromkeys(model.config.layer_types)  # else transformers builds one of T² for positions that restart
     output = model.model(
         input_ids=pack.tokens_T[None],
@@ -22,20 +29,46 @@ def hidden_states(model: torch.nn.Module, pack: Pack) -> torch.Tensor:
     return output.last_hidden_state[0, pack.at_N]
 
 
-def loss_sum(model: torch.nn.Module, pack: Pack) -> torch.Tensor:
-    """Sum of -log p(label) over the pack's label positions, in nats, as float32.
-
-    Above `LOGITS_AT_ONCE` logits the head runs in chunks that are computed again in the backward pass, so that memory
-    does not grow with the vocabulary times the number of labels.
-    """
-    states_ND = hidden_states(model, pack)
-    vocabulary = model.lm_head.weight.shape[0]
-    rows = max(1, LOGITS_AT_ONCE // vocabulary)
-    if len(states_ND) <= rows:
-        return _head_loss(states_ND, pack.labels_N, model.lm_head)
-    chunks = zip(states_ND.split(rows), pack.labels_N.split(rows), strict=True)
-    return sum(checkpoint(_head_loss, states, labels, model.lm_head, use_reentrant=False) for states, labels in chunks)
+def loss_sum(model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
+    """Sum of -log p(label) over the pack's label positions, in nats, as float32."""
+    states_ND = hidden_states(model, pack, compute)
+    head = model.lm_head.weight
+    if torch.is_autocast_enabled(head.device.type):
+        states_ND, head = (tensor.to(torch.get_autocast_dtype(head.device.type)) for tensor in (states_ND, head))
+    return _HeadLoss.apply(states_ND, head, pack.labels_N, compute.compiled)
 
 
-def _head_loss(states_ND: torch.Tensor, labels_N: torch.Tensor, head: torch.nn.Module) -> torch.Tensor:
-    return F.cross_entropy(head(states_ND).float(), labels_N, reduction="sum")
+class _HeadLoss(torch.autograd.Function):
+    """Summed cross-entropy of `states_ND` · `head_VD`ᵀ against `labels_N`."""
+
+    @staticmethod
+    def forward(
+        ctx, states_ND: torch.Tensor, head_VD: torch.Tensor, labels_N: torch.Tensor, compiled: bool
+    ) -> torch.Tensor:
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        rows = max(1, LOGITS_AT_ONCE // len(head_VD))
+        total, grads, grad_VD = torch.zeros((), device=states_ND.device), [], None
+        for chunk_CD, labels_C in zip(states_ND.split(rows), labels_N.split(rows), strict=True):
+            loss, slope_CV = kernel(loss_and_slope, compiled, len(labels_C))(chunk_CD @ head_VD.T, labels_C)
+            total += loss
+            if wanted:
+                grads.append(slope_CV @ head_VD)
+                part_VD = slope_CV.T @ chunk_CD
+                grad_VD = part_VD if grad_VD is None else grad_VD.add_(part_VD)
+        if wanted:
+            ctx.save_for_backward(torch.cat(grads), grad_VD)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_loss: torch.Tensor):
+        grad_ND, grad_VD = ctx.saved_tensors
+        return grad_ND * grad_loss, grad_VD.mul_(grad_loss), None, None
+
+
+def loss_and_slope(logits_CV: torch.Tensor, labels_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy in float32, and its derivative by the logits in their own type: softmax minus one-hot."""
+    chances_CV = F.log_softmax(logits_CV, -1, dtype=torch.float32)
+    loss = -chances_CV.gather(1, labels_C[:, None]).sum()
+    chances_CV.exp_()
+    chances_CV.scatter_add_(1, labels_C[:, None], -torch.ones_like(chances_CV[:, :1]))
+    return loss, chances_CV.to(logits_CV.dtype)
