@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from core.formats import BadRow
 from core.formats import form as form_named
 from core.quest import Settings
 from core.quest_file import chunks, read_rows
-from core.rendering import Renderer
+from core.rendering import Rendered, Renderer
 
 CHUNK_ROWS = 512
 FORMAT = 1
@@ -127,7 +127,7 @@ def prepare(
 ) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
-    `alive` is called after every chunk of rows. Memory does not grow with the file, but for 24 bytes a row.
+    `alive` is called after every chunk of rows. Memory does not grow with the file.
     """
     if (folder / "meta.json").is_file():
         return Prepared(folder)
@@ -137,11 +137,10 @@ def prepare(
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
             for chunk in chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):
-                good = [(number, line, row) for number, line, row in chunk if not isinstance(row, BadRow)]
-                rendered = renderer.render([row for _, _, row in good])
-                for (number, line, _), result in zip(good, rendered, strict=True):
-                    if not isinstance(result, BadRow):
-                        writer.add(number, line, result.sequences)
+                good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
+                rendered = renderer.render(row for _, _, row in good)
+                writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
+                            if not isinstance(result, BadRow)])  # fmt: skip
                 alive()
         for file in building.iterdir():  # else a power cut could leave the name and no bytes
             sync_file(file)
@@ -172,17 +171,24 @@ class _Writer:
         self._salt = str(seed).encode()
         self._rows = self._sequences = self._tokens = self._learned = 0
 
-    def add(self, number: int, line: bytes, sequences: Iterable) -> None:
-        self._write("rows", np.array([number, self._sequences], dtype=np.int64))
-        self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
-        for sequence in sequences:
-            self._write("tokens", sequence.input_ids.astype(self._dtype))
-            self._write("trained", sequence.trained)
-            self._tokens += len(sequence.input_ids)
-            self._learned += int(sequence.trained.sum())
-            self._write("ends", np.array([self._tokens], dtype=np.int64))
-            self._sequences += 1
-        self._rows += 1
+    def add(self, rows: list[tuple[int, bytes, Rendered]]) -> None:
+        """Line number, bytes and sequences of each row."""
+        sequences = [sequence for _, _, rendered in rows for sequence in rendered.sequences]
+        if not sequences:
+            return
+        firsts = self._sequences + np.cumsum([0, *(len(rendered.sequences) for _, _, rendered in rows)])[:-1]
+        ends = self._tokens + np.cumsum([len(sequence.input_ids) for sequence in sequences])
+        trained = np.concatenate([sequence.trained for sequence in sequences])
+        self._write("tokens", np.concatenate([sequence.input_ids for sequence in sequences]).astype(self._dtype))
+        self._write("trained", trained)
+        self._write("ends", ends)
+        self._write("rows", np.stack([[number for number, _, _ in rows], firsts], axis=1))
+        for _, line, _ in rows:
+            self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
+        self._rows += len(rows)
+        self._sequences += len(sequences)
+        self._tokens = int(ends[-1])
+        self._learned += int(trained.sum())
 
     def _write(self, name: str, array: np.ndarray) -> None:
         self._files[name].write(array.tobytes())
