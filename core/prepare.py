@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from core.quest_file import chunks, read_rows
 from core.rendering import Rendered, Renderer
 
 CHUNK_ROWS = 512
+BLOCK_ROWS = 1 << 18
 FORMAT = 1
 
 
@@ -76,6 +77,10 @@ class Prepared:
     def _rows(self) -> np.ndarray:
         return _mapped(self.folder / "rows.bin", np.dtype(np.int64)).reshape(-1, 2)
 
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
+
     def __len__(self) -> int:
         return self.meta["rows"]
 
@@ -94,23 +99,30 @@ class Prepared:
         end = int(self._ends[number])
         return self._tokens[begin:end], self._trained[begin:end]
 
-    def split(self, fraction: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """(training rows, held-out rows), ascending row numbers.
-
-        The rows with the smallest keys are held out, with all their copies, so that no held-out row is ever trained.
-        """
-        keys = _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
-        wanted = min(most, int(len(keys) * fraction))
-        if fraction > 0 and len(keys) >= 10:
+    def held_out(self, fraction: float, most: int) -> np.ndarray:
+        """The rows with the smallest keys, with all their copies, so that no held-out row is ever trained; ascending."""
+        wanted = min(most, int(len(self) * fraction))
+        if fraction > 0 and len(self) >= 10:
             wanted = max(wanted, 1)
-        distinct, copies = np.unique(keys, return_counts=True)
+        smallest = np.empty(0, np.uint64)
+        for _, keys in self._blocks_of_keys():
+            keys = keys[keys < smallest[-1]] if len(smallest) == 4 * wanted > 0 else keys
+            smallest = np.unique(np.concatenate([smallest, keys]))[: 4 * wanted]
+        if not len(smallest):
+            return np.empty(0, np.int64)
+        near = [np.flatnonzero(keys <= smallest[-1]) + first for first, keys in self._blocks_of_keys()]
+        rows = np.concatenate(near)
+        keys = self._keys[rows]
         chosen, count = [], 0
-        for key, number in zip(distinct[: 4 * wanted], copies[: 4 * wanted], strict=True):
-            if count + number <= wanted:
+        for key, copies in zip(*np.unique(keys, return_counts=True), strict=True):
+            if count + copies <= wanted:
                 chosen.append(key)
-                count += number
-        held = np.isin(keys, np.array(chosen, dtype=np.uint64))
-        return np.flatnonzero(~held), np.flatnonzero(held)
+                count += copies
+        return rows[np.isin(keys, np.array(chosen, dtype=np.uint64))]
+
+    def _blocks_of_keys(self) -> Iterator[tuple[int, np.ndarray]]:
+        for first in range(0, len(self._keys), BLOCK_ROWS):
+            yield first, self._keys[first : first + BLOCK_ROWS]
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
