@@ -135,16 +135,18 @@ def prepare(
     settings: Settings,
     renderer: Renderer,
     folder: Path,
-    alive: Callable[[], None] = lambda: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
-    `alive` is called after every chunk of rows. Memory does not grow with the file.
+    `progress` is told after every chunk of rows what share of the file is done, and may end the work by raising.
+    Memory does not grow with the file.
     """
     if (folder / "meta.json").is_file():
         return Prepared(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     building.mkdir(parents=True)
+    size, read = path.stat().st_size, 0
     try:
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
@@ -153,7 +155,8 @@ def prepare(
                 rendered = renderer.render(row for _, _, row in good)
                 writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
                             if not isinstance(result, BadRow)])  # fmt: skip
-                alive()
+                read += sum(len(line) + 1 for _, line, _ in chunk)
+                progress(min(1.0, read / size))
         for file in building.iterdir():  # else a power cut could leave the name and no bytes
             sync_file(file)
         write_json(building / "meta.json", writer.meta())
