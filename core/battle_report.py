@@ -42,6 +42,13 @@ class BattleReport:
         if self._shown != state:
             self._write({"state": state, "hero": hero, "battle": None})
 
+    def preparing(
+        self, quest: Quest, share: float, eta_seconds: float | None, hero: dict[str, Any], state: str = "preparing"
+    ) -> None:
+        """Say how much of the next quest's rows is tokenised."""
+        facts = {"quest": quest.stem, "quest_id": quest.id, "share": share, "eta_seconds": eta_seconds}
+        self._write({"state": state, "hero": hero, "battle": None, "preparing": facts})
+
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.paths.root).free
 

@@ -85,7 +85,7 @@ class BetweenSteps:
     def _listen(self, facts: StepFacts) -> Ending | None:
         """Stops and wishes; a pause saves and waits here, the hero stays in memory."""
         worker = self.worker
-        ending = self._wished()
+        ending = wished(worker, self.quest)
         if ending is None and control.is_paused(worker.ledger):
             self.save(facts.global_step, facts.step)
             text = f"Paused in {self.quest.stem} at step {facts.step} of {self.plan.total_steps}."
@@ -94,20 +94,21 @@ class BetweenSteps:
                 worker.beat()
                 worker.report.show(worker.hero_facts(), "paused")
                 worker.should_exit.wait(LOOK_SECONDS)
-                ending = self._wished()
+                ending = wished(worker, self.quest)
         return ending
 
-    def _wished(self) -> Ending | None:
-        worker = self.worker
-        if worker.should_exit.is_set():
-            return Ending("stop")
-        for wish in control.waiting(worker.ledger):
-            if wish["verb"] in ("skip", "cancel") and control.concerns(wish, self.quest.id):
-                return Ending(wish["verb"], wish["id"])
-            if wish["verb"] == "cancel":
-                worker.cancel_waiting(wish)
-            elif wish["verb"] == "skip":
-                control.carried_out(worker.ledger, wish["id"], "its battle was over")
-            else:
-                control.carried_out(worker.ledger, wish["id"], "done")
-        return None
+
+def wished(worker: Resident, quest: Quest) -> Ending | None:
+    """How `quest` is to be left, if it is; wishes that concern other quests are carried out."""
+    if worker.should_exit.is_set():
+        return Ending("stop")
+    for wish in control.waiting(worker.ledger):
+        if wish["verb"] in ("skip", "cancel") and control.concerns(wish, quest.id):
+            return Ending(wish["verb"], wish["id"])
+        if wish["verb"] == "cancel":
+            worker.cancel_waiting(wish)
+        elif wish["verb"] == "skip":
+            control.carried_out(worker.ledger, wish["id"], "its battle was over")
+        else:
+            control.carried_out(worker.ledger, wish["id"], "done")
+    return None

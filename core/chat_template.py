@@ -41,6 +41,7 @@ class ChatTemplate:
             self._template = self._sandbox.from_string(_metered(self._sandbox.parse(source), self._sandbox))
         except Exception as problem:
             raise TemplateFailed(f"cannot be compiled: {problem}") from problem
+        self._template.globals = dict(self._template.globals)  # a plain dict: jinja copies it for every render
         self._lock = threading.Lock()  # the budget belongs to one render at a time
 
     def render(self, messages: list[dict], tools: list[dict] | None, generation: bool, thinking: bool) -> str:

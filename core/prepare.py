@@ -17,7 +17,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +30,10 @@ from core.formats import BadRow
 from core.formats import form as form_named
 from core.quest import Settings
 from core.quest_file import chunks, read_rows
-from core.rendering import Renderer
+from core.rendering import Rendered, Renderer
 
 CHUNK_ROWS = 512
+BLOCK_ROWS = 1 << 18
 FORMAT = 1
 
 
@@ -76,6 +77,10 @@ class Prepared:
     def _rows(self) -> np.ndarray:
         return _mapped(self.folder / "rows.bin", np.dtype(np.int64)).reshape(-1, 2)
 
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
+
     def __len__(self) -> int:
         return self.meta["rows"]
 
@@ -94,23 +99,30 @@ class Prepared:
         end = int(self._ends[number])
         return self._tokens[begin:end], self._trained[begin:end]
 
-    def split(self, fraction: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """(training rows, held-out rows), ascending row numbers.
-
-        The rows with the smallest keys are held out, with all their copies, so that no held-out row is ever trained.
-        """
-        keys = _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
-        wanted = min(most, int(len(keys) * fraction))
-        if fraction > 0 and len(keys) >= 10:
+    def held_out(self, fraction: float, most: int) -> np.ndarray:
+        """The rows with the smallest keys, with all their copies, so that no held-out row is ever trained; ascending."""
+        wanted = min(most, int(len(self) * fraction))
+        if fraction > 0 and len(self) >= 10:
             wanted = max(wanted, 1)
-        distinct, copies = np.unique(keys, return_counts=True)
+        smallest = np.empty(0, np.uint64)
+        for _, keys in self._blocks_of_keys():
+            keys = keys[keys < smallest[-1]] if len(smallest) == 4 * wanted > 0 else keys
+            smallest = np.unique(np.concatenate([smallest, keys]))[: 4 * wanted]
+        if not len(smallest):
+            return np.empty(0, np.int64)
+        near = [np.flatnonzero(keys <= smallest[-1]) + first for first, keys in self._blocks_of_keys()]
+        rows = np.concatenate(near)
+        keys = self._keys[rows]
         chosen, count = [], 0
-        for key, number in zip(distinct[: 4 * wanted], copies[: 4 * wanted], strict=True):
-            if count + number <= wanted:
+        for key, copies in zip(*np.unique(keys, return_counts=True), strict=True):
+            if count + copies <= wanted:
                 chosen.append(key)
-                count += number
-        held = np.isin(keys, np.array(chosen, dtype=np.uint64))
-        return np.flatnonzero(~held), np.flatnonzero(held)
+                count += copies
+        return rows[np.isin(keys, np.array(chosen, dtype=np.uint64))]
+
+    def _blocks_of_keys(self) -> Iterator[tuple[int, np.ndarray]]:
+        for first in range(0, len(self._keys), BLOCK_ROWS):
+            yield first, self._keys[first : first + BLOCK_ROWS]
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -123,26 +135,28 @@ def prepare(
     settings: Settings,
     renderer: Renderer,
     folder: Path,
-    alive: Callable[[], None] = lambda: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
-    `alive` is called after every chunk of rows. Memory does not grow with the file, but for 24 bytes a row.
+    `progress` is told after every chunk of rows what share of the file is done, and may end the work by raising.
+    Memory does not grow with the file.
     """
     if (folder / "meta.json").is_file():
         return Prepared(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     building.mkdir(parents=True)
+    size, read = path.stat().st_size, 0
     try:
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
             for chunk in chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):
-                good = [(number, line, row) for number, line, row in chunk if not isinstance(row, BadRow)]
-                rendered = renderer.render([row for _, _, row in good])
-                for (number, line, _), result in zip(good, rendered, strict=True):
-                    if not isinstance(result, BadRow):
-                        writer.add(number, line, result.sequences)
-                alive()
+                good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
+                rendered = renderer.render(row for _, _, row in good)
+                writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
+                            if not isinstance(result, BadRow)])  # fmt: skip
+                read += sum(len(line) + 1 for _, line, _ in chunk)
+                progress(min(1.0, read / size))
         for file in building.iterdir():  # else a power cut could leave the name and no bytes
             sync_file(file)
         write_json(building / "meta.json", writer.meta())
@@ -172,17 +186,24 @@ class _Writer:
         self._salt = str(seed).encode()
         self._rows = self._sequences = self._tokens = self._learned = 0
 
-    def add(self, number: int, line: bytes, sequences: Iterable) -> None:
-        self._write("rows", np.array([number, self._sequences], dtype=np.int64))
-        self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
-        for sequence in sequences:
-            self._write("tokens", sequence.input_ids.astype(self._dtype))
-            self._write("trained", sequence.trained)
-            self._tokens += len(sequence.input_ids)
-            self._learned += int(sequence.trained.sum())
-            self._write("ends", np.array([self._tokens], dtype=np.int64))
-            self._sequences += 1
-        self._rows += 1
+    def add(self, rows: list[tuple[int, bytes, Rendered]]) -> None:
+        """Line number, bytes and sequences of each row."""
+        sequences = [sequence for _, _, rendered in rows for sequence in rendered.sequences]
+        if not sequences:
+            return
+        firsts = self._sequences + np.cumsum([0, *(len(rendered.sequences) for _, _, rendered in rows)])[:-1]
+        ends = self._tokens + np.cumsum([len(sequence.input_ids) for sequence in sequences])
+        trained = np.concatenate([sequence.trained for sequence in sequences])
+        self._write("tokens", np.concatenate([sequence.input_ids for sequence in sequences]).astype(self._dtype))
+        self._write("trained", trained)
+        self._write("ends", ends)
+        self._write("rows", np.stack([[number for number, _, _ in rows], firsts], axis=1))
+        for _, line, _ in rows:
+            self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
+        self._rows += len(rows)
+        self._sequences += len(sequences)
+        self._tokens = int(ends[-1])
+        self._learned += int(trained.sum())
 
     def _write(self, name: str, array: np.ndarray) -> None:
         self._files[name].write(array.tobytes())

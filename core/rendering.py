@@ -16,10 +16,10 @@ the first trained token in its middle. Plain text is never cut: it fills as many
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,12 @@ import orjson
 from tokenizers import Tokenizer
 
 from core.chat_template import ChatTemplate, TemplateFailed
+from core.encoding import Encoder
 from core.errors import UserError
 from core.rows import BadRow, Conversation, Message, Preference, Problem, Row, Verdict
 from core.spans import Script, Span, SpanWriter
 
 RENDERING_VERSION = 1  # raise it whenever the same row and folder would give other tokens
-ENCODE_TEXTS, ENCODE_CHARACTERS = 512, 1 << 16  # at once
-PIECE = 1 << 15  # characters; longer texts are encoded in pieces
-CUT_WITHIN, CUT_TRIES = 4096, 64
 END_OF_TEXT = "<|endoftext|>"
 
 
@@ -70,7 +68,8 @@ class Renderer:
         self._spelled = {token: speller.encode(token, add_special_tokens=False).ids for token in specials}
         constants = {key: _content(value) for key, value in config.items() if key.endswith("_token")}
         constants = {key: token for key, token in constants.items() if token}
-        is_seam = lru_cache(maxsize=1 << 14)(self._is_seam)
+        self._encoder = Encoder(self._tokenizer, tokenizer)
+        is_seam = lru_cache(maxsize=1 << 14)(self._encoder.is_seam)
         self._writer = SpanWriter(ChatTemplate(template, constants), specials, is_seam)
         self.vocab_size: int = self._tokenizer.get_vocab_size()
         self._name_tokens(constants)
@@ -96,11 +95,21 @@ class Renderer:
 
     def render(self, rows: Iterable[Row]) -> list[Rendered | BadRow]:
         """Every row as sequences, or why it cannot be. A `Problem` gives its prompt, of which nothing is trained."""
-        rows = list(rows)
-        drafts = [self._draft(row) for row in rows]
-        self._encode(span for draft in drafts if not isinstance(draft, BadRow)
-                     for side in draft for script in side for span in script)  # fmt: skip
-        return [self._finish(row, draft) for row, draft in zip(rows, drafts, strict=True)]
+        drafts = [(row, self._draft(row)) for row in rows]
+        spans = [span for _, draft in drafts if not isinstance(draft, BadRow)
+                 for side in draft for script in side for span in script]  # fmt: skip
+        self._encode(spans)
+        lengths = [len(span.ids) for span in spans]
+        ids = np.fromiter(chain.from_iterable(span.ids for span in spans), np.int32, sum(lengths))
+        trained = np.repeat(np.array([span.trained for span in spans], np.bool_), lengths)
+        rendered, begin = [], 0
+        for row, draft in drafts:
+            if not isinstance(draft, BadRow):
+                end = begin + sum(len(span.ids) for side in draft for script in side for span in script)
+                draft = self._finish(row, draft, Sequence(ids[begin:end], trained[begin:end]))
+                begin = end
+            rendered.append(draft)
+        return rendered
 
     def prompt_ids(self, messages: Iterable[Message], tools=None, thinking: bool = False) -> list[int]:
         """The tokens inference is given to answer `messages`. Raises BadRow if the template refuses them."""
@@ -146,64 +155,44 @@ class Renderer:
                     return [self._writer.scripts(row.conversation)]
                 case Problem():
                     return [[self._writer.prompt(Conversation(row.prompt, row.tools), thinking=False)]]
-            return [self._writer.scripts(row)]
+            scripts = self._writer.scripts(row)
         except BadRow as problem:
             return problem
+        if row.text is not None:
+            scripts[-1].append(Span(END_OF_TEXT, True, ids=(self._after_text,)))
+        return [scripts]
 
-    def _encode(self, spans: Iterable[Span]) -> None:
-        spans = list(spans)
-        texts = list({span.text: None for span in spans if not span.spelled})  # prompts and short answers often repeat
-        known: dict[str, list[np.ndarray]] = {text: [] for text in texts}
-        for batch in _batches((text, piece) for text in texts for piece in self._pieces_of(text)):
-            encodings = self._tokenizer.encode_batch_fast([piece for _, piece in batch], add_special_tokens=False)
-            for (text, _), encoding in zip(batch, encodings, strict=True):
-                known[text].append(np.array(encoding.ids, dtype=np.int32))
-        joined = {text: ids[0] if len(ids) == 1 else np.concatenate(ids) for text, ids in known.items()}
+    def _encode(self, spans: list[Span]) -> None:
+        """Give every span its ids."""
+        plain = [span for span in spans if span.ids is None and not span.spelled]
+        for span, ids in zip(plain, self._encoder.encode([span.text for span in plain]), strict=True):
+            span.ids = ids
         for span in spans:
-            span.ids = self._spelled[span.text] if span.spelled else joined[span.text]
+            if span.spelled:
+                span.ids = self._spelled[span.text]
 
-    def _pieces_of(self, text: str) -> Iterator[str]:
-        """A long text cut where that changes no token, since a tokenizer needs up to 100 bytes of memory for each of a text."""
-        start = 0
-        while len(text) - start > PIECE:
-            end = self._cut(text, start + PIECE)
-            yield text[start:end]
-            start = end
-        yield text[start:]
-
-    def _cut(self, text: str, at: int) -> int:
-        """The nearest place before `at` for a cut: at a word's beginning, else anywhere, else, in one endless word, `at`."""
-        places = [
-            place for place in range(at, at - CUT_WITHIN, -1) if text[place].isspace() and not text[place - 1].isspace()
-        ]
-        for place in (*places[:CUT_TRIES], *range(at, at - CUT_TRIES, -1)):
-            if self._is_seam(text[place - 32 : place], text[place : place + 32]):
-                return place
-        return at
-
-    def _is_seam(self, left: str, right: str) -> bool:
-        whole, before, after = (self._tokenizer.encode(each, add_special_tokens=False).ids
-                                for each in (left + right, left, right))  # fmt: skip
-        return whole == before + after
-
-    def _finish(self, row: Row, draft: list[list[Script]] | BadRow) -> Rendered | BadRow:
+    def _finish(self, row: Row, draft: list[list[Script]], whole: Sequence) -> Rendered | BadRow:
+        """`whole`: the tokens of all scripts of the row, one after the other."""
+        begin, finished = 0, []
         try:
-            if isinstance(draft, BadRow):
-                return draft
-            return Rendered(*(tuple(each for script in side for each in self._fit(row, script)) for side in draft))
+            for side in draft:
+                sequences = []
+                for script in side:
+                    end = begin + sum(len(span.ids) for span in script)
+                    sequences += self._fit(row, whole.input_ids[begin:end], whole.trained[begin:end])
+                    begin = end
+                finished.append(tuple(sequences))
         except BadRow as problem:
             return problem
+        return Rendered(*finished)
 
-    def _fit(self, row: Row, script: Script) -> list[Sequence]:
-        """The script as sequences of at most `max_length` tokens."""
-        ids = np.concatenate([np.asarray(span.ids, dtype=np.int32) for span in script])
-        trained = np.repeat([span.trained for span in script], [len(span.ids) for span in script])
+    def _fit(self, row: Row, ids: np.ndarray, trained: np.ndarray) -> list[Sequence]:
+        """A script's tokens as sequences of at most `max_length`."""
         most = self.max_length
         if isinstance(row, Problem):
             if len(ids) > most:
                 raise BadRow("prompt", f"has {len(ids)} tokens; max_length is {most}", None, "shorten it")
         elif isinstance(row, Conversation) and row.text is not None:
-            ids, trained = np.append(ids, np.int32(self._after_text)), np.append(trained, True)
             return [Sequence(ids[at : at + most], trained[at : at + most]) for at in range(0, len(ids), most)]
         elif not trained.any():
             raise BadRow("messages", "has no trained token: the chat template writes nothing for its answers")
@@ -212,19 +201,6 @@ class Renderer:
         first = int(trained.argmax())
         start = 0 if first < most else first - most // 2
         return [Sequence(ids[start : start + most], trained[start : start + most], truncated=True)]
-
-
-def _batches(pieces: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Pairs (text, piece of it) in lists of bounded size, which bounds the memory for their encodings."""
-    batch, characters = [], 0
-    for text, piece in pieces:
-        if batch and (len(batch) == ENCODE_TEXTS or characters + len(piece) > ENCODE_CHARACTERS):
-            yield batch
-            batch, characters = [], 0
-        batch.append((text, piece))
-        characters += len(piece)
-    if batch:
-        yield batch
 
 
 def _content(value: Any) -> str | None:

@@ -38,6 +38,7 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
         "state": snapshot.get("state", "loading") if trainer["state"] == "running" else trainer["state"],
         "hero": _hero(paths, config, snapshot, ledger),
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
+        "preparing": snapshot.get("preparing") if trainer["state"] == "running" else None,
         "queue": TrainingQueue(paths, ledger).counts()
         | {"arriving": sum(1 for _ in paths.claims.glob("*-q*[0-9].jsonl"))},
         "paused": is_paused(ledger),

@@ -184,7 +184,9 @@ def _prepare(task: dict[str, Any]) -> dict[str, Any]:
     settings = Settings(**task["settings"])
     renderer = _renderer(task["tokenizer"], settings.max_length)
     name = cache_name(task["sha256"], task["form"], settings, renderer)
-    prepared = prepare(Path(task["path"]), task["form"], settings, renderer, Path(task["prepared"]) / name, _alive)
+    prepared = prepare(
+        Path(task["path"]), task["form"], settings, renderer, Path(task["prepared"]) / name, lambda _: _alive()
+    )
     return {"name": name, "rows": len(prepared)}
 
 

@@ -27,6 +27,7 @@ from core.forge.hatch import hatch
 from core.forge.state import has_state, load_state, save_model, save_state
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.preparation import LeftEarly, Preparation
 from core.prepare import Prepared, cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
@@ -244,7 +245,10 @@ class Worker:
     def _fight(self, quest: Quest) -> Ending | None:
         """Train `quest` from where the tip left it; None when it was trained to its end."""
         card, settings = quest.card, quest.settings
-        prepared = self._prepared(quest, card)
+        try:
+            prepared = self._prepared(quest, card)
+        except LeftEarly as left:
+            return left.ending
         plan = BattlePlan(prepared, settings, card["sha256"])
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
@@ -260,7 +264,9 @@ class Worker:
         settings = quest.settings
         renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
-        return prepare(quest.path, card["form"], settings, renderer, self.paths.prepared / name, self.beat)
+        return prepare(
+            quest.path, card["form"], settings, renderer, self.paths.prepared / name, Preparation(self, quest)
+        )
 
     def _renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from core.errors import RealmError
 from core.paths import CHECKOUT
-from training.bench import forge
+from training.bench import forge, ingest
 from training.bench.chart import Bar, chart
 from training.bench.chat_rows import token_lengths
 from training.bench.contestants import CONTESTANTS, PEERS, SIZES, flops
@@ -142,3 +143,31 @@ def test_a_wrong_word_is_answered_with_the_right_ones(words, told):
 
 def test_every_peer_of_the_contract_has_a_contestant_at_equal_settings():
     assert all(CONTESTANTS[name].equal for name in PEERS)
+
+
+# Ingest
+
+
+@pytest.fixture
+def ingest_of(monkeypatch):
+    """The ingest bench on a few rows, datasets not installed."""
+    monkeypatch.setattr(ingest, "installed", lambda python, packages: set())
+    monkeypatch.setattr(ingest, "PEER_PYTHON", CHECKOUT / "nowhere")
+    monkeypatch.setattr(ingest, "QUICK_ROWS", 100)
+    return lambda: ingest.run_ingest(True, 1, lambda text: None)
+
+
+def test_the_ingest_bench_measures_ours_alone_where_datasets_is_missing(ingest_of):
+    result = json.loads(json.dumps(ingest_of()))
+    ours = result["ways"]["ours"]
+    assert result["ratio"] is None and result["tokens"] > 5000 and list(result["ways"]) == ["ours"]
+    assert 0 < ours["megabytes_per_second"]["min"] <= ours["megabytes_per_second"]["median"]
+    assert f"{result['tokens']:,} tokens" in ingest.ingest_text(result)
+
+
+def test_the_ingest_bench_takes_the_median_of_rounds_and_refuses_to_compare_unlike_work():
+    ours, theirs = ([{"seconds": seconds, "trained_tokens": 5} for seconds in each] for each in ((1, 2, 4), (3, 10, 8)))
+    assert ingest._ratio({"ours": ours, "map": theirs}, "map") == 3
+    ingest._assert_same({"ours": ours, "map": theirs})
+    with pytest.raises(RealmError, match="not the same work"):
+        ingest._assert_same({"ours": ours, "map": [{"trained_tokens": 6}]})

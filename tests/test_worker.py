@@ -10,6 +10,7 @@ import torch
 from core import control
 from core.between_steps import BetweenSteps
 from core.checkpoints import pointed, verify
+from core.durable import read_json
 from core.errors import CheckpointError
 from core.forge.hatch import micro_hero
 from core.forge.state import save_model
@@ -189,3 +190,46 @@ def test_cancel_in_battle_sends_the_quest_to_failed_with_what_was_learned_kept(r
     worker._undertake(next(iter(worker.queue.quests("processing"))))
     assert state_of(worker, quest) == "failed" and worker.queue.find(quest).report["reason"] == "cancelled"
     assert control.waiting(ledger) == []
+
+
+@pytest.mark.parametrize(("left", "state"), [("skip", "low"), ("cancel", "failed"), ("stop", "processing")])
+def test_a_quest_being_prepared_shows_how_far_it_is_and_can_be_left(
+    realm, ledger, wake, enqueue, monkeypatch, left, state
+):
+    monkeypatch.setattr("core.preparation.LOOK_SECONDS", 0)
+    monkeypatch.setattr("core.prepare.CHUNK_ROWS", 8)
+    worker = wake()
+    quest, shown, show = enqueue("long"), [], worker.report.preparing
+
+    def preparing(*facts):
+        show(*facts)
+        shown.append(read_json(realm.status))
+        if len(shown) == 3 and left == "stop":
+            worker.should_exit.set()
+        elif len(shown) == 3:
+            control.wish(ledger, left, str(quest))
+
+    worker.report.preparing = preparing
+    worker.loop()
+    assert [each["state"] for each in shown] == ["preparing"] * 3
+    assert [each["preparing"]["share"] for each in shown] == pytest.approx([1 / 8, 2 / 8, 3 / 8], abs=0.02)
+    assert state_of(worker, quest) == state and not list(realm.prepared.iterdir())
+    if left == "skip":
+        worker.loop()
+        assert state_of(worker, quest) == "recently_completed"
+
+
+def test_a_pause_while_a_quest_is_prepared_keeps_what_is_done(realm, ledger, wake, enqueue, monkeypatch):
+    monkeypatch.setattr("core.preparation.LOOK_SECONDS", 0)
+    worker = wake()
+    quest, shown, show = enqueue("long"), [], worker.report.preparing
+
+    def preparing(*facts):
+        show(*facts)
+        shown.append(read_json(realm.status)["state"])
+        if len(shown) in (1, 4):
+            control.wish(ledger, "pause" if len(shown) == 1 else "resume")
+
+    worker.report.preparing = preparing
+    worker.loop()
+    assert shown == ["preparing", "paused", "paused", "paused"] and state_of(worker, quest) == "recently_completed"

@@ -47,6 +47,11 @@ def _in_brackets(text: Any) -> str:
 
 def _battle(status: dict[str, Any]) -> str:
     battle = status["battle"]
+    if preparing := status["preparing"]:
+        left = preparing["eta_seconds"]
+        to_go = "" if left is None else f", {duration_text(left)} to go"
+        paused = ", paused" if status["paused"] else ""
+        return f"preparing {visible(str(preparing['quest']))}, {preparing['share']:.0%}{to_go}{paused}"
     if battle is None:
         return "paused" if status["paused"] else "none"
     facts = [f"{visible(str(battle['quest']))} step {battle['step']}/{battle['total_steps']}"]

@@ -84,6 +84,12 @@ def run_forge(options: Options, say: Say) -> dict[str, Any]:
     }
 
 
+def surroundings(threads: int) -> dict[str, str]:
+    """The environment of every contestant."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(FORGOTTEN)}
+    return {**kept, **SURROUNDINGS, "OMP_NUM_THREADS": str(threads)}
+
+
 class _Bench:
     """Makes what is trained, and runs the rounds."""
 
@@ -153,13 +159,16 @@ class _Bench:
             "started": time.monotonic(),
         }
         task.write_bytes(orjson.dumps(facts))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(FORGOTTEN)}
-        surroundings = {**kept, **SURROUNDINGS, "OMP_NUM_THREADS": str(self.options.threads)}
         command = [self.python, "-m", "training.bench.entrants", str(task), str(result)]
         with open(log, "wb") as output:
             try:
                 done = subprocess.run(
-                    command, env=surroundings, cwd=self.folder, stdout=output, stderr=output, timeout=RUN_SECONDS
+                    command,
+                    env=surroundings(self.options.threads),
+                    cwd=self.folder,
+                    stdout=output,
+                    stderr=output,
+                    timeout=RUN_SECONDS,
                 )
             except subprocess.TimeoutExpired:
                 raise RealmError(f"not done after {RUN_SECONDS} s") from None

@@ -1,11 +1,13 @@
 """`bench forge`: measure on this machine what the realm promises, beside its peers."""
 
+import os
 import sys
 
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
 from training.bench.forge import Options, run_forge
+from training.bench.ingest import ingest_text, run_ingest
 from training.bench.page import write_forge
 from training.bench.table import forge_text
 from training.commands.verb import group, verb
@@ -15,7 +17,7 @@ QUICK_SECONDS = 540.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge")
+    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest")
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
         "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
@@ -30,6 +32,18 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
+    parser = verb(actions, "ingest", ingest, "from rows to tokens: speed and memory beside `datasets`")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds, in two minutes or less")
+
+
+def ingest(realm: Realm) -> int:
+    result = run_ingest(realm.args.quick, len(os.sched_getaffinity(0)), _say)
+    realm.report(result, lambda: ingest_text(result))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def forge(realm: Realm) -> int:
@@ -43,7 +57,7 @@ def forge(realm: Realm) -> int:
         steps=_positive(args.steps, "steps"),
         seconds=QUICK_SECONDS if args.quick else None,
     )
-    result = run_forge(options, lambda text: print(text, file=sys.stderr, flush=True))
+    result = run_forge(options, _say)
     realm.report(result, lambda: forge_text(result))
     if args.write_docs:
         for path in write_forge(result, CHECKOUT / "docs"):

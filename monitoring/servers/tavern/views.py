@@ -16,6 +16,7 @@ from monitoring.servers.tavern.words import compact, duration, number, percent, 
 STATES = {
     "battle": "In battle",
     "idle": "At rest",
+    "preparing": "Preparing",
     "paused": "Paused",
     "loading": "Waking",
     "starting": "Waking",
@@ -185,6 +186,9 @@ def what_next(realm: Realm) -> Next:
         )
     if status["battle"]:
         return Next("go", "The battle is on", _after_battle(waiting))
+    if preparing := status["preparing"]:
+        text = f"{preparing['share']:.0%} of {preparing['quest']} is turned into tokens; then the battle begins."
+        return Next("go", "A quest is being prepared", text)
     if waiting:
         return Next("go", "A quest is being taken up", f"{number(waiting)} waiting. The first step is seconds away.")
     return Next("idle", "All quiet", "No quest waits. Drop a .jsonl anywhere on this page, and the battle begins.")

@@ -1,0 +1,49 @@
+"""While the trainer has to tokenise a quest by itself: it shows that it lives and how far it is, and hears wishes.
+
+Most quests were tokenised by the daemon before their battle; one that is large and comes to an idle hero was not.
+It knows nothing about rows or tokens.
+"""
+
+import time
+
+from core import control
+from core.between_steps import LOOK_SECONDS, Ending, Resident, wished
+from core.quest import Quest
+
+
+class LeftEarly(Exception):
+    """Somebody wishes that the quest be left; what was tokenised so far is thrown away."""
+
+    def __init__(self, ending: Ending):
+        super().__init__(ending.kind)
+        self.ending = ending
+
+
+class Preparation:
+    """Call it again and again with the share that is done."""
+
+    def __init__(self, worker: Resident, quest: Quest):
+        self.worker, self.quest = worker, quest
+        self._began = self._looked = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._show(share)
+        self._obey()
+        while control.is_paused(self.worker.ledger):
+            self._began += LOOK_SECONDS
+            self._show(share, "paused")
+            self.worker.should_exit.wait(LOOK_SECONDS)
+            self._obey()
+        self._looked = time.monotonic()
+
+    def _show(self, share: float, state: str = "preparing") -> None:
+        left = (time.monotonic() - self._began) * (1 - share) / share if share else None
+        self.worker.beat()
+        self.worker.report.preparing(self.quest, share, left, self.worker.hero_facts(), state)
+
+    def _obey(self) -> None:
+        if ending := wished(self.worker, self.quest):
+            raise LeftEarly(ending)
