@@ -175,14 +175,15 @@ def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None 
 
     What config says is done. `frozen`: the means that the hero was trained with; it keeps their kinds of numbers.
     """
+    wishes = {name: value for name, value in config.memory.wishes().items() if value is not None}
     kept = {name: getattr(frozen, name) for name in KINDS} if frozen else {}
-    forced = kept | {name: value for name, value in config.memory.wishes().items() if value is not None}
-    if frozen and forced["weights"] != frozen.weights:
-        forced = {name: value for name, value in forced.items() if name != "rounding" or config.memory.rounding}
-    if config.trainer.get("bf16") is not None:
+    if frozen and wishes.get("weights", frozen.weights) != frozen.weights:
+        del kept["rounding"], kept["compute"]  # they belong to the weights
+    forced = kept | wishes
+    if "bf16" in config.trainer:
         forced["compute"] = "bf16" if config.trainer["bf16"] else "fp32"
     elif "compute" not in forced:
-        forced["compute"] = machine.compute(shape.parameters)
+        forced["compute"] = "bf16" if forced.get("weights") == "bf16" else machine.compute(shape.parameters)
     optimizer = config.trainer.get("optim", DEFAULT)
     if optimizer not in ADAMW:
         forced = {"weights": "fp32"} | forced | {"release": False}

@@ -4,7 +4,7 @@ It imports none of them. Names are those of transformers' OptimizerNames; a test
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from core.errors import nearest
@@ -21,6 +21,7 @@ class Known:
     install: str = ""
     arguments: tuple[str, ...] = ()
     needs_targets: bool = False
+    needs_gpu: bool = False
     refused: str = ""
 
 
@@ -54,7 +55,8 @@ OPTIMIZERS: dict[str, Known] = {
     **dict.fromkeys(("lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit"), _BNB),
     **dict.fromkeys(("ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit"), _ADEMAMIX),
     **dict.fromkeys(("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"), _BNB),
-    **dict.fromkeys(("galore_adamw", "galore_adamw_8bit", "galore_adafactor"), _GALORE),
+    **dict.fromkeys(("galore_adamw", "galore_adafactor"), _GALORE),
+    "galore_adamw_8bit": replace(_GALORE, needs_gpu=True),
     "apollo_adamw": _APOLLO,
     "lomo": Known("lomo_optim", "lomo-optim"),
     **dict.fromkeys(("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"), _FREE),

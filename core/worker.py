@@ -240,7 +240,8 @@ class Worker:
                 raise
             log.exception("battle of %s failed", quest.name)
             self._reload()
-            self._blame(quest, f"{type(problem).__name__}: {problem}")
+            named = "" if isinstance(problem, UserError) else f"{type(problem).__name__}: "
+            self._blame(quest, named + str(problem))
         else:
             self._leave(quest, ending)
 

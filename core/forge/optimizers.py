@@ -22,7 +22,7 @@ from core.optimizer_names import ADAMW, DEFAULT, OPTIMIZERS, optimizer_problem
 
 GOES_ON = "training_weights"
 _PROJECTORS = {"GaLoreProjector": "galore_torch.galore_projector", "GradientProjector": "apollo_torch.random_projector"}
-_PROJECTOR = "$projector"
+_PROJECTOR, _TRANSPOSED = "$projector", "$transposed"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def make(trainer: Trainer, kind: OptimizerKind, means: Means, seed: int) -> torc
     if problem := optimizer_problem(kind.optim):
         raise UserError(f"trainer.optim = {kind.optim!r}: {problem}")
     args, targets = trainer.args, kind.optim_target_modules
+    if OPTIMIZERS[kind.optim].needs_gpu and args.device.type != "cuda":
+        raise UserError(f"trainer.optim = {kind.optim!r} needs a GPU, and there is none")
     args.optim, args.optim_args = kind.optim, kind.optim_args
     args.optim_target_modules = list(targets) if isinstance(targets, tuple) else targets
     trainer.optimizer_cls_and_kwargs = None
@@ -196,10 +198,17 @@ def _plain(node: Any, seen: set[int]) -> Any:
         seen.add(place)
         return node.clone() if shared else node
     if type(node).__name__ in _PROJECTORS:
-        return {_PROJECTOR: type(node).__name__, **_plain(vars(node), seen)}
+        values = {name: _by_rows(value) for name, value in vars(node).items()}
+        return {_PROJECTOR: type(node).__name__, **_plain(values, seen)}
     if isinstance(node, dict):
         return {key: _plain(value, seen) for key, value in node.items()}
     return type(node)(_plain(value, seen) for value in node) if isinstance(node, (list, tuple)) else node
+
+
+def _by_rows(value: Any) -> Any:
+    """A matrix that lies in memory by columns as the transpose of one by rows: another order, other last bits."""
+    by_columns = isinstance(value, torch.Tensor) and value.dim() == 2 and value.stride(0) < value.stride(1)
+    return {_TRANSPOSED: value.t().contiguous()} if by_columns else value
 
 
 def _restored(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -207,8 +216,10 @@ def _restored(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[s
 
 
 def _with_projectors(node: Any) -> Any:
+    if isinstance(node, dict) and _TRANSPOSED in node:
+        return node[_TRANSPOSED].t()
     if isinstance(node, dict) and node.get(_PROJECTOR) in _PROJECTORS:
-        values = dict(node)
+        values = {name: _with_projectors(value) for name, value in node.items()}
         name = values.pop(_PROJECTOR)
         kind = getattr(import_module(_PROJECTORS[name]), name)
         projector = kind.__new__(kind)
