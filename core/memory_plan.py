@@ -71,13 +71,13 @@ def candidates(
     agreeing = [kind for kind in kinds if kind == _bent(kind, forced)]
     for kind in dict.fromkeys(agreeing or [_bent(kind, forced) for kind in kinds]):
         at_once = max_length * (batch_size if kind.release else 1)  # released: all rows of a step in one pass
+        lonely = kind == replace(plain, weights="bf16", rounding="stochastic")
+        kind = replace(kind, recompute_every=forced.get("recompute_every", 0))
         kind = kind if at_once <= max(pack_tokens, max_length) else replace(kind, pack_tokens=at_once)
         if target == CPU and not kind.mapped:
             yield kind, *_paces(replace(kind, mapped=True), at_once, forced)
-        elif kind == replace(plain, weights="bf16", rounding="stochastic"):
-            yield (kind,)
         else:
-            yield _paces(kind, at_once, forced)
+            yield (kind,) if lonely else _paces(kind, at_once, forced)
 
 
 def check_numbers(weights: str | None, optimizer: str, compute: str) -> None:

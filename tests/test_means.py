@@ -219,9 +219,7 @@ def test_a_hero_of_few_bits_learns_and_comes_back_bit_for_bit(plan, tmp_path, me
     whole, recorder = trained(means, tmp_path, quest)
     exact = trained(Means(compute="fp32"), tmp_path, quest)[1]
     assert recorder.losses == pytest.approx(exact.losses, rel=0.03)
-    assert [float(facts.gradient_norm) for facts in recorder.steps][0] == pytest.approx(
-        float(exact.steps[0].gradient_norm), rel=0.05
-    )
+    assert float(recorder.steps[0].gradient_norm) == pytest.approx(float(exact.steps[0].gradient_norm), rel=0.05)
     trained(means, tmp_path, quest, stop_after=3, folder=folder)
     outside = AutoModelForCausalLM.from_pretrained(folder)
     assert outside.dtype == forge_means.dtype(means)
@@ -327,7 +325,7 @@ def test_what_cannot_be_is_refused_when_the_hero_is_loaded_with_what_to_do(tmp_p
 def test_bf16_on_a_cpu_is_for_large_heroes_on_cpus_that_are_fast_at_it():
     from core.machine import Machine
 
-    assert [Machine("cpu", GIB, fast).compute(size) for fast, size in ((True, 30e6), (True, 29e6), (False, 30e6))] == [
+    assert [Machine("cpu", GIB, fast).compute(size) for fast, size in ((True, 27e6), (True, 4e6), (False, 27e6))] == [
         "bf16",
         "fp32",
         "fp32",

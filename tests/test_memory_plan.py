@@ -414,6 +414,12 @@ def test_what_config_decides_is_planned_and_refused_where_it_does_not_fit(call):
     assert "exact remainders" in call("--model", "Qwen3-1.7B", "--vram", 24)[1]
 
 
+@pytest.mark.parametrize("where", [("--vram", 80), ("--cpu", 80)])
+def test_layers_that_config_wants_computed_again_are_planned_so(call, where):
+    call.paths.config.write_text('{"trainer": {"activation_checkpointing_kwargs": {"every_n_layers": 3}}}')
+    assert json.loads(call("--model", "Qwen3-0.6B", *where, "--json")[1])["means"]["recompute_every"] == 3
+
+
 def test_plan_for_the_cpu_takes_the_memory_that_there_is_or_was_given(call):
     code, out, _ = call("--model", "Qwen3-0.6B", "--cpu", "20", "--json")
     assert code == 0 and json.loads(out)["target"] == "cpu"
