@@ -22,6 +22,7 @@ class Known:
     arguments: tuple[str, ...] = ()
     needs_targets: bool = False
     needs_gpu: bool = False
+    remark: str = ""
     refused: str = ""
 
 
@@ -58,7 +59,7 @@ OPTIMIZERS: dict[str, Known] = {
     **dict.fromkeys(("galore_adamw", "galore_adafactor"), _GALORE),
     "galore_adamw_8bit": replace(_GALORE, needs_gpu=True),
     "apollo_adamw": _APOLLO,
-    "lomo": Known("lomo_optim", "lomo-optim"),
+    "lomo": Known("lomo_optim", "lomo-optim", remark="a step is one pass; weight_decay and max_grad_norm do not act"),
     **dict.fromkeys(("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"), _FREE),
     "stable_adamw": Known("optimi", "torch-optimi", ("max_lr",)),
     "galore_adamw_layerwise": Known(refused=_LAYERWISE.format("galore_adamw")),

@@ -15,11 +15,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
+from core.errors import UserError
 from core.forge import optimizers
 from core.forge.evaluate import held_out_loss
 from core.forge.gradient_release import GradientRelease
 from core.forge.optimizers import OptimizerKind
-from core.forge.out_of_memory import is_out_of_memory, random_state, set_random_state, smaller
+from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
 from core.forge.packing import Pack, packs_of
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
@@ -162,6 +163,7 @@ class HeroTrainer(Trainer):
             return False
         before, old = self.kind, getattr(self.optimizer, "optimizer", self.optimizer)
         self.optimizer, self.kind = optimizers.make(self, kind, self.means, self._seed), kind
+        self.accelerator._optimizers.clear()  # it would keep the old one, and all its moments
         if before.is_adamw and kind.is_adamw:
             optimizers.take_over(self.optimizer, old)
             return False
@@ -243,8 +245,10 @@ class HeroTrainer(Trainer):
                 total = self._passes(model, batch)
                 break
             except (RuntimeError, MemoryError) as problem:
-                if self._in_one_pass or not self._plan.settings.packing or not is_out_of_memory(problem):
+                if not is_out_of_memory(problem):
                     raise
+                if self._in_one_pass or not self._plan.settings.packing:
+                    raise UserError(CANNOT_BE_SHARED) from problem
             self._narrow(model, batch)
             batch = self._loader.batch(batch.step)
             set_random_state(chance)

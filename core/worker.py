@@ -114,7 +114,7 @@ class Worker:
 
     def _load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
-        means, kind = settle(folder, self.config, self._means_changed)
+        means, kind = settle(folder, self.config, self._warn)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype(means),
@@ -137,8 +137,8 @@ class Worker:
         self.tip = manifest
         self._renderers: dict[int, Renderer] = {}
 
-    def _means_changed(self, changes: str) -> None:
-        self.ledger.event("trainer", "means_changed", f"The hero goes on with other means: {changes}.", "warning")
+    def _warn(self, code: str, text: str) -> None:
+        self.ledger.event("trainer", code, text, "warning")
 
     def _narrower(self, step: int, tokens: int) -> None:
         text = (

@@ -80,6 +80,7 @@ def optimizers() -> list[str]:
     for name, known in OPTIMIZERS.items():
         needs = f"`pip install {known.install}`" if known.install else "–"
         needs += (", a GPU" if known.needs_gpu else "") + (", `optim_target_modules`" if known.needs_targets else "")
+        needs += f"; {known.remark}" if known.remark else ""
         lines.append(
             f"| `{name}` | refused: {_cell(known.refused)} | |"
             if known.refused

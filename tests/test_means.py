@@ -319,7 +319,15 @@ def test_what_cannot_be_is_refused_when_the_hero_is_loaded_with_what_to_do(tmp_p
     hero().config.save_pretrained(tmp_path)
     write(tmp_path, BF16, OptimizerKind())
     with pytest.raises(UserError, match=words):
-        forge_means.settle(tmp_path, config_with(**sections), lambda text: None)
+        forge_means.settle(tmp_path, config_with(**sections), lambda code, text: None)
+
+
+def test_rows_that_would_be_too_long_are_warned_of_and_the_hero_wakes_up(tmp_path):
+    hero().config.save_pretrained(tmp_path)
+    told = []
+    config = config_with(memory=Memory(gib=0.8), max_length=131_072)
+    means, _ = forge_means.settle(tmp_path, config, lambda code, text: told.append((code, text)))
+    assert [code for code, _ in told] == ["memory_tight"] and "max_length" in told[0][1] and means.pack_tokens < 4096
 
 
 def test_bf16_on_a_cpu_is_for_large_heroes_on_cpus_that_are_fast_at_it():

@@ -18,7 +18,7 @@ from core.forge.optimizers import OptimizerKind
 from core.forge.state import has_state
 from core.machine import Machine, a_gpu, this_cpu
 from core.memory_needs import GIB, MAPPED_BLOCK, Means, Shape
-from core.memory_plan import KINDS, choose
+from core.memory_plan import KINDS, SHORTEST, choose
 
 RECORD = "means.json"
 M_MMAP_THRESHOLD = -3  # of glibc's mallopt
@@ -31,22 +31,25 @@ def machine(config: Config) -> Machine:
     return a_gpu(torch.cuda.get_device_properties(0).total_memory, config.memory.gib)
 
 
-def settle(folder: Path, config: Config, tell: Callable[[str], None]) -> tuple[Means, OptimizerKind]:
+def settle(folder: Path, config: Config, tell: Callable[[str, str], None]) -> tuple[Means, OptimizerKind]:
     """The means and the optimizer of the hero in `folder`, carried out on this process. Raises UserError where none fit.
 
-    `tell` hears of means that are no longer those the hero had.
+    `tell(code, text)` hears of means that are no longer those the hero had, and of rows that would be too long.
     """
-    here, (before, kind) = machine(config), read(folder)
-    found = choose(config, Shape.read(folder), here, before)
+    here, shape, (before, kind) = machine(config), Shape.read(folder), read(folder)
+    found = choose(config, shape, here, before)
     if not found.fits:
-        lines = "; ".join(found.advice)
-        raise UserError(
-            f"the hero does not fit into {here.room_bytes / GIB:.1f} GiB, it needs {found.total_bytes / GIB:.1f}: {lines}. "
-            "If you know better, set memory.gib."
-        )
+        needed, advice = f"{found.total_bytes / GIB:.1f} GiB of {here.room_bytes / GIB:.1f}", "; ".join(found.advice)
+        found = choose(config.model_copy(update={"max_length": SHORTEST}), shape, here, before)
+        if not found.fits:
+            raise UserError(
+                f"the hero does not fit into memory: {needed}. {advice}. If you know better, set memory.gib."
+            )
+        tell("memory_tight", f"Rows as long as max_length may not fit into memory: {needed}. {advice}.")
     means = found.means
     if before and (changed := [name for name in KINDS if getattr(before, name) != getattr(means, name)]):
-        tell(", ".join(f"{name}: {getattr(means, name)} instead of {getattr(before, name)}" for name in changed))
+        text = ", ".join(f"{name} {getattr(means, name)} instead of {getattr(before, name)}" for name in changed)
+        tell("means_changed", f"The hero goes on with other means: {text}.")
     if means.mapped:
         _map_blocks()
     if here.target == "cuda" and config.memory.gib:

@@ -8,6 +8,10 @@ from core.errors import UserError
 from core.forge.packing import Pack
 
 _WORDS = ("can't allocate memory", "could not create a memory", "bad_alloc")
+CANNOT_BE_SHARED = (
+    "a step does not fit into memory, and its passes cannot be made smaller: with gradient release or lomo a step is one "
+    "pass, without packing a pass is one row. Set batch_size or max_length lower; `plan` shows what needs how much."
+)
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
