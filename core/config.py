@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from core.durable import write_bytes
 from core.errors import UserError, nearest
+from core.optimizer_names import ADAMW, DEFAULT
 from core.skills import skills
 from core.trainer_keys import check_trainer_keys
 
@@ -73,6 +74,38 @@ class Temple(Section):
         if value != "off":
             raise ValueError(f"the Temple has not opened yet, mode {value!r} cannot be honoured; use 'off'")
         return value
+
+
+class Memory(Section):
+    """What `plan` decides by itself, and may be told."""
+
+    gib: float | None = Field(
+        None,
+        gt=0,
+        lt=1 << 20,
+        description="GiB that a battle may use: of the GPU's memory, or of main memory where there is no GPU. "
+        "Default: all of the GPU's, nine tenths of main memory.",
+    )
+    weights: Literal["fp32", "bf16"] | None = Field(
+        None, description="How the hero keeps its weights. Default: as `plan` says; a hero keeps what it has."
+    )
+    rounding: Literal["stochastic", "kahan"] | None = Field(
+        None,
+        description="How no update of bf16 weights is lost: rounded by chance, right in the mean; or with two more "
+        "bytes a weight, as exact as fp32. Default: stochastic.",
+    )
+    moments: Literal["fp32", "bf16", "8bit"] | None = Field(
+        None, description="How AdamW keeps its moments. Default: as `plan` says; a hero keeps what it has."
+    )
+    gradient_release: bool | None = Field(
+        None,
+        description="Whether each tensor is updated as soon as its gradient is known, so that gradients take no room. "
+        "All rows of a step then go through in one pass, and clipping sees only the gradients so far.",
+    )
+
+    def wishes(self) -> dict[str, Any]:
+        """What is decided here, by the names of core/memory_needs.Means; None where nothing is."""
+        return {**self.model_dump(include={"weights", "rounding", "moments"}), "release": self.gradient_release}
 
 
 class Retention(Section):
@@ -146,6 +179,7 @@ class Config(Section):
         description="Other `transformers.TrainingArguments` by their own names; docs/reference.md "
         "says which are honoured and which the realm owns.",
     )
+    memory: Memory = Field(Memory(), description="By which means a battle fits into memory.")
     packing: bool = Field(
         True, description="Put several rows into one forward pass, without a leak between them. Off: one row a pass."
     )
@@ -186,6 +220,23 @@ class Config(Section):
     @classmethod
     def trainer_keys_known(cls, value: dict[str, Any]) -> dict[str, Any]:
         return check_trainer_keys(value)
+
+    @field_validator("memory")
+    @classmethod
+    def means_agree(cls, value: Memory, info: ValidationInfo) -> Memory:
+        trainer = info.data.get("trainer", {})
+        optimizer = trainer.get("optim", DEFAULT)
+        if value.rounding and value.weights == "fp32":
+            raise ValueError(
+                f"rounding {value.rounding!r} is for bf16 weights; set memory.weights to 'bf16' or unset it"
+            )
+        if value.weights == "bf16" and trainer.get("bf16") is False:
+            raise ValueError("bf16 weights are computed with in bf16; unset trainer.bf16")
+        own = {"weights": ("bf16",), "moments": ("8bit", "bf16"), "gradient_release": (True,)}
+        used = [name for name, kinds in own.items() if getattr(value, name) in kinds]
+        if used and optimizer not in ADAMW:
+            raise ValueError(f"memory.{used[0]} is for AdamW; unset it or trainer.optim = {optimizer!r}")
+        return value
 
     @field_validator("skill_priorities")
     @classmethod

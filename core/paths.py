@@ -102,6 +102,11 @@ class RealmPaths:
         return self.state / "token"
 
     @property
+    def pack_limits(self) -> Path:
+        """How large a pass may be since memory ran out, by hero."""
+        return self.state / "pack_limits.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

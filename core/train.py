@@ -5,7 +5,7 @@ One step of the Trainer is one optimizer step: a batch is the list of packs that
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,20 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
+from core.errors import UserError
+from core.forge import optimizers
 from core.forge.evaluate import held_out_loss
+from core.forge.gradient_release import GradientRelease
+from core.forge.optimizers import OptimizerKind
+from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
 from core.forge.packing import Pack, packs_of
+from core.memory_needs import Means
+from core.memory_plan import check_numbers
+from core.pack_limits import PackLimits
 from core.schools import school
+from core.trainer_keys import layers_again
+
+EVERYTHING = 1 << 40  # tokens of a pass that must hold all rows of a step
 
 
 @dataclass(frozen=True)
@@ -43,30 +54,38 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The packs of one optimizer step, and what they hold in all."""
+    """The packs of one optimizer step, and what they hold in all. `step`: its number in the plan."""
 
     packs: list[Pack]
     labels: int
     tokens: int
+    step: int = 0
 
 
 class StepLoader:
-    """The batches of a plan from step `first` on; it starts there at no cost."""
+    """The batches of a plan from step `first` on; it starts there at no cost.
 
-    def __init__(self, plan: BattlePlan, first: int):
+    `room(step)`: tokens of a pass at most in that step, where the plan's own are too many.
+    """
+
+    def __init__(self, plan: BattlePlan, first: int, room: Callable[[int], int] | None = None):
         self.plan, self.first = plan, first
+        self.room = room or (lambda step: plan.settings.pack_tokens)
 
     def __len__(self) -> int:
         return self.plan.total_steps - self.first
 
     def __iter__(self) -> Iterator[StepBatch]:
         for step in range(self.first, self.plan.total_steps):
-            yield self._batch(self.plan.rows_of(step))
+            yield self.batch(step)
 
-    def _batch(self, rows: list[int]) -> StepBatch:
-        settings = self.plan.settings
-        packs = packs_of(self.plan.sequences_of(rows), settings.pack_tokens, settings.packing)
-        return StepBatch(packs, sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs))
+    def batch(self, step: int) -> StepBatch:
+        """The rows of `step` in as few passes as there is room for."""
+        room = self.room(step)
+        sequences = self.plan.sequences_of(self.plan.rows_of(step))
+        packs = packs_of(sequences, room, self.plan.settings.packing or room == EVERYTHING)
+        labels, tokens = sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs)
+        return StepBatch(packs, labels, tokens, step)
 
 
 def arguments(folder: Path) -> TrainingArguments:
@@ -84,7 +103,6 @@ def arguments(folder: Path) -> TrainingArguments:
         logging_nan_inf_filter=False,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
-        bf16=torch.cuda.is_available(),
         use_cpu=not torch.cuda.is_available(),
         eval_steps=1,
         save_steps=1,
@@ -96,62 +114,111 @@ def arguments(folder: Path) -> TrainingArguments:
 class HeroTrainer(Trainer):
     """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets."""
 
-    def __init__(self, model: torch.nn.Module, folder: Path, global_step: int = 0):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        folder: Path,
+        global_step: int = 0,
+        means: Means | None = None,
+        kind: OptimizerKind | None = None,
+        limits: PackLimits | None = None,
+        seed: int = 0,
+    ):
+        """`means`, `kind`: how memory is used and what optimizer there is; `limits`: of passes; `seed`: of rounding."""
         super().__init__(model=model, args=arguments(folder), eval_dataset=[])
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)
         self.global_step = global_step
+        self.means, self.limits, self._seed = means or Means(compute="fp32"), limits or PackLimits(), seed
         self._defaults = {key: getattr(self.args, key) for key in _PER_BATTLE}
         self._plan: BattlePlan | None = None
+        self._release: GradientRelease | None = None
         self.add_callback(_Reporter(self))
-        self.create_optimizer()
-        decays, stays = self.optimizer.param_groups  # norms and biases never decay
-        decays["decays"], stays["decays"] = True, False
+        self.kind = kind or OptimizerKind()
+        self.optimizer = optimizers.make(self, self.kind, self.means, seed)
 
     def fight(self, plan: BattlePlan, first: int, learning_rate: float, observer: Observer) -> None:
         """Train `plan` from its step `first` to its end, or until the observer says stop."""
         self._plan, self._first, self._observer = plan, first, observer
         self._school = school(plan.settings.school)
-        self._held_out = list(self._held_out_packs(plan))
         self._adopt(plan, learning_rate)
+        self._loader = StepLoader(plan, first, self._room)
+        self._held_out = list(self._held_out_packs(plan))
         try:
             self.train()
         finally:
             self._plan = self._observer = None
+            if self._release:
+                self._release.remove()
+                self._release = None
 
     def validation_loss(self) -> float | None:
         """Held-out loss of the running battle with the weights as they are."""
-        with self.compute_loss_context_manager():
+        with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
             return held_out_loss(self.model, self._held_out)
+
+    def use_optimizer(self, kind: OptimizerKind) -> bool:
+        """Train with an optimizer of this kind from now on; True when moments were lost by it."""
+        if kind == self.kind:
+            return False
+        before, old = self.kind, getattr(self.optimizer, "optimizer", self.optimizer)
+        self.optimizer, self.kind = optimizers.make(self, kind, self.means, self._seed), kind
+        self.accelerator._optimizers.clear()  # it would keep the old one, and all its moments
+        if before.is_adamw and kind.is_adamw:
+            optimizers.take_over(self.optimizer, old)
+            return False
+        return True
 
     def _adopt(self, plan: BattlePlan, learning_rate: float) -> None:
         """Make arguments, optimizer groups and schedule those of the battle; moments stay."""
-        settings = plan.settings
-        honoured = self._defaults | settings.trainer
+        settings, means = plan.settings, self.means
+        bf16 = settings.trainer.get("bf16", means.compute == "bf16")
+        check_numbers(means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
+        self._autocast = bf16 and means.weights == "fp32"
+        honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in _PER_BATTLE}
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
-        for group in self.optimizer.param_groups:
-            group.update(
-                lr=learning_rate,
-                initial_lr=learning_rate,
-                eps=honoured["adam_epsilon"],
-                betas=(honoured["adam_beta1"], honoured["adam_beta2"]),
-            )
-            group["weight_decay"] = honoured["weight_decay"] if group["decays"] else 0.0
-        warmup = max(1, int(honoured["warmup_steps"]))
+        self._recompute(layers_again(settings.trainer, means.recompute_every))
+        optimizers.tune(self.optimizer, honoured, learning_rate)
+        optimizers.begin(self.optimizer)
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if means.release and self.kind.is_adamw:
+            self._release = GradientRelease(optimizer, self.args.max_grad_norm)
+        warmup = 1 if self.kind.warms_up_itself else max(1, int(honoured["warmup_steps"]))
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1
         )
 
+    def _recompute(self, every: int) -> None:
+        """Compute the first and every `every`-th layer after it again in the backward pass; 0 none."""
+        self.model.activation_checkpointing_disable()
+        if every:
+            self.model.activation_checkpointing_enable(every_n_layers=every)
+
+    def _room(self, step: int) -> int:
+        """Tokens of a pass at most in a step: as the battle, the plan and what was found out say."""
+        if self._in_one_pass:
+            return EVERYTHING
+        limit = self.limits.at(self._began + step - self._first + 1)
+        return min(self._plan.settings.pack_tokens, self.means.pack_tokens, limit or EVERYTHING)
+
+    @property
+    def _in_one_pass(self) -> bool:
+        """Whether weights change within the backward pass, so that there can be only one in a step."""
+        return self._release is not None or self.kind.steps_in_backward
+
+    def compute_loss_context_manager(self) -> torch.autocast:
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._autocast)
+
     def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
         sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
-        return packs_of(sequences, plan.settings.pack_tokens, plan.settings.packing) if sequences else []
+        room = min(plan.settings.pack_tokens, self.means.pack_tokens, self.limits.at(self.global_step) or EVERYTHING)
+        return packs_of(sequences, room, plan.settings.packing) if sequences else []
 
     # What transformers' loop asks for
 
     def get_train_dataloader(self) -> StepLoader:
-        return StepLoader(self._plan, self._first)
+        return self._loader
 
     def _init_training_state(self, max_steps: int, *rest: Any) -> tuple[int, int]:
         result = super()._init_training_state(max_steps, *rest)
@@ -168,20 +235,54 @@ class HeroTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, batch: StepBatch, num_items_in_batch: int | None = None
     ) -> torch.Tensor:
-        """Forward and backward of every pack of the step; returns the mean loss over its labels, detached."""
+        """Forward and backward of every pack of the step; returns the mean loss over its labels, detached.
+
+        Where memory runs out, the rows are shared out over smaller passes and the step begins again.
+        """
+        chance = random_state(self.args.device)
+        while True:
+            try:
+                total = self._passes(model, batch)
+                break
+            except (RuntimeError, MemoryError) as problem:
+                if not is_out_of_memory(problem):
+                    raise
+                if self._in_one_pass or not self._plan.settings.packing:
+                    raise UserError(CANNOT_BE_SHARED) from problem
+            self._narrow(model, batch)
+            batch = self._loader.batch(batch.step)
+            set_random_state(chance)
+        self._step_loss, self._step_tokens = total, batch.tokens
+        return total
+
+    def _passes(self, model: torch.nn.Module, batch: StepBatch) -> torch.Tensor:
         model.train()
+        if self._release:
+            self._release.begin()
+        rate = {"learning_rate": self.lr_scheduler.get_last_lr()[0]} if self.kind.steps_in_backward else {}
         total = torch.zeros((), device=self.args.device)
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
                 loss = self._school.loss_sum(model, pack) / batch.labels
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss, **rate)
             total += loss.detach()
-        self._step_loss, self._step_tokens = total, batch.tokens
         return total
+
+    def _narrow(self, model: torch.nn.Module, batch: StepBatch) -> None:
+        """Memory ran out in this step: let go of what is left of it, and remember how large a pass may be from now on."""
+        model.zero_grad()
+        if self.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.limits.add(self.state.global_step + 1, smaller(batch.packs))
 
     def floating_point_ops(self, inputs: StepBatch) -> int:
         return 0
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
+        if self._in_one_pass:  # the gradients are gone; what was released was clipped then
+            return self._release.norm() if self._release else None
+        return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
         self._step_norm = grad_norm

@@ -24,8 +24,12 @@ from core.config import Config
 from core.errors import CheckpointError, UserError
 from core.forge.attention import ATTENTION
 from core.forge.hatch import hatch
+from core.forge.means import dtype, settle
+from core.forge.means import write as write_means
+from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.state import has_state, load_state, save_model, save_state
 from core.ledger import Ledger
+from core.pack_limits import PackLimits
 from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
 from core.prepare import Prepared, cache_name, prepare
@@ -111,15 +115,19 @@ class Worker:
 
     def _load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
+        means, kind = settle(folder, self.config, self._warn)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=torch.float32,
+            dtype=dtype(means),
             attn_implementation=ATTENTION,
             trust_remote_code=False,
             local_files_only=True,
             use_safetensors=True,
         )
-        self.trainer = HeroTrainer(model, self.paths.state / "trainer", manifest.step)
+        limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
+        self.trainer = HeroTrainer(
+            model, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
+        )
         if has_state(folder):
             load_state(folder, self.trainer.optimizer)
         elif manifest.step > 0:
@@ -129,6 +137,15 @@ class Worker:
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.tip = manifest
         self._renderers: dict[int, Renderer] = {}
+
+    def _warn(self, code: str, text: str) -> None:
+        self.ledger.event("trainer", code, text, "warning")
+
+    def _narrower(self, step: int, tokens: int) -> None:
+        text = (
+            f"Memory ran out in step {step:,}: passes have at most {tokens} tokens now, steps the same rows as before."
+        )
+        self.ledger.event("trainer", "memory_short", text, "warning", step=step, pack_tokens=tokens)
 
     def _settle(self) -> None:
         """Quests whose training the weights hold are finished; finished ones that they lack go back to wait."""
@@ -224,7 +241,8 @@ class Worker:
                 raise
             log.exception("battle of %s failed", quest.name)
             self._reload()
-            self._blame(quest, f"{type(problem).__name__}: {problem}")
+            named = "" if isinstance(problem, UserError) else f"{type(problem).__name__}: "
+            self._blame(quest, named + str(problem))
         else:
             self._leave(quest, ending)
 
@@ -253,12 +271,19 @@ class Worker:
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
         first = self.tip.open.get(quest.id, 0)
+        self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = settings.learning_rate or next(rate for size, rate in LEARNING_RATES if self.parameters < size)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan)
         self.trainer.fight(plan, first, rate, battle)
         self.report.end(battle.ending.kind if battle.ending else "done")
         return battle.ending
+
+    def _choose_optimizer(self, kind: OptimizerKind) -> None:
+        before = self.trainer.kind
+        if self.trainer.use_optimizer(kind):
+            text = f"{kind.optim} takes over from {before.optim}, whose moments do not fit: it begins without any."
+            self.ledger.event("trainer", "optimizer_changed", text, "warning", before=before.optim, after=kind.optim)
 
     def _prepared(self, quest: Quest, card: dict) -> Prepared:
         settings = quest.settings
@@ -299,8 +324,10 @@ class Worker:
         self.beat()
 
     def _write(self, folder) -> None:
-        save_model(self.trainer.model, folder, self.paths.vault / self.tip.id)
-        save_state(folder, self.trainer.optimizer)
+        with weights_to_use(self.trainer.optimizer):
+            save_model(self.trainer.model, folder, self.paths.vault / self.tip.id)
+            save_state(folder, self.trainer.optimizer)
+        write_means(folder, self.trainer.means, self.trainer.kind)
 
     def _finish(self, quest: Quest) -> None:
         """Carry out the verdict: until the Temple judges, every finished battle is promoted."""

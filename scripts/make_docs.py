@@ -47,22 +47,46 @@ def sidecar() -> list[str]:
 
 
 def trainer_keys() -> list[str]:
-    from core.trainer_keys import HONOURED, OWNED
+    from core.trainer_keys import HONOURED, IRRELEVANT, OWNED
 
     lines = [
         "## Trainer keys",
         "",
-        "`trainer` in `config.json` takes `transformers.TrainingArguments` by their own names.",
+        "`trainer` in `config.json` takes `transformers.TrainingArguments` by their own names. Each is honoured, or refused "
+        "with what to use instead, or refused because it means nothing here.",
         "",
-        "| Key | |",
-        "|---|---|",
+        "| Key | Allowed | |",
+        "|---|---|---|",
     ]
-    lines += [f"| `{key}` | honoured |" for key in HONOURED]
+    lines += [f"| `{key}` | {_cell(rule.words)} | honoured: {_cell(rule.does)} |" for key, rule in HONOURED.items()]
+    lines += [f"| `{key}` | – | the realm's: {_cell(remedy)} |" for key, remedy in OWNED.items()]
     return (
-        lines
-        + [f"| `{key}` | the realm's: {_cell(remedy)} |" for key, remedy in OWNED.items()]
-        + ["", "Every other key is refused."]
+        lines + [f"| `{key}` | – | irrelevant: {_cell(why)} |" for key, why in IRRELEVANT.items()] + ["", *optimizers()]
     )
+
+
+def optimizers() -> list[str]:
+    from core.optimizer_names import OPTIMIZERS
+
+    lines = [
+        "### Optimizers",
+        "",
+        "`trainer.optim` takes the names of transformers. Where the optimizer changes from quest to quest, the new one begins "
+        "without moments and an event says so; `adamw_torch` and `adamw_torch_fused` hand theirs on.",
+        "",
+        "| Name | Needs | `optim_args` |",
+        "|---|---|---|",
+    ]
+    for name, known in OPTIMIZERS.items():
+        needs = f"`pip install {known.install}`" if known.install else "–"
+        needs += (", a GPU" if known.needs_gpu else "") + (", `optim_target_modules`" if known.needs_targets else "")
+        needs += f"; {known.remark}" if known.remark else ""
+        lines.append(
+            f"| `{name}` | refused: {_cell(known.refused)} | |"
+            if known.refused
+            else f"| `{name}` | {needs} | {', '.join(f'`{each}`' for each in known.arguments) or '–'} |"
+        )
+    return lines
 
 
 def verbs() -> list[str]:

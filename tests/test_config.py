@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 
 import pytest
 
 from core.config import Config, allowed_values, check_config, explain, fields, load_config, set_value
 from core.errors import UserError
-from core.trainer_keys import HONOURED, OWNED
+from core.optimizer_names import OPTIMIZERS
+from core.trainer_keys import HONOURED, IRRELEVANT, OWNED
 
 
 def complaint(values) -> str:
@@ -179,23 +181,70 @@ def test_an_unknown_trainer_key_is_refused_with_the_nearest():
     )
 
 
+@pytest.mark.parametrize("key", IRRELEVANT)
+def test_a_key_that_means_nothing_here_is_refused_with_why(key):
+    assert f"trainer.{key} means nothing here: {IRRELEVANT[key]}" in complaint({"trainer": {key: 1}})
+
+
 @pytest.mark.parametrize(
     "values",
     [{"weight_decay": "0.1"}, {"weight_decay": -0.1}, {"adam_beta1": 1}, {"adam_epsilon": 0}, {"warmup_steps": 2.5},
-     {"warmup_steps": True}, {"max_grad_norm": -1}],
+     {"warmup_steps": True}, {"warmup_steps": 0.1}, {"max_grad_norm": -1}, {"max_grad_norm": True}, {"bf16": 1},
+     {"optim": 3}, {"optim_args": {}}, {"optim_target_modules": []}, {"activation_checkpointing": "yes"},
+     {"activation_checkpointing_kwargs": {"every_n_layers": 0}}, {"activation_checkpointing_kwargs": {"offload": True}}],
 )  # fmt: skip
 def test_a_trainer_value_of_wrong_type_or_size_is_refused(values):
     key = next(iter(values))
     assert f"trainer.{key} = {values[key]!r} must be " in complaint({"trainer": values})
 
 
-def test_honoured_keys_are_arguments_of_transformers_and_none_is_both():
+def test_every_argument_of_transformers_is_honoured_or_owned_or_irrelevant_and_only_one_of_them():
     from transformers import TrainingArguments
 
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    assert HONOURED.keys() | OWNED.keys() <= known
-    assert not HONOURED.keys() & OWNED.keys()
-    assert check_config({"trainer": {key: 0.5 if kind is float else 5 for key, (kind, *_) in HONOURED.items()}})
+    named = [*HONOURED, *OWNED, *IRRELEVANT]
+    assert sorted(named) == sorted(field.name for field in dataclasses.fields(TrainingArguments))
+    for key, rule in HONOURED.items():
+        others = {"optim_args": {"optim": "sgd"}, "optim_target_modules": {"optim": "adamw_torch"}}.get(key, {})
+        if key != "optim_target_modules":
+            assert check_config({"trainer": {**others, key: rule.example}}).trainer[key] == rule.example
+
+
+def test_every_optimizer_of_transformers_is_known_by_name():
+    from transformers.training_args import OptimizerNames
+
+    assert sorted(OPTIMIZERS) == sorted(name.value for name in OptimizerNames)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optim": "adamw_torch_fuse"}, "did you mean 'adamw_torch_fused'"),
+        ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, "pip install galore-torch"),
+        ({"optim": "adamw_torch_8bit"}, "memory.moments"),
+        ({"optim": "galore_adamw_layerwise"}, "use galore_adamw without"),
+        ({"optim": "sgd", "optim_args": "momentun=0.9"}, "did you mean 'momentum'"),
+        ({"optim": "sgd", "optim_args": "momentum"}, "NAME=VALUE"),
+        ({"optim_args": "rank=3"}, "adamw_torch_fused has no argument 'rank'; it takes none"),
+        ({"optim_target_modules": "all-linear"}, "it is for GaLore and APOLLO"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_is_refused_with_what_to_do(values, words):
+    assert not any(OPTIMIZERS[name].package and find_spec(OPTIMIZERS[name].package) for name in ("galore_adamw",))
+    assert words in complaint({"trainer": values})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"memory": {"weights": "fp32", "rounding": "kahan"}}, "is for bf16 weights"),
+        ({"memory": {"weights": "bf16"}, "trainer": {"bf16": False}}, "unset trainer.bf16"),
+        ({"memory": {"weights": "bf16"}, "trainer": {"optim": "sgd"}}, "memory.weights is for AdamW"),
+        ({"memory": {"moments": "8bit"}, "trainer": {"optim": "adafactor"}}, "memory.moments is for AdamW"),
+        ({"memory": {"gib": 0}}, "> 0"),
+    ],
+)
+def test_means_that_contradict_each_other_are_refused(values, words):
+    assert words in complaint(values)
 
 
 def test_a_key_of_a_map_can_be_set_like_a_field(tmp_path):

@@ -363,6 +363,7 @@ def call(tmp_path, monkeypatch, capsys):
 
 
 def test_plan_shows_every_component_the_means_and_why(call):
+    call.paths.config.write_text('{"batch_size": 1}')
     code, out, _ = call("--model", call.paths.models / "Qwen3-4B", "--vram", 24, "--max-length", 4096)
     assert code == 0
     for words in (
@@ -393,11 +394,39 @@ def test_plan_refuses_with_advice_what_cannot_fit(call):
     assert code == 1 and not json.loads(out)["fits"] and json.loads(out)["advice"]
 
 
-def test_plan_for_the_cpu_takes_the_memory_that_is_available_or_was_given(call):
+def test_gradient_release_is_planned_for_all_rows_of_a_step_in_one_pass(call):
+    words = ("--model", "Qwen3-4B", "--vram", 24, "--max-length", 2048, "--json")
+    call.paths.config.write_text('{"batch_size": 4}')
+    assert json.loads(call(*words)[1])["means"]["pack_tokens"] == 8192
+    call.paths.config.write_text('{"batch_size": 64}')
+    code, out, _ = call(*words)
+    assert code == 1 and any("batch_size 4 fits" in line for line in json.loads(out)["advice"])
+
+
+def test_what_config_decides_is_planned_and_refused_where_it_does_not_fit(call):
+    call.paths.config.write_text('{"memory": {"weights": "fp32"}}')
+    code, out, _ = call("--model", "Qwen3-1.7B", "--vram", 32)
+    assert code == 0 and "weights, fp32" in out
+    call.paths.config.write_text('{"memory": {"weights": "fp32", "moments": "fp32"}}')
+    code, out, _ = call("--model", "Qwen3-1.7B", "--vram", 24)
+    assert code == 1 and "config explain memory" in out
+    call.paths.config.write_text('{"memory": {"weights": "bf16", "rounding": "kahan", "moments": "8bit"}}')
+    assert "exact remainders" in call("--model", "Qwen3-1.7B", "--vram", 24)[1]
+
+
+@pytest.mark.parametrize("where", [("--vram", 80), ("--cpu", 80)])
+def test_layers_that_config_wants_computed_again_are_planned_so(call, where):
+    call.paths.config.write_text('{"trainer": {"activation_checkpointing_kwargs": {"every_n_layers": 3}}}')
+    assert json.loads(call("--model", "Qwen3-0.6B", *where, "--json")[1])["means"]["recompute_every"] == 3
+
+
+def test_plan_for_the_cpu_takes_the_memory_that_there_is_or_was_given(call):
     code, out, _ = call("--model", "Qwen3-0.6B", "--cpu", "20", "--json")
     assert code == 0 and json.loads(out)["target"] == "cpu"
     _, out, _ = call("--model", "Qwen3-0.6B", "--cpu", "--json")
     assert json.loads(out)["room_bytes"] > GIB // 4
+    call.paths.config.write_text('{"memory": {"gib": 3}}')
+    assert json.loads(call("--model", "Qwen3-0.6B", "--cpu", "--json")[1])["room_bytes"] == 3 * GIB
 
 
 def test_plan_takes_lengths_from_the_realms_settings(call):

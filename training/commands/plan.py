@@ -3,11 +3,10 @@
 import argparse
 from pathlib import Path
 
-import psutil
-
 from core.errors import UserError
-from core.memory_needs import CPU, CUDA, GIB, Component, Means, Shape
-from core.memory_plan import Plan, plan
+from core.machine import a_gpu, this_cpu
+from core.memory_needs import CUDA, GIB, Component, Means, Shape
+from core.memory_plan import Plan, choose
 from training.commands.verb import verb
 from training.realm import Realm
 from training.terminal import number_text, styled, table
@@ -31,21 +30,21 @@ def register(verbs) -> None:
         type=_gib,
         nargs="?",
         const=0,
-        help="train on the CPU in so much main memory (default: what is available now)",
+        help="train on the CPU, in so much main memory (default: memory.gib of config.json, else what this machine has)",
     )
     parser.add_argument(
         "--max-length", metavar="T", type=_tokens, help="tokens of the longest row (default: max_length of config.json)"
     )
 
 
-def _gib(text: str) -> int:
+def _gib(text: str) -> float:
     try:
         count = float(text)
     except ValueError:
         count = 0.0
     if not 0 < count < 1 << 20:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of GiB above 0")
-    return int(count * GIB)
+    return count
 
 
 def _tokens(text: str) -> int:
@@ -57,9 +56,9 @@ def _tokens(text: str) -> int:
 def show(realm: Realm) -> int:
     args = realm.args
     folder = _folder(realm, args.model)
-    target = CUDA if args.vram else CPU
-    room = args.vram or args.cpu or psutil.virtual_memory().available
-    found = plan(Shape.read(folder), room, args.max_length or realm.config.max_length, realm.config.pack_tokens, target)
+    machine = a_gpu(int(args.vram * GIB)) if args.vram else this_cpu(args.cpu or realm.config.memory.gib)
+    config = realm.config.model_copy(update={"max_length": args.max_length} if args.max_length else {})
+    found = choose(config, Shape.read(folder), machine)
     realm.report({"model": folder.name, **found.as_dict()}, lambda: _text(folder.name, found))
     return 0 if found.fits else 1
 

@@ -1,6 +1,5 @@
 """The product itself: the resident hero wakes up in its realm, finds the quest, fights it, and reports as ever."""
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +11,16 @@ from training.bench.entrants.task import Task
 
 
 def run(task: Task, stopwatch: Stopwatch) -> torch.nn.Module:
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if task.precision == "bf16" else "no"
     from core.config import load_config
     from core.ledger import Ledger
     from core.worker import Worker
 
     paths = task.material.paths
-    worker = Worker(paths, load_config(paths.config), Ledger(paths.ledger), threading.Event(), lambda: None)
+    config = load_config(paths.config)
+    config = config.model_copy(update={"trainer": config.trainer | {"bf16": task.precision == "bf16"}})
+    worker = Worker(paths, config, Ledger(paths.ledger), threading.Event(), lambda: None)
     worker.awaken()
     trainer = worker.trainer
-    if task.precision == "bf16":
-        trainer.compute_loss_context_manager = trainer.accelerator.autocast
     worker.report.begin = _then(stopwatch.begin, worker.report.begin)
     worker.report.step = _also(worker.report.step, lambda facts: stopwatch.step(facts.tokens))
     worker.loop()

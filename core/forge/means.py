@@ -1,0 +1,82 @@
+"""The means that a hero is trained by: chosen when it is loaded, carried out on its model, kept with its checkpoints.
+
+It knows which memory there is and what was chosen before; what fits is core/memory_plan.py's to say.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.config import Config
+from core.durable import read_json, write_json
+from core.errors import UserError
+from core.forge.optimizers import OptimizerKind
+from core.forge.state import has_state
+from core.machine import Machine, a_gpu, this_cpu
+from core.memory_needs import GIB, MAPPED_BLOCK, Means, Shape
+from core.memory_plan import KINDS, SHORTEST, choose
+
+RECORD = "means.json"
+M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+
+
+def machine(config: Config) -> Machine:
+    """The machine as torch sees it, all of its memory or what `memory.gib` leaves of it."""
+    if not torch.cuda.is_available():
+        return this_cpu(config.memory.gib)
+    return a_gpu(torch.cuda.get_device_properties(0).total_memory, config.memory.gib)
+
+
+def settle(folder: Path, config: Config, tell: Callable[[str, str], None]) -> tuple[Means, OptimizerKind]:
+    """The means and the optimizer of the hero in `folder`, carried out on this process. Raises UserError where none fit.
+
+    `tell(code, text)` hears of means that are no longer those the hero had, and of rows that would be too long.
+    """
+    here, shape, (before, kind) = machine(config), Shape.read(folder), read(folder)
+    found = choose(config, shape, here, before)
+    if not found.fits:
+        needed, advice = f"{found.total_bytes / GIB:.1f} GiB of {here.room_bytes / GIB:.1f}", "; ".join(found.advice)
+        found = choose(config.model_copy(update={"max_length": SHORTEST}), shape, here, before)
+        if not found.fits:
+            raise UserError(
+                f"the hero does not fit into memory: {needed}. {advice}. If you know better, set memory.gib."
+            )
+        tell("memory_tight", f"Rows as long as max_length may not fit into memory: {needed}. {advice}.")
+    means = found.means
+    if before and (changed := [name for name in KINDS if getattr(before, name) != getattr(means, name)]):
+        text = ", ".join(f"{name} {getattr(means, name)} instead of {getattr(before, name)}" for name in changed)
+        tell("means_changed", f"The hero goes on with other means: {text}.")
+    if means.mapped:
+        _map_blocks()
+    if here.target == "cuda" and config.memory.gib:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, here.room_bytes / total))
+    return means, kind or (OptimizerKind() if has_state(folder) else OptimizerKind.of(config.trainer))
+
+
+def _map_blocks() -> None:
+    """From now on the C library maps each large block by itself, so that a pass leaves no holes in its heap."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK)
+
+
+def dtype(means: Means) -> torch.dtype:
+    return torch.bfloat16 if means.weights == "bf16" else torch.float32
+
+
+def write(folder: Path, means: Means, kind: OptimizerKind) -> None:
+    """Put the means beside the weights that were trained by them."""
+    write_json(folder / RECORD, {"means": asdict(means), "optimizer": asdict(kind)}, durable=False)
+
+
+def read(folder: Path) -> tuple[Means | None, OptimizerKind | None]:
+    """What `write` put there; None for a hero that was not trained yet."""
+    values: dict[str, Any] = read_json(folder / RECORD, {})
+    if not values:
+        return None, None
+    return Means(**values["means"]), OptimizerKind.of(values["optimizer"])
