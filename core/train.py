@@ -5,19 +5,28 @@ One step of the Trainer is one optimizer step: a batch is the list of packs that
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
+from core.errors import CheckpointError
+from core.forge.attention import ATTENTION
 from core.forge.evaluate import held_out_loss
 from core.forge.packing import Pack, packs_of
+from core.forge.schedule_free import OPTIM as SCHEDULE_FREE
+from core.forge.schedule_free import ScheduleFreeAdamW, weights_to_use
+from core.forge.state import has_state, load_state
+from core.quest import Settings
 from core.schools import school
+
+LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
+Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,29 @@ class StepLoader:
         return StepBatch(packs, sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs))
 
 
+def learning_rate_of(settings: Settings, parameters: int) -> float:
+    """The rate that the settings name, else the usual one for a model of this size."""
+    return settings.learning_rate or next(rate for size, rate in LEARNING_RATES if parameters < size)
+
+
+def load_hero(folder: Path, scratch: Path, step: int, optim: str | None = None) -> "HeroTrainer":
+    """The hero of a checkpoint, its optimizer and random streams as they were; at step 0 there are none yet."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation=ATTENTION,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    trainer = HeroTrainer(model, scratch, step, optim)
+    if has_state(folder):
+        load_state(folder, trainer.optimizer)
+    elif step > 0:
+        raise CheckpointError(f"{folder.name} has no optimizer state")
+    return trainer
+
+
 def arguments(folder: Path) -> TrainingArguments:
     """What every battle shares; a battle sets the rest by `adopt`."""
     return TrainingArguments(
@@ -96,8 +128,9 @@ def arguments(folder: Path) -> TrainingArguments:
 class HeroTrainer(Trainer):
     """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets."""
 
-    def __init__(self, model: torch.nn.Module, folder: Path, global_step: int = 0):
+    def __init__(self, model: torch.nn.Module, folder: Path, global_step: int = 0, optim: str | None = None):
         super().__init__(model=model, args=arguments(folder), eval_dataset=[])
+        self.args.optim = optim or self.args.optim
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)
         self.global_step = global_step
@@ -108,12 +141,22 @@ class HeroTrainer(Trainer):
         decays, stays = self.optimizer.param_groups  # norms and biases never decay
         decays["decays"], stays["decays"] = True, False
 
-    def fight(self, plan: BattlePlan, first: int, learning_rate: float, observer: Observer) -> None:
-        """Train `plan` from its step `first` to its end, or until the observer says stop."""
+    def fight(
+        self,
+        plan: BattlePlan,
+        first: int,
+        learning_rate: float,
+        observer: Observer,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """Train `plan` from its step `first` to its end, or until the observer says stop.
+
+        Without a `schedule` the learning rate is constant, after a warm-up of fresh moments.
+        """
         self._plan, self._first, self._observer = plan, first, observer
         self._school = school(plan.settings.school)
         self._held_out = list(self._held_out_packs(plan))
-        self._adopt(plan, learning_rate)
+        self._adopt(plan, learning_rate, schedule)
         try:
             self.train()
         finally:
@@ -121,12 +164,21 @@ class HeroTrainer(Trainer):
 
     def validation_loss(self) -> float | None:
         """Held-out loss of the running battle with the weights as they are."""
-        with self.compute_loss_context_manager():
-            return held_out_loss(self.model, self._held_out)
+        return self._loss(self._held_out)
 
-    def _adopt(self, plan: BattlePlan, learning_rate: float) -> None:
-        """Make arguments, optimizer groups and schedule those of the battle; moments stay."""
-        settings = plan.settings
+    def held_out_loss(self, plan: BattlePlan) -> float | None:
+        """Held-out loss of a battle that is not fought now."""
+        return self._loss(self._held_out_packs(plan))
+
+    def _loss(self, packs: list[Pack]) -> float | None:
+        with self.compute_loss_context_manager(), weights_to_use(self.optimizer):
+            return held_out_loss(self.model, packs)
+
+    def _adopt(self, plan: BattlePlan, learning_rate: float, schedule: Schedule | None) -> None:
+        """Make arguments, optimizer groups and schedule those of the battle; moments stay, unless it resets them."""
+        settings, fresh = plan.settings, plan.settings.optimizer_state == "reset"
+        if fresh and self._first == 0:
+            self._forget_moments()
         honoured = self._defaults | settings.trainer
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
@@ -138,17 +190,32 @@ class HeroTrainer(Trainer):
                 betas=(honoured["adam_beta1"], honoured["adam_beta2"]),
             )
             group["weight_decay"] = honoured["weight_decay"] if group["decays"] else 0.0
-        warmup = max(1, int(honoured["warmup_steps"]))
+        warmup, began = max(1, int(honoured["warmup_steps"])), self.global_step - self._first
+        # Fresh moments warm up: those of the hero's birth by its global step, those of a battle by the battle's own.
+        born = began if fresh or schedule else 0
+        share = schedule or (lambda step: min(1.0, (step + 1) / warmup))
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1
+            optimizer, lambda step: share(step - born), last_epoch=self.global_step - 1
         )
+
+    def _forget_moments(self) -> None:
+        """Moments and counts of steps are kept by tensor; without them the optimizer begins anew, from the weights in use."""
+        with weights_to_use(self.optimizer):
+            self.optimizer.state.clear()
 
     def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
         sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
         return packs_of(sequences, plan.settings.pack_tokens, plan.settings.packing) if sequences else []
 
     # What transformers' loop asks for
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: torch.nn.Module | None = None) -> tuple[Any, dict]:
+        if args.optim == SCHEDULE_FREE:
+            betas = args.adam_beta1, args.adam_beta2
+            return ScheduleFreeAdamW, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+        return Trainer.get_optimizer_cls_and_kwargs(args, model)
 
     def get_train_dataloader(self) -> StepLoader:
         return StepLoader(self._plan, self._first)

@@ -1,0 +1,118 @@
+"""What a cooldown trains: rows of the quests that a checkpoint holds, newest first. Knows no torch and decides no rate.
+
+Everything follows from the checkpoint's manifest and the files in recently_completed/, in an order of its own.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from core.battle import BattlePlan
+from core.checkpoints import Manifest, holds
+from core.errors import UserError
+from core.paths import RealmPaths
+from core.prepare import cache_name, prepare
+from core.quest import Quest, Settings, parse_name
+from core.rendering import Renderer
+
+SHARE, MOST_STEPS = 0.1, 1000  # of the steps since birth; Hägele et al. find 10 to 20 % of a training to be enough
+NEVER = 1 << 30
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """The rows of several quests as if they were one's, numbered on; what a quest held out stays held out."""
+
+    quests: tuple[BattlePlan, ...]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(len(plan.prepared) for plan in self.quests)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def sequences(self, row: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.quests[number].prepared.sequences(row - self._starts[number])
+
+    def split(self, fraction: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(training rows, held-out rows) as each quest's own settings had them; neither argument matters."""
+        pairs = list(zip(self.quests, self._starts[:-1], strict=True))
+        training = [plan.training_rows + start for plan, start in pairs]
+        return np.concatenate(training), np.concatenate([plan.held_out_rows + start for plan, start in pairs])
+
+
+@dataclass(frozen=True)
+class CooldownPlan(BattlePlan):
+    """A battle of `steps` steps over the rows of several quests, again from the start when they are used up."""
+
+    steps: int
+    quest_ids: tuple[int, ...]
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps
+
+
+def usual_steps(manifest: Manifest) -> int:
+    """How long a cooldown takes that nobody gave a length; no longer than once over the rows at hand, see `cooldown_plan`."""
+    return min(max(round(SHARE * manifest.step), 1), MOST_STEPS) if manifest.step else 0
+
+
+def cooldown_plan(
+    paths: RealmPaths, manifest: Manifest, steps: int | None, alive: Callable[[], None] = lambda: None
+) -> CooldownPlan:
+    """A plan of `steps` steps, or of as many as are usual. Raises UserError where there is nothing to train."""
+    if not manifest.step:
+        raise UserError(f"{manifest.id} has not been trained yet; there is nothing to cool down")
+    settings = Settings(**manifest.settings)
+    wanted = steps or usual_steps(manifest)
+    plans: dict[int, BattlePlan] = {}
+    rows = 0
+    for quest in _quests(paths, manifest, settings.school):
+        if rows >= wanted * settings.batch_size:
+            break
+        plan = _plan(paths, manifest, quest, alive)
+        if plan is not None and len(plan.training_rows):
+            plans[quest.id] = plan
+            rows += len(plan.training_rows)
+    if not plans:
+        raise UserError(
+            f"none of the quests that {manifest.id} holds is in {paths.queued('recently_completed')} any more, "
+            "so there are no rows to cool down on"
+        )
+    content = hashlib.sha256("".join(plan.quest_sha256 for plan in plans.values()).encode()).hexdigest()
+    quiet = settings.model_copy(update={"eval_steps": NEVER, "save_steps": NEVER, "optimizer_state": "carry"})
+    once = -(-rows // settings.batch_size)
+    return CooldownPlan(JoinedRows(tuple(plans.values())), quiet, content, steps or min(wanted, once), tuple(plans))
+
+
+def _quests(paths: RealmPaths, manifest: Manifest, school: str) -> list[Quest]:
+    """The quests held, newest first, whose files are still there and that were trained in the same school."""
+    folder, state = paths.queued("recently_completed"), "recently_completed"
+    named = [(parse_name(path), path) for path in folder.iterdir()]
+    found = [Quest(name[1], name[0], state, path) for name, path in named if name and holds(manifest.trained, name[1])]
+    newest_first = sorted(found, key=lambda quest: quest.id, reverse=True)
+    return [quest for quest in newest_first if quest.card.get("school") == school]
+
+
+def _plan(paths: RealmPaths, manifest: Manifest, quest: Quest, alive: Callable[[], None]) -> BattlePlan | None:
+    """The plan of the quest's own battle, its rows prepared; None where its files have just gone."""
+    card, folder = quest.card, paths.vault / manifest.id
+    if not card:
+        return None
+    settings = Settings(**card["settings"])
+    renderer = Renderer.load(folder, settings.max_length)
+    prepared: Path = paths.prepared / cache_name(card["sha256"], card["form"], settings, renderer)
+    try:
+        return BattlePlan(
+            prepare(quest.path, card["form"], settings, renderer, prepared, alive), settings, card["sha256"]
+        )
+    except FileNotFoundError:
+        return None
