@@ -22,6 +22,8 @@ from core.forge.state import save_model
 from core.paths import RealmPaths
 from core.train import StepFacts, learning_rate_of, load_hero
 
+transformers.utils.logging.disable_progress_bar()
+
 BRANCH = "cooldown"
 Tell = Callable[[int, float], None]  # steps done, their seconds
 
