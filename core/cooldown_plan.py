@@ -4,8 +4,8 @@ Everything follows from the checkpoint's manifest and the files in recently_comp
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +21,7 @@ from core.quest import Quest, Settings, parse_name
 from core.rendering import Renderer
 
 SHARE, MOST_STEPS = 0.1, 1000  # of the steps since birth; Hägele et al. find 10 to 20 % of a training to be enough
+BREADTH = 8
 NEVER = 1 << 30
 
 
@@ -72,25 +73,36 @@ def cooldown_plan(
     if not manifest.step:
         raise UserError(f"{manifest.id} has not been trained yet; there is nothing to cool down")
     settings = Settings(**manifest.settings)
-    wanted = steps or usual_steps(manifest)
-    plans: dict[int, BattlePlan] = {}
-    rows = 0
-    for quest in _quests(paths, manifest, settings.school):
-        if rows >= wanted * settings.batch_size:
-            break
-        plan = _plan(paths, manifest, quest, alive)
-        if plan is not None and len(plan.training_rows):
-            plans[quest.id] = plan
-            rows += len(plan.training_rows)
-    if not plans:
+    newest_first = (
+        (quest.id, plan)
+        for quest in _quests(paths, manifest, settings.school)
+        if (plan := _plan(paths, manifest, quest, alive)) is not None
+    )
+    plan = mixed(newest_first, settings, steps or usual_steps(manifest))
+    if plan is None:
         raise UserError(
             f"none of the quests that {manifest.id} holds is in {paths.queued('recently_completed')} any more, "
             "so there are no rows to cool down on"
         )
-    content = hashlib.sha256("".join(plan.quest_sha256 for plan in plans.values()).encode()).hexdigest()
+    return plan if steps else replace(plan, steps=min(plan.steps, plan.steps_per_epoch))
+
+
+def mixed(newest_first: Iterable[tuple[int, BattlePlan]], settings: Settings, steps: int) -> CooldownPlan | None:
+    """`steps` steps over as many of the quests as hold `BREADTH` times the rows needed, shuffled together.
+
+    Of the newest quest alone a hero would learn more, and forget the others for it. None where there is no row.
+    """
+    wanted, found = BREADTH * steps * settings.batch_size, {}
+    for number, plan in newest_first:
+        if len(plan.training_rows):
+            found[number] = plan
+        if sum(len(plan.training_rows) for plan in found.values()) >= wanted:
+            break
+    if not found:
+        return None
+    content = hashlib.sha256("".join(plan.quest_sha256 for plan in found.values()).encode()).hexdigest()
     quiet = settings.model_copy(update={"eval_steps": NEVER, "save_steps": NEVER, "optimizer_state": "carry"})
-    once = -(-rows // settings.batch_size)
-    return CooldownPlan(JoinedRows(tuple(plans.values())), quiet, content, steps or min(wanted, once), tuple(plans))
+    return CooldownPlan(JoinedRows(tuple(found.values())), quiet, content, steps, tuple(found))
 
 
 def _quests(paths: RealmPaths, manifest: Manifest, school: str) -> list[Quest]:

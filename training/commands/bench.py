@@ -1,4 +1,4 @@
-"""`bench forge`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|learning`: measure on this machine what the realm promises, beside its peers."""
 
 import sys
 
@@ -6,6 +6,9 @@ from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
 from training.bench.forge import Options, run_forge
+from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
+from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
+from training.bench.learning_page import learning_text, write_learning
 from training.bench.page import write_forge
 from training.bench.table import forge_text
 from training.commands.verb import group, verb
@@ -15,7 +18,7 @@ QUICK_SECONDS = 540.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge")
+    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, learning")
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
         "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
@@ -27,6 +30,13 @@ def register(verbs) -> None:
     )
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds (default: 3; at most 2 with --quick)")
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps a run (default: by size)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
+    parser = verb(actions, "learning", learning, "what a learning rate that falls, resets and averages are worth")
+    parser.add_argument("--quick", action="store_true", help="smaller quests and fewer seeds, in ten minutes or less")
+    parser.add_argument("--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick: 3)")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of a quest (default: 400; quick: 150)")
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
@@ -54,6 +64,21 @@ def forge(realm: Realm) -> int:
     if failed:
         raise RealmError(f"failed: {', '.join(failed)}")
     return 0
+
+
+def learning(realm: Realm) -> None:
+    args = realm.args
+    options = LearningOptions(
+        seeds=_positive(args.seeds, "seeds") or (3 if args.quick else 5),
+        rows=max(_positive(args.rows, "rows") or (150 if args.quick else 400), LEAST_ROWS),
+        quick=args.quick,
+        seconds=LEARNING_SECONDS if args.quick else None,
+    )
+    result = run_learning(options, lambda text: print(text, file=sys.stderr, flush=True))
+    realm.report(result, lambda: learning_text(result))
+    if args.write_docs:
+        for path in write_learning(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
 
 
 def _contestants(given: str | None, quick: bool) -> tuple[str, ...]:
