@@ -116,11 +116,15 @@ def weights(folder: Path) -> bytes:
 # Training goes on undisturbed
 
 
-def test_the_next_checkpoint_is_the_same_whether_or_not_a_model_was_cooled_down_and_exported(copied, tip, tmp_path):
+def test_the_next_checkpoint_is_the_same_whether_or_not_a_model_was_cooled_down_and_exported(
+    copied, tip, tmp_path, capsys
+):
     plain, paths = copied("plain"), copied("busy")
     before = all_files(paths.vault / tip.id), pointed(paths.tip), pointed(paths.current_model), all_files(paths.queue)
     cooled = vault_verb(paths, "cooldown", "tip", "--steps", 6)
-    exported = vault_verb(paths, "export", tip.id, "--to", tmp_path / "out" / "model", "--cooldown", 6)
+    export = {"to": str(tmp_path / "out" / "model"), "cooldown": 6, "action": "export"}
+    vault_models.export_model(realm_with(paths, **export), tip.id)
+    exported = json.loads(capsys.readouterr().out)
     after = all_files(paths.vault / tip.id), pointed(paths.tip), pointed(paths.current_model), all_files(paths.queue)
     assert before == after
     branch = verify(paths.vault / cooled["checkpoint"])

@@ -4,6 +4,7 @@
 """
 
 import copy
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def straight(life: Life) -> dict[str, float]:
 def main() -> None:
     task = orjson.loads(Path(sys.argv[1]).read_bytes())
     torch.set_num_threads(task["threads"])
+    gc.freeze()  # the Trainer collects garbage before every battle and need not look at what was loaded
     Path(sys.argv[2]).write_bytes(orjson.dumps(live(task)))
 
 
