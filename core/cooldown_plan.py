@@ -75,13 +75,13 @@ def cooldown_plan(
     settings = Settings(**manifest.settings)
     newest_first = (
         (quest.id, plan)
-        for quest in _quests(paths, manifest, settings.school)
-        if (plan := _plan(paths, manifest, quest, alive)) is not None
+        for quest in _quests(paths, manifest)
+        if (plan := _plan(paths, manifest, quest, settings.school, alive)) is not None
     )
     plan = mixed(newest_first, settings, steps or usual_steps(manifest))
     if plan is None:
         raise UserError(
-            f"none of the quests that {manifest.id} holds is in {paths.queued('recently_completed')} any more, "
+            f"no quest that {manifest.id} has finished has its file in {paths.queued('recently_completed')}, "
             "so there are no rows to cool down on"
         )
     return plan if steps else replace(plan, steps=min(plan.steps, plan.steps_per_epoch))
@@ -105,19 +105,20 @@ def mixed(newest_first: Iterable[tuple[int, BattlePlan]], settings: Settings, st
     return CooldownPlan(JoinedRows(tuple(found.values())), quiet, content, steps, tuple(found))
 
 
-def _quests(paths: RealmPaths, manifest: Manifest, school: str) -> list[Quest]:
-    """The quests held, newest first, whose files are still there and that were trained in the same school."""
+def _quests(paths: RealmPaths, manifest: Manifest) -> list[Quest]:
+    """The quests held, newest first, whose files are still there."""
     folder, state = paths.queued("recently_completed"), "recently_completed"
     named = [(parse_name(path), path) for path in folder.iterdir()]
     found = [Quest(name[1], name[0], state, path) for name, path in named if name and holds(manifest.trained, name[1])]
-    newest_first = sorted(found, key=lambda quest: quest.id, reverse=True)
-    return [quest for quest in newest_first if quest.card.get("school") == school]
+    return sorted(found, key=lambda quest: quest.id, reverse=True)
 
 
-def _plan(paths: RealmPaths, manifest: Manifest, quest: Quest, alive: Callable[[], None]) -> BattlePlan | None:
-    """The plan of the quest's own battle, its rows prepared; None where its files have just gone."""
+def _plan(
+    paths: RealmPaths, manifest: Manifest, quest: Quest, school: str, alive: Callable[[], None]
+) -> BattlePlan | None:
+    """The plan of the quest's own battle, its rows prepared; None for another school's, and where its files are gone."""
     card, folder = quest.card, paths.vault / manifest.id
-    if not card:
+    if card.get("school") != school:
         return None
     settings = Settings(**card["settings"])
     renderer = Renderer.load(folder, settings.max_length)

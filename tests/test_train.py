@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from core.battle import BattlePlan
-from core.config import Config
+from core.config import Config, check_config
+from core.errors import UserError
 from core.forge.attention import ATTENTION
 from core.forge.cooldown import one_minus_sqrt
 from core.forge.evaluate import held_out_loss
@@ -20,7 +21,7 @@ from core.forge.schedule_free import OPTIM, ScheduleFreeAdamW, weights_to_use
 from core.forge.state import load_state, save_model, save_state
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
-from core.quest import Settings, Sidecar, freeze
+from core.quest import Settings, Sidecar, check_sidecar, freeze
 from core.rendering import Renderer
 from core.train import HeroTrainer, StepLoader
 
@@ -312,6 +313,16 @@ def test_a_battle_that_resets_forgets_the_moments_and_warms_up_from_its_first_st
     assert rates == pytest.approx([RATE * min(1, n / 4) for n in range(1, 6)])
     fight(trainer_of(fresh, tmp_path), plan("two", trainer={"warmup_steps": 4}))
     assert weights(resident) == weights(fresh)
+
+
+def test_config_says_whether_moments_are_reset_a_sidecar_overrides_it_and_older_cards_carry():
+    config = check_config({"training_defaults": {"optimizer_state": "reset"}})
+    assert freeze(config, Sidecar()).optimizer_state == "reset"
+    assert freeze(config, check_sidecar({"optimizer_state": "carry"}, "x")).optimizer_state == "carry"
+    older = freeze(config, Sidecar()).model_dump(exclude={"optimizer_state"})
+    assert Settings(**older).optimizer_state == "carry"
+    with pytest.raises(UserError, match="optimizer_state"):
+        check_sidecar({"optimizer_state": "forget"}, "x")
 
 
 def test_a_schedule_of_its_own_sets_a_battles_rate_step_by_step(plan, tmp_path):
