@@ -45,6 +45,11 @@ class BattlePlan:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
+    @property
+    def tokens(self) -> float:
+        """All tokens of the battle, nearly: held-out rows are taken to be like the others."""
+        return self.prepared.meta["tokens"] * self.settings.epochs * self.training_rows / max(1, len(self.prepared))
+
     def rows_of(self, step: int) -> list[int]:
         """The rows of optimizer step `step`, in their order."""
         epoch, place = divmod(step, self.steps_per_epoch)

@@ -9,7 +9,7 @@ import orjson
 
 from core import lore
 from core.battle import BattlePlan
-from core.checkpoints import Manifest
+from core.checkpoints import Manifest, record
 from core.durable import read_json, write_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -175,20 +175,7 @@ class BattleReport:
                 self.saved(manifest, "saved")
 
     def saved(self, manifest: Manifest, state: str) -> None:
-        facts = {
-            "hero": manifest.hero,
-            "campaign": manifest.campaign,
-            "step": manifest.step,
-            "parent": manifest.parent,
-            "quest": manifest.quest,
-            "state": state,
-            "bytes": manifest.bytes,
-            "created": manifest.created,
-            "validation_loss": manifest.validation_loss,
-            "gone": None,
-        }
-        if not self.ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
-            self.ledger.add("checkpoints", id=manifest.id, **facts)
+        record(self.ledger, manifest, state)
 
     def promoted(self, manifest: Manifest) -> None:
         self.ledger.change("checkpoints", manifest.id, state="promoted")

@@ -5,13 +5,17 @@ a temporary name, flushed, hashed by reading it back, and renamed: a folder with
 
 The manifest alone says what its weights hold: `trained` are the quests trained to their end (ranges of ids),
 `open` the steps done in quests that were begun. So recovery needs no chain of ancestors, which retention may prune.
+A `branch` left the way of training for good, e.g. cooled down: it is there to be used and never becomes the tip.
 """
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,11 @@ import orjson
 
 from core.durable import move, point, read_json, sync_file, sync_folder, write_json
 from core.errors import CheckpointError
+from core.ledger import Ledger
 from core.paths import RealmPaths
 
 MANIFEST = "manifest.json"
+STATE_FILES = ("optimizer.safetensors", "trainer_state.json")  # what only goes on with training
 FORMAT = 1
 Ranges = tuple[tuple[int, int], ...]
 
@@ -44,7 +50,10 @@ def holds(ranges: Ranges, quest: int) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch."""
+    """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch.
+
+    `branch`: how it left the way of training, None for a checkpoint that training goes on from.
+    """
 
     hero: str
     campaign: str
@@ -60,6 +69,7 @@ class Manifest:
     created: float = 0.0
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     id: str = ""
+    branch: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -75,6 +85,14 @@ class Manifest:
         return replace(self, open={**self.open, quest: steps})
 
 
+def record(ledger: Ledger, manifest: Manifest, state: str) -> None:
+    """Tell the ledger of a checkpoint; told again, it stays one row."""
+    names = ("hero", "campaign", "step", "parent", "quest", "bytes", "created", "validation_loss")
+    facts = {name: getattr(manifest, name) for name in names} | {"state": state, "gone": None}
+    if not ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
+        ledger.add("checkpoints", id=manifest.id, **facts)
+
+
 def sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -87,6 +105,7 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None])
     """
     building = paths.vault / f".building-{secrets.token_hex(4)}"
     building.mkdir(parents=True)
+    hold = _hold(building)
     try:
         build(building)
         files = {
@@ -95,7 +114,8 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None])
         for name in files:
             sync_file(building / name)
         content = hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
-        name = f"{manifest.hero}-{manifest.campaign}-{manifest.step:08d}-{content}"
+        kind = f"{manifest.branch}-" if manifest.branch else ""
+        name = f"{manifest.hero}-{manifest.campaign}-{kind}{manifest.step:08d}-{content}"
         named = replace(manifest, files=files, created=time.time(), id=_free_name(paths.vault, name))
         values = {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)}
         write_json(building / MANIFEST, {**values, "checksum": _checksum(values)})
@@ -105,6 +125,8 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None])
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+    finally:
+        os.close(hold)
 
 
 def _checksum(values: dict[str, Any]) -> str:
@@ -191,22 +213,62 @@ def newest_verified(
 ) -> Manifest | None:
     """The tip if it is whole, else the newest checkpoint of `hero` that is; `unwanted(id, why)` hears of each broken one.
 
-    `barred`: ids never to go back to (cursed ones).
+    `barred`: ids never to go back to (cursed ones). Branches are not gone back to either.
     """
     tip = pointed(paths.tip)
-    others = [manifest.id for manifest in manifests(paths, hero) if manifest.id != tip and manifest.id not in barred]
+    others = [
+        manifest.id
+        for manifest in manifests(paths, hero)
+        if manifest.id != tip and manifest.id not in barred and manifest.branch is None
+    ]
     for checkpoint in ([tip] if tip else []) + others:
         try:
             manifest = verify(paths.vault / checkpoint)
         except CheckpointError as problem:
             unwanted(checkpoint, str(problem))
             continue
-        if manifest.hero == hero:
+        if manifest.hero == hero and manifest.branch is None:
             return manifest
     return None
 
 
 def sweep(paths: RealmPaths) -> None:
-    """Remove what a crash left half built; call it only while no checkpoint is being written."""
+    """Remove what a crash left half built; what another process is building stays."""
     for folder in paths.vault.glob(".building-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        if not is_held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep `folder` from being swept or retired meanwhile; the hold ends with the process at the latest."""
+    try:
+        hold = _hold(folder)
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder.name} is not in the Vault") from None
+    try:
+        yield
+    finally:
+        os.close(hold)
+
+
+def _hold(folder: Path) -> int:
+    """A descriptor that holds `folder` until it is closed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def is_held(folder: Path) -> bool:
+    """Whether anybody is `holding` it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)

@@ -61,6 +61,11 @@ class TrainingDefaults(Section):
     epochs: int = Field(
         1, ge=1, le=1000, description="Passes over a quest's rows, unless its sidecar or flag says otherwise."
     )
+    optimizer_state: Literal["carry", "reset"] = Field(
+        "carry",
+        description="What a battle finds in the optimizer: `carry`, what the one before left; `reset`, fresh moments and "
+        "a warm-up from its first step on. A sidecar can say otherwise.",
+    )
 
 
 class Temple(Section):
@@ -109,7 +114,7 @@ class Memory(Section):
 
 
 class Retention(Section):
-    keep_last: int = Field(3, ge=2, description="Newest checkpoints that always stay.")
+    keep_last: int = Field(3, ge=2, description="Newest checkpoints that always stay, and newest cooled-down branches.")
     keep_promoted: int = Field(5, ge=1, description="Newest promoted checkpoints that always stay.")
 
 

@@ -83,7 +83,7 @@ def tokenizer_folder(paths: RealmPaths, config: Config) -> Path:
 
 def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:
     """The hero's identity for `hero show`: name, base, newest checkpoint, step, model shape."""
-    own = manifests(paths, config.hero.name)
+    own = [manifest for manifest in manifests(paths, config.hero.name) if manifest.branch is None]
     folder = tokenizer_folder(paths, config)
     shape = read_json(folder / "config.json", {})
     keys = (

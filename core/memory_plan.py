@@ -218,9 +218,10 @@ def _reasons(needs: list[tuple[int, Means]]) -> list[str]:
             f"memory is mapped block by block (environment {_environment()}): the C library's heap needs {_gib(most)}"
         )
     if chosen.recompute_every:
-        kept = next(need for need, means in reversed(needs) if not means.recompute_every)
+        kept = next((need for need, means in reversed(needs) if not means.recompute_every), None)
         which = "every layer" if chosen.recompute_every == 1 else f"every {chosen.recompute_every}th layer"
-        found.append(f"{which} is computed again in the backward pass: keeping all activations needs {_gib(kept)}")
+        why = "as you wish" if kept is None else f"keeping all activations needs {_gib(kept)}"
+        found.append(f"{which} is computed again in the backward pass: {why}")
     if chosen.pack_tokens < plain.pack_tokens:
         found.append(f"{chosen.pack_tokens} tokens a pass: {2 * chosen.pack_tokens} need {_gib(needs[-2][0])}")
     if chosen.release:

@@ -60,7 +60,8 @@ OPTIMIZERS: dict[str, Known] = {
     "galore_adamw_8bit": replace(_GALORE, needs_gpu=True),
     "apollo_adamw": _APOLLO,
     "lomo": Known("lomo_optim", "lomo-optim", remark="a step is one pass; weight_decay and max_grad_norm do not act"),
-    **dict.fromkeys(("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"), _FREE),
+    "schedule_free_adamw": Known(),  # the realm's own, core/forge/schedule_free.py
+    **dict.fromkeys(("schedule_free_radam", "schedule_free_sgd"), _FREE),
     "stable_adamw": Known("optimi", "torch-optimi", ("max_lr",)),
     "galore_adamw_layerwise": Known(refused=_LAYERWISE.format("galore_adamw")),
     "galore_adamw_8bit_layerwise": Known(refused=_LAYERWISE.format("galore_adamw_8bit")),

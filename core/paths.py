@@ -64,6 +64,11 @@ class RealmPaths:
         return self.vault / "champion"
 
     @property
+    def exports(self) -> Path:
+        """Models to be used elsewhere, where no other place is named."""
+        return self.root / "exports"
+
+    @property
     def status(self) -> Path:
         return self.root / "status" / "training_status.json"
 

@@ -34,6 +34,9 @@ class Sidecar(Section):
         {}, description='From the file\'s column names to the realm\'s, e.g. {"ask": "prompt"}.'
     )
     skill: str | None = Field(None, description="Skill that the rows teach.")
+    optimizer_state: Literal["carry", "reset"] | None = Field(
+        None, description="Whether the battle takes over the optimizer's moments or starts with fresh ones."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
     force: bool = Field(False, description="Train content that was trained before.")
     origin: str = Field("user", description="Who wrote it: user, or a part of the realm.")
@@ -58,6 +61,7 @@ class Settings(Section):
     max_bad_rows: float
     trainer: dict[str, Any]
     columns: dict[str, str]
+    optimizer_state: Literal["carry", "reset"] = "carry"
 
 
 def freeze(config: Config, sidecar: Sidecar) -> Settings:
@@ -68,6 +72,7 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
         "epochs": sidecar.epochs or config.training_defaults.epochs,
         "seed": config.seed if sidecar.seed is None else sidecar.seed,
         "columns": sidecar.columns,
+        "optimizer_state": sidecar.optimizer_state or config.training_defaults.optimizer_state,
     }
     return Settings(**(shared | own))
 

@@ -11,24 +11,32 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
-from core.errors import UserError
+from core.errors import CheckpointError, UserError
 from core.forge import optimizers
+from core.forge.attention import ATTENTION
+from core.forge.compiling import compiler, warm_up, worth_compiling
 from core.forge.evaluate import held_out_loss
 from core.forge.gradient_release import GradientRelease
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
 from core.forge.packing import Pack, packs_of
+from core.forge.qwen3 import EAGER, Compute, understands
+from core.forge.state import has_state, load_state
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
 from core.pack_limits import PackLimits
+from core.quest import Settings
 from core.schools import school
 from core.trainer_keys import layers_again
 
 EVERYTHING = 1 << 40  # tokens of a pass that must hold all rows of a step
+
+LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
+Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,37 @@ class StepLoader:
         return StepBatch(packs, labels, tokens, step)
 
 
+def learning_rate_of(settings: Settings, parameters: int) -> float:
+    """The rate that the settings name, else the usual one for a model of this size."""
+    return settings.learning_rate or next(rate for size, rate in LEARNING_RATES if parameters < size)
+
+
+def load_hero(
+    folder: Path,
+    scratch: Path,
+    step: int,
+    means: Means,
+    kind: OptimizerKind,
+    limits: PackLimits | None = None,
+    seed: int = 0,
+) -> "HeroTrainer":
+    """The hero of a checkpoint, its optimizer and random streams as they were; at step 0 there are none yet."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if means.weights == "bf16" else torch.float32,
+        attn_implementation=ATTENTION,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    trainer = HeroTrainer(model, scratch, step, means, kind, limits, seed)
+    if has_state(folder):
+        load_state(folder, trainer.optimizer)
+    elif step > 0:
+        raise CheckpointError(f"{folder.name} has no optimizer state")
+    return trainer
+
+
 def arguments(folder: Path) -> TrainingArguments:
     """What every battle shares; a battle sets the rest by `adopt`."""
     return TrainingArguments(
@@ -132,16 +171,30 @@ class HeroTrainer(Trainer):
         self.means, self.limits, self._seed = means or Means(compute="fp32"), limits or PackLimits(), seed
         self._defaults = {key: getattr(self.args, key) for key in _PER_BATTLE}
         self._plan: BattlePlan | None = None
+        self.compute, self._autocast = EAGER, False
         self._release: GradientRelease | None = None
         self.add_callback(_Reporter(self))
         self.kind = kind or OptimizerKind()
         self.optimizer = optimizers.make(self, self.kind, self.means, seed)
 
-    def fight(self, plan: BattlePlan, first: int, learning_rate: float, observer: Observer) -> None:
-        """Train `plan` from its step `first` to its end, or until the observer says stop."""
+    def fight(
+        self,
+        plan: BattlePlan,
+        first: int,
+        learning_rate: float,
+        observer: Observer,
+        schedule: Schedule | None = None,
+        compiled: bool | None = None,
+    ) -> None:
+        """Train `plan` from its step `first` to its end, or until the observer says stop.
+
+        Without a `schedule` the learning rate is constant, after a warm-up of fresh moments. `compiled`: whether the
+        battle's kernels were compiled until it was left; without it the battle's length decides.
+        """
         self._plan, self._first, self._observer = plan, first, observer
         self._school = school(plan.settings.school)
-        self._adopt(plan, learning_rate)
+        self._adopt(plan, learning_rate, schedule)
+        self._choose_compute(plan, compiled, schedule is not None)
         self._loader = StepLoader(plan, first, self._room)
         self._held_out = list(self._held_out_packs(plan))
         try:
@@ -154,8 +207,16 @@ class HeroTrainer(Trainer):
 
     def validation_loss(self) -> float | None:
         """Held-out loss of the running battle with the weights as they are."""
+        return self._loss(self._held_out)
+
+    def held_out_loss(self, plan: BattlePlan) -> float | None:
+        """Held-out loss of a battle that is not fought now."""
+        self._autocast = self._wants_autocast(plan.settings)
+        return self._loss(self._held_out_packs(plan))
+
+    def _loss(self, packs: list[Pack]) -> float | None:
         with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
-            return held_out_loss(self.model, self._held_out)
+            return held_out_loss(self.model, packs)
 
     def use_optimizer(self, kind: OptimizerKind) -> bool:
         """Train with an optimizer of this kind from now on; True when moments were lost by it."""
@@ -169,31 +230,48 @@ class HeroTrainer(Trainer):
             return False
         return True
 
-    def _adopt(self, plan: BattlePlan, learning_rate: float) -> None:
-        """Make arguments, optimizer groups and schedule those of the battle; moments stay."""
-        settings, means = plan.settings, self.means
-        bf16 = settings.trainer.get("bf16", means.compute == "bf16")
-        check_numbers(means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
-        self._autocast = bf16 and means.weights == "fp32"
+    def _adopt(self, plan: BattlePlan, learning_rate: float, schedule: Schedule | None) -> None:
+        """Make arguments, optimizer groups and schedule those of the battle; moments stay, unless it resets them."""
+        settings, means, fresh = plan.settings, self.means, plan.settings.optimizer_state == "reset"
+        if fresh and self._first == 0:
+            self._forget_moments()
+        self._autocast = self._wants_autocast(settings)
         honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in _PER_BATTLE}
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
-        self._recompute(layers_again(settings.trainer, means.recompute_every))
         optimizers.tune(self.optimizer, honoured, learning_rate)
         optimizers.begin(self.optimizer)
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if means.release and self.kind.is_adamw:
             self._release = GradientRelease(optimizer, self.args.max_grad_norm)
         warmup = 1 if self.kind.warms_up_itself else max(1, int(honoured["warmup_steps"]))
+        # Fresh moments warm up: those of the hero's birth by its global step, those of a battle by the battle's own.
+        born = self.global_step - self._first if fresh or schedule else 0
+        share = schedule or (lambda step: min(1.0, (step + 1) / warmup))
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1
+            optimizer, lambda step: share(step - born), last_epoch=self.global_step - 1
         )
 
-    def _recompute(self, every: int) -> None:
-        """Compute the first and every `every`-th layer after it again in the backward pass; 0 none."""
-        self.model.activation_checkpointing_disable()
-        if every:
-            self.model.activation_checkpointing_enable(every_n_layers=every)
+    def _wants_autocast(self, settings: Settings) -> bool:
+        bf16 = settings.trainer.get("bf16", self.means.compute == "bf16")
+        check_numbers(self.means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
+        return bf16 and self.means.weights == "fp32"
+
+    def _choose_compute(self, plan: BattlePlan, compiled: bool | None, short: bool) -> None:
+        """Which layers are computed again, and whether kernels are compiled: as is wished, else where it pays."""
+        keys, model = plan.settings.trainer, self.model
+        every = layers_again(keys, self.means.recompute_every)
+        if compiled is None:
+            compiled = keys.get("torch_compile")
+        if compiled is None:
+            compiled = not short and worth_compiling(model, 6.0 * model.num_parameters() * plan.tokens)
+        compiled = compiled and understands(model) and compiler(self.args.device.type) is not None
+        self.compute = Compute(compiled, every)
+        model.activation_checkpointing_disable()
+        if every and not understands(model):
+            model.activation_checkpointing_enable(every_n_layers=every)
+        if compiled:
+            warm_up(model, self._autocast)
 
     def _room(self, step: int) -> int:
         """Tokens of a pass at most in a step: as the battle, the plan and what was found out say."""
@@ -209,6 +287,11 @@ class HeroTrainer(Trainer):
 
     def compute_loss_context_manager(self) -> torch.autocast:
         return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._autocast)
+
+    def _forget_moments(self) -> None:
+        """Moments and counts of steps are kept by tensor; without them the optimizer begins anew, from the weights in use."""
+        with optimizers.weights_to_use(self.optimizer):
+            self.optimizer.state.clear()
 
     def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
         sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
@@ -264,7 +347,7 @@ class HeroTrainer(Trainer):
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
-                loss = self._school.loss_sum(model, pack) / batch.labels
+                loss = self._school.loss_sum(model, pack, self.compute) / batch.labels
             self.accelerator.backward(loss, **rate)
             total += loss.detach()
         return total

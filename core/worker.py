@@ -13,7 +13,6 @@ from threading import Event
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
 
 from core import checkpoints, control
 from core.battle import BattlePlan
@@ -22,12 +21,11 @@ from core.between_steps import BetweenSteps, Ending
 from core.checkpoints import Manifest
 from core.config import Config
 from core.errors import CheckpointError, UserError
-from core.forge.attention import ATTENTION
 from core.forge.hatch import hatch
-from core.forge.means import dtype, settle
+from core.forge.means import settle
 from core.forge.means import write as write_means
 from core.forge.optimizers import OptimizerKind, weights_to_use
-from core.forge.state import has_state, load_state, save_model, save_state
+from core.forge.state import save_model, save_state
 from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
@@ -35,13 +33,12 @@ from core.preparation import LeftEarly, Preparation
 from core.prepare import Prepared, cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
-from core.train import HeroTrainer
+from core.train import learning_rate_of, load_hero
 from core.training_queue import TrainingQueue
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
 
-LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 IDLE_SECONDS = 0.05
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -116,25 +113,13 @@ class Worker:
     def _load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
         means, kind = settle(folder, self.config, self._warn)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype(means),
-            attn_implementation=ATTENTION,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-        )
         limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
-        self.trainer = HeroTrainer(
-            model, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
+        self.trainer = load_hero(
+            folder, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
         )
-        if has_state(folder):
-            load_state(folder, self.trainer.optimizer)
-        elif manifest.step > 0:
-            raise CheckpointError(f"{manifest.id} has no optimizer state")
-        else:
+        if manifest.step == 0:  # later checkpoints bring their own random streams
             torch.manual_seed(self.config.seed)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         self.tip = manifest
         self._renderers: dict[int, Renderer] = {}
 
@@ -272,7 +257,7 @@ class Worker:
             raise UserError(f"{quest.stem} has no row that can be trained")
         first = self.tip.open.get(quest.id, 0)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
-        rate = settings.learning_rate or next(rate for size, rate in LEARNING_RATES if self.parameters < size)
+        rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan)
         self.trainer.fight(plan, first, rate, battle)

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 
-from core.checkpoints import Manifest, manifests, pointed
+from core.checkpoints import Manifest, is_held, manifests, pointed
 from core.config import Retention
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -19,14 +19,19 @@ def plan(
     """The checkpoints to delete.
 
     `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, of every hero the newest `keep_last` and the
-    newest `keep_promoted` promoted ones stay, and nothing younger than two minutes goes.
+    newest `keep_promoted` promoted ones stay, branches counted apart, and nothing younger than two minutes goes.
     """
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
     kept = set(kept_anyway)
-    for hero in {manifest.hero for manifest in newest_first}:
-        own = [manifest.id for manifest in newest_first if manifest.hero == hero]
+    for line in {_line(manifest) for manifest in newest_first}:
+        own = [manifest.id for manifest in newest_first if _line(manifest) == line]
         kept |= {*own[: policy.keep_last], *[key for key in own if key in promoted][: policy.keep_promoted]}
     return [manifest for manifest in newest_first if manifest.id not in kept and now - manifest.created > YOUNG_SECONDS]
+
+
+def _line(manifest: Manifest) -> tuple[str, bool]:
+    """The hero's way, and apart from it what branched off: many branches must not push out what training goes back to."""
+    return manifest.hero, manifest.branch is not None
 
 
 def retain(paths: RealmPaths, policy: Retention, ledger: Ledger, clock: Callable[[], float] = time.time) -> list[str]:
@@ -42,6 +47,8 @@ def retain(paths: RealmPaths, policy: Retention, ledger: Ledger, clock: Callable
             ledger.change("checkpoints", key, gone=clock())
     deleted = []
     for manifest in plan(found, promoted, pointers | parents | pinned, policy, clock()):
+        if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
+            continue
         doomed = paths.vault / f".building-{manifest.id}"
         os.rename(paths.vault / manifest.id, doomed)
         shutil.rmtree(doomed, ignore_errors=True)

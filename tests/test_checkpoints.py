@@ -219,6 +219,16 @@ def test_sweeping_removes_what_was_half_built_and_nothing_else(realm):
     assert os.listdir(realm.vault) == [made.id]
 
 
+def test_sweeping_leaves_what_another_process_is_building(realm):
+    def build(folder):
+        sweep(realm)
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    made = commit(realm, Manifest("DIO", "first", 3), build)
+    sweep(realm)
+    assert verify(realm.vault / made.id) == made
+
+
 def test_a_manifest_is_plain_json_with_a_sum_per_file(realm):
     made = saved(realm)
     values = json.loads((realm.vault / made.id / MANIFEST).read_bytes())

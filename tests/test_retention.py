@@ -2,10 +2,11 @@
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
-from core.checkpoints import Manifest, commit, set_champion, set_current, set_tip
+from core.checkpoints import Manifest, commit, holding, set_champion, set_current, set_tip
 from core.config import Retention
 from management.retention import plan, retain
 
@@ -97,3 +98,15 @@ def test_the_ledger_hears_of_checkpoints_that_somebody_deleted(realm, ledger, va
     (realm.vault / vault[3]).rename(realm.root / "taken_away")
     retain(realm, POLICY, ledger, later)
     assert ledger.one("SELECT gone FROM checkpoints WHERE id=?", (vault[3],))["gone"]
+
+
+def test_branches_are_counted_apart_so_that_many_do_not_push_out_what_training_goes_back_to():
+    branches = [replace(made(step), branch="cooldown", id=f"branch-{step}") for step in range(90, 94)]
+    found = [*(made(step) for step in range(4)), *branches]
+    assert doomed(found) == {0, 1, 90, 91}
+
+
+def test_what_somebody_reads_is_not_taken_away(realm, ledger, vault):
+    with holding(realm.vault / vault[3]):
+        assert vault[3] not in retain(realm, POLICY, ledger, later)
+    assert vault[3] in retain(realm, POLICY, ledger, later)

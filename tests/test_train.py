@@ -9,15 +9,21 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from core.battle import BattlePlan
-from core.config import Config
+from core.config import Config, check_config
+from core.errors import UserError
 from core.forge.attention import ATTENTION
+from core.forge.cooldown import one_minus_sqrt
+from core.forge.evaluate import held_out_loss
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
+from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.packing import packs_of
+from core.forge.schedule_free import OPTIM, ScheduleFreeAdamW
 from core.forge.state import load_state, save_model, save_state
+from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
-from core.quest import Settings, Sidecar, freeze
+from core.quest import Settings, Sidecar, check_sidecar, freeze
 from core.rendering import Renderer
 from core.train import HeroTrainer, StepLoader
 
@@ -54,8 +60,9 @@ class Recorder:
         self.order.append("saved")
         if self.folder:
             self.folder.mkdir()
-            save_model(self.trainer.model, self.folder, BUNDLED_TOKENIZER)
-            save_state(self.folder, self.trainer.optimizer)
+            with weights_to_use(self.trainer.optimizer):
+                save_model(self.trainer.model, self.folder, BUNDLED_TOKENIZER)
+                save_state(self.folder, self.trainer.optimizer)
 
     @property
     def losses(self):
@@ -99,9 +106,9 @@ def hero(dropout=0.0):
     return model
 
 
-def trainer_of(model, tmp_path, global_step=0) -> HeroTrainer:
+def trainer_of(model, tmp_path, global_step=0, optim=None) -> HeroTrainer:
     torch.manual_seed(11)
-    return HeroTrainer(model, tmp_path / "trainer", global_step)
+    return HeroTrainer(model, tmp_path / "trainer", global_step, kind=OptimizerKind(optim or DEFAULT))
 
 
 def fight(trainer, plan, first=0, rate=RATE, **kwargs) -> Recorder:
@@ -299,37 +306,124 @@ def test_each_battle_trains_with_its_own_settings_and_the_next_with_the_defaults
     assert norms == {id(parameter) for parameter in trainer.optimizer.param_groups[1]["params"]}
 
 
+def test_a_battle_that_resets_forgets_the_moments_and_warms_up_from_its_first_step(plan, tmp_path):
+    resident, fresh = hero(), hero()
+    trainer = trainer_of(resident, tmp_path)
+    fight(trainer, plan("one"))
+    fresh.load_state_dict(resident.state_dict())
+    keys = {"optimizer_state": "reset", "trainer": {"warmup_steps": 4}}
+    rates = [facts.learning_rate for facts in fight(trainer, plan("two", **keys)).steps]
+    assert rates == pytest.approx([RATE * min(1, n / 4) for n in range(1, 6)])
+    fight(trainer_of(fresh, tmp_path), plan("two", trainer={"warmup_steps": 4}))
+    assert weights(resident) == weights(fresh)
+
+
+def test_config_says_whether_moments_are_reset_a_sidecar_overrides_it_and_older_cards_carry():
+    config = check_config({"training_defaults": {"optimizer_state": "reset"}})
+    assert freeze(config, Sidecar()).optimizer_state == "reset"
+    assert freeze(config, check_sidecar({"optimizer_state": "carry"}, "x")).optimizer_state == "carry"
+    older = freeze(config, Sidecar()).model_dump(exclude={"optimizer_state"})
+    assert Settings(**older).optimizer_state == "carry"
+    with pytest.raises(UserError, match="optimizer_state"):
+        check_sidecar({"optimizer_state": "forget"}, "x")
+
+
+def test_a_schedule_of_its_own_sets_a_battles_rate_step_by_step(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path, global_step=7)
+    recorder = Recorder(trainer)
+    trainer.fight(plan(), 0, RATE, recorder, one_minus_sqrt(5))
+    expected = [RATE * (1 - (n / 5) ** 0.5) for n in range(5)]
+    assert [facts.learning_rate for facts in recorder.steps] == pytest.approx(expected) and expected[0] == RATE
+
+
+# Schedule-free
+
+
+def test_schedule_free_training_is_the_papers_algorithm_and_uses_the_mean_of_its_steps(plan, tmp_path):
+    torch.manual_seed(5)
+    layer, target = torch.nn.Linear(6, 3), torch.randn(20, 3)
+    inputs, rates = torch.randn(20, 6), [1e-3, 2e-3, 2e-3, 2e-3, 2e-3]
+    x = [parameter.detach().double() for parameter in layer.parameters()]
+    z, second = [each.clone() for each in x], [torch.zeros_like(each) for each in x]
+    optimizer = ScheduleFreeAdamW(layer.parameters(), betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for step, rate in enumerate(rates, 1):
+        y = [0.1 * one + 0.9 * other for one, other in zip(z, x, strict=True)]
+        gradients = torch.autograd.grad(
+            (inputs.double() @ (w := y[0].requires_grad_()).T + (b := y[1].requires_grad_()) - target).square().mean(),
+            (w, b),
+        )
+        share = rate**2 / sum(each**2 for each in rates[:step])
+        for number, gradient in enumerate(gradients):
+            second[number] = 0.95 * second[number] + 0.05 * gradient**2
+            direction = gradient / ((second[number] / (1 - 0.95**step)).sqrt() + 1e-8) + 0.1 * y[number].detach()
+            z[number] = z[number] - rate * direction
+            x[number] = (1 - share) * x[number] + share * z[number]
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        (layer(inputs) - target).square().mean().backward()
+        optimizer.step()
+    training = [parameter.detach().clone() for parameter in layer.parameters()]
+    with weights_to_use(optimizer):
+        for ours, theirs in zip(layer.parameters(), x, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(now, before) for now, before in zip(layer.parameters(), training, strict=True))
+
+
+def test_a_schedule_free_hero_learns_and_is_judged_and_saved_by_the_mean_of_its_weights(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path, optim=OPTIM)
+    quest = plan(rows=80, epochs=3, eval_steps=9)
+    recorder = fight(trainer, quest, folder=tmp_path / "saved")
+    assert recorder.validations[-1][1] < recorder.validations[0][1] - 0.5
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32, attn_implementation=ATTENTION)
+    assert weights(saved) != weights(trainer.model)
+    packs = packs_of(quest.sequences_of(quest.held_out_rows.tolist()), quest.settings.pack_tokens)
+    assert held_out_loss(saved, packs) == recorder.validations[-1][1] == trainer.held_out_loss(quest)
+
+
+def test_a_schedule_free_battle_that_resets_begins_anew_from_the_mean_of_its_weights(plan, tmp_path):
+    trainer, fresh = trainer_of(hero(), tmp_path, optim=OPTIM), hero()
+    fight(trainer, plan("one"))
+    with weights_to_use(trainer.optimizer):
+        fresh.load_state_dict(trainer.model.state_dict())
+    fight(trainer, plan("two", optimizer_state="reset"))
+    fight(trainer_of(fresh, tmp_path, optim=OPTIM), plan("two"))
+    assert weights(trainer.model) == weights(fresh)
+
+
 # Left and taken up
 
 
-def resumed(folder, tmp_path, global_step, dropout) -> HeroTrainer:
+def resumed(folder, tmp_path, global_step, dropout, optim=None) -> HeroTrainer:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=ATTENTION)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = dropout
-    trainer = HeroTrainer(model, tmp_path / "trainer", global_step)
+    trainer = HeroTrainer(model, tmp_path / "trainer", global_step, kind=OptimizerKind(optim or DEFAULT))
     torch.rand(17)  # whatever happened while it was down
     load_state(folder, trainer.optimizer)
     return trainer
 
 
-@pytest.mark.parametrize(("stops", "dropout", "changes"), [
-    ((1,), 0.0, {}), ((2, 3, 5), 0.0, {}), ((2, 4), 0.1, {}), ((3,), 0.1, {"packing": False, "eval_steps": 2})])  # fmt: skip
+@pytest.mark.parametrize(("stops", "dropout", "changes", "optim"), [
+    ((1,), 0.0, {}, None), ((2, 3, 5), 0.0, {}, None), ((2, 4), 0.1, {}, None),
+    ((3,), 0.1, {"packing": False, "eval_steps": 2}, None), ((1, 4), 0.0, {"optimizer_state": "reset"}, None),
+    ((2, 4), 0.0, {"eval_steps": 3}, OPTIM), ((3,), 0.0, {"optimizer_state": "reset"}, OPTIM)])  # fmt: skip
 def test_a_battle_that_was_left_and_taken_up_ends_in_the_same_weights_bit_for_bit(
-    plan, tmp_path, stops, dropout, changes
+    plan, tmp_path, stops, dropout, changes, optim
 ):
     quest, before = plan(rows=24, epochs=2, trainer={"warmup_steps": 6}, **changes), plan("before", rows=16)
-    whole = trainer_of(hero(dropout), tmp_path)
+    whole = trainer_of(hero(dropout), tmp_path, optim=optim)
     fight(whole, before)
     whole_steps = fight(whole, quest).steps
 
-    trainer = trainer_of(hero(dropout), tmp_path)
+    trainer = trainer_of(hero(dropout), tmp_path, optim=optim)
     fight(trainer, before)
     first, steps = 0, []
     for number, stop in enumerate(stops):
         recorder = fight(trainer, quest, first, stop_after=stop, folder=tmp_path / f"saved{number}")
         assert recorder.saves == [(before.total_steps + stop, stop)]
         steps += recorder.steps
-        trainer, first = resumed(tmp_path / f"saved{number}", tmp_path, before.total_steps + stop, dropout), stop
+        folder = tmp_path / f"saved{number}"
+        trainer, first = resumed(folder, tmp_path, before.total_steps + stop, dropout, optim), stop
     steps += fight(trainer, quest, first).steps
     assert weights(trainer.model) == weights(whole.model)
     keys = ("global_step", "step", "learning_rate", "tokens")

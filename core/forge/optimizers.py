@@ -17,6 +17,8 @@ from transformers import Trainer
 
 from core.errors import UserError
 from core.forge.adamw import FIRST, SECOND, RealmAdamW, read_moments
+from core.forge.schedule_free import OPTIM as SCHEDULE_FREE
+from core.forge.schedule_free import ScheduleFreeAdamW
 from core.memory_needs import Means
 from core.optimizer_names import ADAMW, DEFAULT, OPTIMIZERS, optimizer_problem
 
@@ -50,7 +52,7 @@ class OptimizerKind:
 
     @property
     def warms_up_itself(self) -> bool:
-        return self.optim in ("schedule_free_adamw", "schedule_free_sgd")
+        return self.optim == "schedule_free_sgd"
 
 
 def is_realms(means: Means) -> bool:
@@ -77,6 +79,9 @@ def make(trainer: Trainer, kind: OptimizerKind, means: Means, seed: int) -> torc
         }
         adam = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
         trainer.optimizer_cls_and_kwargs = RealmAdamW, adam | options
+    if kind.optim == SCHEDULE_FREE:
+        betas = args.adam_beta1, args.adam_beta2
+        trainer.optimizer_cls_and_kwargs = ScheduleFreeAdamW, {"betas": betas, "eps": args.adam_epsilon}
     for parameter in trainer.model.parameters():
         (parameter._backward_hooks or {}).clear()  # LOMO's, which would go on training
     trainer.optimizer = None
@@ -160,6 +165,10 @@ def weights_to_use(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     weights are kept and put back, and are part of the optimizer's state meanwhile.
     """
     raw = getattr(optimizer, "optimizer", optimizer)
+    if isinstance(raw, ScheduleFreeAdamW):
+        with raw.average():
+            yield
+        return
     if not any(group.get("train_mode") for group in raw.param_groups):
         yield
         return

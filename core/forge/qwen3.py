@@ -37,7 +37,7 @@ def understands(model: torch.nn.Module) -> bool:
     return (
         config.model_type == "qwen3"
         and config.hidden_act == "silu"
-        and not config.attention_dropout
+        and not model.model.layers[0].self_attn.attention_dropout
         and set(config.layer_types) == {"full_attention"}
         and not config.attention_bias
     )

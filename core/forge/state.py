@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from core.checkpoints import STATE_FILES
 from core.errors import CheckpointError
 
 TOKENIZER_FILES = (
@@ -20,7 +21,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-OPTIMIZER, STATE = "optimizer.safetensors", "trainer_state.json"
+OPTIMIZER, STATE = STATE_FILES
 
 
 def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:

@@ -21,8 +21,8 @@ class Bar:
     hero: bool = False
 
 
-def chart(title: str, subtitle: str, bars: Sequence[Bar], scale: str) -> str:
-    """`scale` names what the bars' length means."""
+def chart(title: str, subtitle: str, bars: Sequence[Bar], scale: str, digits: int = 0) -> str:
+    """`scale` names what the bars' length means; values are shown with so many `digits` after the point."""
     most = max(bar.high for bar in bars)
     height = TOP + len(bars) * (BAR + GAP) + 46
     per_unit = (WIDTH - LEFT - RIGHT) / most
@@ -37,13 +37,13 @@ def chart(title: str, subtitle: str, bars: Sequence[Bar], scale: str) -> str:
     for tick in _ticks(most):
         x = LEFT + tick * per_unit
         parts.append(f"<line x1='{x:.1f}' y1='{TOP - 6}' x2='{x:.1f}' y2='{bottom}' stroke='{LINE}'/>")
-        parts.append(_text(x, bottom + 16, f"{tick:,.0f}", FAINT, 12, "middle"))
-    parts += [part for place, bar in enumerate(bars) for part in _bar(bar, TOP + place * (BAR + GAP), per_unit)]
+        parts.append(_text(x, bottom + 16, f"{tick:,.{min(digits, 1)}f}", FAINT, 12, "middle"))
+    parts += [part for place, bar in enumerate(bars) for part in _bar(bar, TOP + place * (BAR + GAP), per_unit, digits)]
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, bottom + 36, scale, FAINT, 13, "middle"))
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _bar(bar: Bar, y: float, per_unit: float) -> list[str]:
+def _bar(bar: Bar, y: float, per_unit: float, digits: int) -> list[str]:
     middle, end = y + BAR / 2, LEFT + bar.value * per_unit
     low, high = LEFT + bar.low * per_unit, LEFT + bar.high * per_unit
     strong, metal = (GOLD, GOLD) if bar.hero else (INK, EMBER)
@@ -52,7 +52,7 @@ def _bar(bar: Bar, y: float, per_unit: float) -> list[str]:
         _text(LEFT - 12, middle + 5, bar.label, strong, 15, "end"),
         f"<rect x='{LEFT}' y='{y}' width='{end - LEFT:.1f}' height='{BAR}' rx='3' fill='{metal}'/>",
         f"<path d='{whisker}' stroke='{INK}' stroke-width='1.5' fill='none'/>",
-        _text(max(end, high) + 10, middle + 5, f"{bar.value:,.0f}", INK, 15),
+        _text(max(end, high) + 10, middle + 5, f"{bar.value:,.{digits}f}", INK, 15),
         _text(WIDTH - 24, middle + 5, bar.note, GOLD, 15, "end"),
     ]
 

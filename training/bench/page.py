@@ -14,17 +14,34 @@ TITLE = "Real tokens per second"
 
 def write_forge(result: dict[str, Any], docs: Path) -> list[Path]:
     """Write the bench's part of the page and a picture per case; answers what was written."""
-    pictures = {f"forge_{case['size']}_{case['precision']}.svg": case for case in result["cases"]}
+    pictures = {f"forge_{case['size']}_{case['precision']}.svg": _picture(case) for case in result["cases"]}
+    return keep(docs, "forge", _part(result, list(pictures)), pictures)
+
+
+def keep(docs: Path, bench: str, part: str, pictures: dict[str, str]) -> list[Path]:
+    """Replace the part of `bench` on the page and write its pictures, name and SVG; answers what was written."""
     written = []
-    for name, case in pictures.items():
+    for name, picture in pictures.items():
         target = docs / "images" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_picture(case), encoding="utf-8")
+        target.write_text(picture, encoding="utf-8")
         written.append(target)
     page = docs / "benchmarks.md"
     before = page.read_text(encoding="utf-8") if page.exists() else HEADING
-    page.write_text(_replaced(before, "forge", _part(result, list(pictures))), encoding="utf-8")
+    page.write_text(_replaced(before, bench, part), encoding="utf-8")
     return [page, *written]
+
+
+def surroundings(result: dict[str, Any], command_line: str) -> list[str]:
+    """How, when and on what a result was measured."""
+    machine, versions = result["machine"], result["versions"]
+    hardware = [machine["cpu"], f"{machine['threads']} threads", bytes_text(machine["memory_bytes"]), *machine["gpus"]]
+    return [
+        f"`{command_line}`, {result['date']}.",
+        "",
+        f"Machine: {', '.join(hardware)}.",
+        f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}.",
+    ]
 
 
 def _replaced(page: str, bench: str, part: str) -> str:
@@ -57,18 +74,7 @@ def _picture(case: dict[str, Any]) -> str:
 
 
 def _part(result: dict[str, Any], pictures: list[str]) -> str:
-    machine, versions = result["machine"], result["versions"]
-    hardware = [machine["cpu"], f"{machine['threads']} threads", bytes_text(machine["memory_bytes"]), *machine["gpus"]]
-    lines = [
-        "## The forge against its peers",
-        "",
-        f"`{command(result)}`, {result['date']}.",
-        "",
-        f"Machine: {', '.join(hardware)}.",
-        f"Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}.",
-        "",
-        METHOD,
-    ]
+    lines = ["## The forge against its peers", "", *surroundings(result, command(result)), "", METHOD]
     for name, case in zip(pictures, result["cases"], strict=True):
         lines += ["", f"### {case_title(case)}", "", f"![{TITLE}]({Path('images') / name})", ""]
         lines += ["|".join(["", *cells, ""]) for cells in (HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *rows(case))]

@@ -1,4 +1,4 @@
-"""`bench forge`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning`: measure on this machine what the realm promises, beside its peers."""
 
 import os
 import sys
@@ -8,6 +8,9 @@ from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
 from training.bench.forge import Options, run_forge
 from training.bench.ingest import ingest_text, run_ingest
+from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
+from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
+from training.bench.learning_page import learning_text, write_learning
 from training.bench.page import write_forge
 from training.bench.table import forge_text
 from training.commands.verb import group, verb
@@ -17,7 +20,7 @@ QUICK_SECONDS = 540.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest")
+    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning")
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
         "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
@@ -34,6 +37,13 @@ def register(verbs) -> None:
     )
     parser = verb(actions, "ingest", ingest, "from rows to tokens: speed and memory beside `datasets`")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds, in two minutes or less")
+    parser = verb(actions, "learning", learning, "what a learning rate that falls, resets and averages are worth")
+    parser.add_argument("--quick", action="store_true", help="smaller quests and fewer seeds, in ten minutes or less")
+    parser.add_argument("--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick: 3)")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of a quest (default: 400; quick: 150)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
 
 
 def ingest(realm: Realm) -> int:
@@ -68,6 +78,21 @@ def forge(realm: Realm) -> int:
     if failed:
         raise RealmError(f"failed: {', '.join(failed)}")
     return 0
+
+
+def learning(realm: Realm) -> None:
+    args = realm.args
+    options = LearningOptions(
+        seeds=_positive(args.seeds, "seeds") or (3 if args.quick else 5),
+        rows=max(_positive(args.rows, "rows") or (150 if args.quick else 400), LEAST_ROWS),
+        quick=args.quick,
+        seconds=LEARNING_SECONDS if args.quick else None,
+    )
+    result = run_learning(options, lambda text: print(text, file=sys.stderr, flush=True))
+    realm.report(result, lambda: learning_text(result))
+    if args.write_docs:
+        for path in write_learning(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
 
 
 def _contestants(given: str | None, quick: bool) -> tuple[str, ...]:

@@ -1,23 +1,54 @@
-"""`vault list|show|verify`: the checkpoints on disk, with what the ledger knows of them."""
+"""`vault list|show|verify|export|cooldown`: the checkpoints on disk, with what the ledger knows of them."""
 
+from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import Any
 
 from core.checkpoints import manifests, pointed, read, verify
 from core.errors import CheckpointError, UserError, nearest
 from core.paths import RealmPaths
+from training.commands.vault_models import AUTO, cool_down, cooldown_steps, export_model
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import bytes_text, cell_text, moment_text, styled, table
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "vault", "checkpoints: list, show, verify")
+    actions = group(verbs, "vault", "checkpoints: list, show, verify, export, cooldown")
     verb(actions, "list", list_checkpoints, "every checkpoint, newest first")
     parser = verb(actions, "show", show, "all about one checkpoint: manifest, files, verdict")
     parser.add_argument("id", metavar="ID")
     parser = verb(actions, "verify", verify_checkpoints, "compare every file with its SHA-256")
     parser.add_argument("id", nargs="?", metavar="ID", help="one checkpoint; none verifies all")
+    parser = verb(
+        actions,
+        "export",
+        lambda realm: export_model(realm, _known(realm, realm.args.id)),
+        "write a model folder that transformers loads, cooled down aside; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help="a checkpoint, the beginning of its name, or tip, current, champion")
+    parser.add_argument("--to", metavar="DIR", help="the folder to make (default: exports/ID)")
+    parser.add_argument(
+        "--cooldown",
+        metavar="STEPS",
+        type=cooldown_steps,
+        default=AUTO,
+        help="steps with a falling learning rate; auto: a tenth of those since birth; 0: none",
+    )
+    parser = verb(
+        actions,
+        "cooldown",
+        lambda realm: cool_down(realm, _known(realm, realm.args.id)),
+        "add a cooled-down branch of a checkpoint to the Vault; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help="a checkpoint, the beginning of its name, or tip, current, champion")
+    parser.add_argument("--steps", metavar="STEPS", type=_some_steps, default=AUTO, help="how many (default: auto)")
+
+
+def _some_steps(given: str) -> int | str:
+    if cooldown_steps(given) == 0:
+        raise ArgumentTypeError("a cooldown has at least 1 step")
+    return cooldown_steps(given)
 
 
 def problem_of(paths: RealmPaths, checkpoint: str) -> str | None:
@@ -65,6 +96,7 @@ def _row(realm: Realm, checkpoint: str) -> dict[str, Any]:
         "step": facts.get("step"),
         "state": "promoted" if current else ledger.get("state", "saved"),
         "parent": facts.get("parent"),
+        "branch": facts.get("branch"),
         "quest": facts.get("quest"),
         "validation_loss": facts.get("validation_loss"),
         "verified": problem_of(realm.paths, checkpoint) is None,

@@ -88,7 +88,7 @@ def _problem(case: Case, checkpoint: str) -> str | None:
 
 def half_built(case: Case) -> Iterator[Finding]:
     """What `--fix` sweeps: folders that a crash left while a checkpoint was written."""
-    count = len(list(case.paths.vault.glob(".building-*")))
+    count = sum(not checkpoints.is_held(folder) for folder in case.paths.vault.glob(".building-*"))
     if count and not case.running:
         yield look("half_built", f"{count} half-built checkpoints lie in the Vault", "`doctor --fix` removes them")
 
