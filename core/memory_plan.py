@@ -10,7 +10,7 @@ from typing import Any
 from core.config import Config
 from core.errors import UserError
 from core.machine import Machine
-from core.memory_needs import CPU, CUDA, GIB, MAPPED_HEAP, Component, Means, Shape, components, total
+from core.memory_needs import CPU, CUDA, GIB, Component, Means, Shape, components, total
 from core.optimizer_names import ADAMW, DEFAULT
 from core.trainer_keys import layers_again
 
@@ -62,16 +62,16 @@ def candidates(
     that somebody has decided; the kinds that agree with them remain, or all of them, bent to agree.
     """
     forced, plain = forced or {}, Means(pack_tokens=pack_tokens)
+    bf16 = replace(plain, weights="bf16", rounding="kahan" if forced.get("rounding") == "kahan" else "stochastic")
     if target == CPU:
         kinds = [replace(plain, compute="fp32")]
     else:
-        bf16 = replace(plain, weights="bf16", rounding="stochastic")
         small = replace(bf16, moments="8bit")
         kinds = [plain, bf16, small, replace(small, release=True)]
     agreeing = [kind for kind in kinds if kind == _bent(kind, forced)]
     for kind in dict.fromkeys(agreeing or [_bent(kind, forced) for kind in kinds]):
         at_once = max_length * (batch_size if kind.release else 1)  # released: all rows of a step in one pass
-        lonely = kind == replace(plain, weights="bf16", rounding="stochastic")
+        lonely = kind == bf16
         kind = replace(kind, recompute_every=forced.get("recompute_every", 0))
         kind = kind if at_once <= max(pack_tokens, max_length) else replace(kind, pack_tokens=at_once)
         if target == CPU and not kind.mapped:
@@ -215,12 +215,14 @@ def _reasons(needs: list[tuple[int, Means]]) -> list[str]:
     found = [f"{_numbers(chosen)}: chosen"]
     if chosen.mapped:
         found.append(
-            f"memory is mapped block by block (environment {_environment()}): the C library's heap needs {_gib(most)}"
+            f"the C library maps large blocks one by one, which takes longer: with its heap it would need {_gib(most)}"
         )
     if chosen.recompute_every:
         kept = next((need for need, means in reversed(needs) if not means.recompute_every), None)
-        which = "every layer" if chosen.recompute_every == 1 else f"every {chosen.recompute_every}th layer"
-        why = "as you wish" if kept is None else f"keeping all activations needs {_gib(kept)}"
+        which = {1: "every layer", 2: "every second layer"}.get(
+            chosen.recompute_every, f"one layer in {chosen.recompute_every}"
+        )
+        why = f"keeping all activations needs {_gib(kept)}" if kept else "config.json says so"
         found.append(f"{which} is computed again in the backward pass: {why}")
     if chosen.pack_tokens < plain.pack_tokens:
         found.append(f"{chosen.pack_tokens} tokens a pass: {2 * chosen.pack_tokens} need {_gib(needs[-2][0])}")
@@ -229,10 +231,6 @@ def _reasons(needs: list[tuple[int, Means]]) -> list[str]:
             "a step is one pass, which must hold all its rows; nothing is clipped by the norm of all gradients"
         )
     return found
-
-
-def _environment() -> str:
-    return " ".join(f"{name}={value}" for name, value in MAPPED_HEAP.items())
 
 
 def _advice(asked: _Asked, need: int) -> tuple[str, ...]:

@@ -410,8 +410,9 @@ def test_what_config_decides_is_planned_and_refused_where_it_does_not_fit(call):
     call.paths.config.write_text('{"memory": {"weights": "fp32", "moments": "fp32"}}')
     code, out, _ = call("--model", "Qwen3-1.7B", "--vram", 24)
     assert code == 1 and "config explain memory" in out
-    call.paths.config.write_text('{"memory": {"weights": "bf16", "rounding": "kahan", "moments": "8bit"}}')
+    call.paths.config.write_text('{"memory": {"rounding": "kahan"}}')
     assert "exact remainders" in call("--model", "Qwen3-1.7B", "--vram", 24)[1]
+    assert "weights, fp32" in call("--model", "Qwen3-0.6B", "--vram", 24)[1]
 
 
 @pytest.mark.parametrize("where", [("--vram", 80), ("--cpu", 80)])
