@@ -42,6 +42,7 @@ transformers.utils.logging.disable_progress_bar()
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 IDLE_SECONDS = 0.05
+NO_SPACE_SECONDS = 5.0
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -350,7 +351,7 @@ class Worker:
             "alert",
         )
         self._reload()
-        self.should_exit.wait(5.0)
+        self.should_exit.wait(NO_SPACE_SECONDS)
 
     def _reload(self) -> None:
         """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""

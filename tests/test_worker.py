@@ -1,11 +1,12 @@
 """The resident hero in this process: waking up, battles one after another, corrupt checkpoints, failures, wishes."""
 
-import json
 import shutil
+from functools import partial
 from threading import Event
 
 import pytest
 import torch
+from resident import accept_sums
 
 from core import control
 from core.between_steps import BetweenSteps
@@ -15,36 +16,13 @@ from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
-from core.quest import Sidecar, freeze, quest_name
-from core.rendering import Renderer
 from core.training_queue import TrainingQueue
-from core.validator import validate_file
 from core.worker import Worker
 
 
 @pytest.fixture
-def enqueue(realm, ledger, config):
-    """Accept a quest of `count` sums, as the daemon would."""
-
-    def accept(stem: str, count: int = 64, **settings) -> int:
-        quest = ledger.add(
-            "quests", stem=stem, origin="user", state="arriving", priority="normal", created=0, updated=0
-        )
-        claimed = realm.claims / f"{quest_name(stem, quest)}.jsonl"
-        rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
-        claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        frozen = freeze(config, Sidecar()).model_copy(update={"batch_size": 16, **settings})
-        report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
-        card = {
-            "quest": quest,
-            "stem": stem,
-            "settings": frozen.model_dump(),
-            **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
-        }
-        TrainingQueue(realm, ledger).accept(claimed, "normal", card, report)
-        return quest
-
-    return accept
+def enqueue(realm, ledger):
+    return partial(accept_sums, realm, ledger)
 
 
 @pytest.fixture

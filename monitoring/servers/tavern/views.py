@@ -16,6 +16,7 @@ from monitoring.servers.tavern.words import compact, duration, number, percent, 
 STATES = {
     "battle": "In battle",
     "idle": "At rest",
+    "saving": "Saving",
     "paused": "Paused",
     "loading": "Waking",
     "starting": "Waking",
