@@ -90,3 +90,6 @@ def _pin(owner: object, memory: torch.Tensor) -> None:
     runtime = torch.cuda.cudart()
     if int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0:
         weakref.finalize(owner, runtime.cudaHostUnregister, memory.data_ptr()).atexit = False
+    else:
+        with suppress(RuntimeError):  # CUDA tells a refusal again at the next launch; let it be this one
+            torch.zeros(1, device="cuda")
