@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from core.direct_file import CHUNK, padded, write_compared
+from core.forge import snapshot as snapshot_module
+from core.forge import state
 from core.forge.adamw import RealmAdamW
 from core.forge.hatch import micro_hero
 from core.forge.snapshot import Snapshot
@@ -32,7 +34,10 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_snapshot_is_written_as_plain_saving_would_byte_for_byte(hero, tmp_path):
+@pytest.mark.parametrize("max_shard", ["5GB", "3MB"])
+def test_a_snapshot_is_written_as_plain_saving_would_byte_for_byte(hero, tmp_path, monkeypatch, max_shard):
+    monkeypatch.setattr(state, "MAX_SHARD", max_shard)
+    monkeypatch.setattr(snapshot_module, "MAX_SHARD", max_shard)
     optimizer = torch.optim.AdamW(hero.parameters(), fused=True)
     step(hero, optimizer)
     save_model(hero, tmp_path / "plain", BUNDLED_TOKENIZER)
@@ -62,12 +67,12 @@ def test_the_second_snapshot_uses_the_memory_of_the_first_and_another_shape_gets
     assert snapshot._files["optimizer.safetensors"] is after
 
 
-@pytest.mark.parametrize(("state", "rounding"), [("8bit", "kahan"), ("bf16", "stochastic")])
-def test_every_kind_of_optimizer_state_comes_back(tmp_path, state, rounding):
+@pytest.mark.parametrize(("moments", "rounding"), [("8bit", "kahan"), ("bf16", "stochastic")])
+def test_every_kind_of_optimizer_state_comes_back(tmp_path, moments, rounding):
     model = micro_hero(7).to(torch.bfloat16)
     optimizer, twin, snapshot = (
-        RealmAdamW(model.parameters(), state=state, rounding=rounding),
-        RealmAdamW(model.parameters(), state=state, rounding=rounding),
+        RealmAdamW(model.parameters(), state=moments, rounding=rounding),
+        RealmAdamW(model.parameters(), state=moments, rounding=rounding),
         Snapshot(),
     )
     step(model, optimizer)

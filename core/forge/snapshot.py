@@ -15,6 +15,7 @@ from core.forge.state import MAX_SHARD, OPTIMIZER, STATE, copy_tokenizer, take_s
 from core.forge.tensor_file import TensorFile
 
 _WEIGHTS, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 class Snapshot:
@@ -40,7 +41,7 @@ class Snapshot:
         if shards.is_sharded:
             facts = {"total_parameters": model.num_parameters(), **shards.metadata}
             index = {"metadata": facts, "weight_map": shards.tensor_to_filename}
-            self._texts[_INDEX] = orjson.dumps(index, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+            self._texts[_INDEX] = orjson.dumps(index, option=_JSON)
         if torch.cuda.is_available():
             self._copied = torch.cuda.Event()
             self._copied.record()
