@@ -36,9 +36,7 @@ class TensorFile:
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None):
         header, places = _layout(tensors, metadata)
         self.length = len(header) + sum(tensor.nbytes for tensor in tensors.values())
-        self._memory = mmap.mmap(-1, padded(self.length))
-        with suppress(OSError):  # a kernel without large pages
-            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._memory = mmap.mmap(-1, padded(self.length), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory[: len(header)] = header
         whole = torch.frombuffer(self._memory, dtype=torch.uint8)
         self._copies = {
