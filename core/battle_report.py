@@ -30,6 +30,7 @@ class BattleReport:
         self._battle: dict[str, Any] | None = None
         self._row: int | None = None
         self._shown = ""
+        self._unsaved: dict[int, dict[str, Any]] = {}
 
     # Between battles
 
@@ -181,29 +182,34 @@ class BattleReport:
         self.ledger.change("checkpoints", manifest.id, state="promoted")
 
     def end(self, state: str, reason: str | None = None) -> None:
-        """The battle is over: done, or left (`stop`, `skip`, `cancel`, `failed`) for that reason."""
+        """The battle is over: fought to its end (`saving`), or left (`stop`, `skip`, `cancel`, `failed`) for that reason."""
         self.record.flush()
         if self._row is not None:
             battle = self._battle
-            self.ledger.change(
-                "battles",
-                self._row,
-                state=state,
-                reason=reason,
-                finished=time.time(),
-                loss=battle["loss"],
-                validation_loss=battle["validation_loss"],
-                end_step=self._start + battle["step"],
+            facts = {
+                "finished": time.time(),
+                "loss": battle["loss"],
+                "validation_loss": battle["validation_loss"],
+                "end_step": self._start + battle["step"],
                 **self._totals,
-            )
+            }
+            if state == "saving":  # it counts when its checkpoint is there
+                self._unsaved, facts = {self._row: facts}, {}
+            self.ledger.change("battles", self._row, state=state, reason=reason, **facts)
         self._battle = self._row = None
         self._shown = ""
 
     def close(self, quest: int) -> None:
-        """The newest battle of `quest` is done: its weights were saved, and only a crash kept it from being closed."""
+        """The newest battle of `quest` is done: its weights are saved."""
         row = self.ledger.one("SELECT id FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC", (quest,))
         if row:
-            self.ledger.change("battles", row["id"], state="done", finished=time.time())
+            facts = self._unsaved.pop(row["id"], {"finished": time.time()})
+            self.ledger.change("battles", row["id"], state="done", **facts)
+
+    def was_saving(self, quest: int) -> bool:
+        """Whether the newest battle of `quest` was fought to its end, and only its checkpoint was not there yet."""
+        row = self.ledger.one("SELECT state FROM battles WHERE quest=? ORDER BY id DESC", (quest,))
+        return row is not None and row["state"] == "saving"
 
     def _write(self, snapshot: dict[str, Any]) -> None:
         self._shown = snapshot["state"]

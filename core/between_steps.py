@@ -5,7 +5,6 @@ Here a battle can be left without losing anything. It knows nothing about what b
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
@@ -14,34 +13,27 @@ import torch
 from core import control
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
-from core.ledger import Ledger
+from core.checkpoint_writer import CheckpointWriter
 from core.quest import Quest
 from core.train import StepFacts
+from core.wishes import Ending, Resting, cancel_waiting
 
 LOOK_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a battle was left before its end: `stop` (shut down), `skip` or `cancel` (somebody's wish)."""
-
-    kind: str
-    wish: int | None = None
-
-
-class Resident(Protocol):
+class Resident(Resting, Protocol):
     """What is needed of the worker whose battle it is."""
 
-    ledger: Ledger
     report: BattleReport
     should_exit: Event
     beat: Callable[[], None]
+    writer: CheckpointWriter
 
     def hero_facts(self) -> dict[str, Any]: ...
-    def cancel_waiting(self, wish: dict[str, Any]) -> None: ...
     def save(
         self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None
     ) -> None: ...
+    def collect(self, patient: bool = False) -> None: ...
 
 
 class BetweenSteps:
@@ -53,6 +45,7 @@ class BetweenSteps:
         self._validation_loss: float | None = None
         self._looked = self._saved = time.monotonic()
         self._saved_step = -1
+        self._owed = False  # a save that came due while the one before was being written
 
     def after_step(self, facts: StepFacts) -> bool:
         """True when the battle is to be left here."""
@@ -65,10 +58,12 @@ class BetweenSteps:
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
             self.worker.beat()
+            self.worker.collect()
             self.worker.report.show(self.worker.hero_facts())
             self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
-        if now - self._saved >= 60 * self.plan.settings.save_minutes and self.ending is None and not last:
-            self.save(facts.global_step, facts.step)
+        due = self._owed or now - self._saved >= 60 * self.plan.settings.save_minutes
+        if due and self.ending is None and not last and not self.worker.writer.busy:
+            self._save(facts.global_step, facts.step)
         return self.ending is not None
 
     def validated(self, global_step: int, loss: float) -> None:
@@ -77,38 +72,54 @@ class BetweenSteps:
         self.worker.beat()
 
     def save(self, global_step: int, step: int) -> None:
-        """Commit a checkpoint, once for each step."""
+        """The trainer's loop wants a checkpoint: by `save_steps`, which can wait, or because the battle is over.
+
+        Nobody waits for the last one of a quest. One that was asked for by a stop, skip or cancel is there afterwards.
+        """
+        if self.worker.writer.busy and self.ending is None and step < self.plan.total_steps:
+            self._owed = True
+        else:
+            self._save(global_step, step)
+        if self.ending is not None:
+            self.worker.collect(patient=True)
+
+    def _save(self, global_step: int, step: int) -> None:
+        """Have a checkpoint written, once for each step."""
         if step != self._saved_step:
             self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
-        self._saved, self._saved_step = time.monotonic(), step
+        self._saved, self._saved_step, self._owed = time.monotonic(), step, False
 
     def _listen(self, facts: StepFacts) -> Ending | None:
         """Stops and wishes; a pause saves and waits here, the hero stays in memory."""
         worker = self.worker
         ending = wished(worker, self.quest)
         if ending is None and control.is_paused(worker.ledger):
-            self.save(facts.global_step, facts.step)
+            self._save(facts.global_step, facts.step)
+            worker.collect(patient=True)
             text = f"Paused in {self.quest.stem} at step {facts.step} of {self.plan.total_steps}."
             worker.ledger.event("trainer", "paused", text, quest=self.quest.id)
             while ending is None and control.is_paused(worker.ledger):
                 worker.beat()
                 worker.report.show(worker.hero_facts(), "paused")
                 worker.should_exit.wait(LOOK_SECONDS)
-                ending = wished(worker, self.quest)
+                ending = wished(worker, self.quest, at_rest=True)
         return ending
 
 
-def wished(worker: Resident, quest: Quest) -> Ending | None:
-    """How `quest` is to be left, if it is; wishes that concern other quests are carried out."""
+def wished(worker: Resident, quest: Quest, at_rest: bool = False) -> Ending | None:
+    """How `quest` is to be left, if it is; wishes that concern other quests are carried out.
+
+    `at_rest`: nothing is trained and every checkpoint is written, so that a pause is carried out.
+    """
     if worker.should_exit.is_set():
         return Ending("stop")
     for wish in control.waiting(worker.ledger):
         if wish["verb"] in ("skip", "cancel") and control.concerns(wish, quest.id):
             return Ending(wish["verb"], wish["id"])
         if wish["verb"] == "cancel":
-            worker.cancel_waiting(wish)
+            cancel_waiting(worker, wish)
         elif wish["verb"] == "skip":
             control.carried_out(worker.ledger, wish["id"], "its battle was over")
-        else:
+        elif wish["verb"] == "resume" or at_rest or not control.is_paused(worker.ledger):
             control.carried_out(worker.ledger, wish["id"], "done")
     return None

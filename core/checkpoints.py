@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,18 +98,20 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], None]) -> Manifest:
+def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], Mapping[str, str] | None]) -> Manifest:
     """Let `build(folder)` write the files, make them durable, and give the checkpoint its name; no pointer moves.
 
-    Raises whatever `build` or the disk raises; then nothing of the checkpoint is left.
+    `build` may return the SHA-256 of files that it has read back itself. Raises whatever it or the disk raises; then
+    nothing of the checkpoint is left.
     """
     building = paths.vault / f".building-{secrets.token_hex(4)}"
     building.mkdir(parents=True)
     hold = _hold(building)
     try:
-        build(building)
+        known = build(building) or {}
         files = {
-            path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in sorted(building.iterdir())
+            path.name: {"sha256": known.get(path.name) or sha256_of(path), "bytes": path.stat().st_size}
+            for path in sorted(building.iterdir())
         }
         for name in files:
             sync_file(building / name)

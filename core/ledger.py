@@ -55,6 +55,7 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, argument TEXT,
         created REAL NOT NULL, done REAL, result TEXT);
     """,
+    "ALTER TABLE quests ADD COLUMN claimed INTEGER",
 )
 
 

@@ -7,8 +7,9 @@ It knows nothing about rows or tokens.
 import time
 
 from core import control
-from core.between_steps import LOOK_SECONDS, Ending, Resident, wished
+from core.between_steps import LOOK_SECONDS, Resident, wished
 from core.quest import Quest
+from core.wishes import Ending
 
 
 class LeftEarly(Exception):
@@ -45,5 +46,6 @@ class Preparation:
         self.worker.report.preparing(self.quest, share, left, self.worker.hero_facts(), state)
 
     def _obey(self) -> None:
-        if ending := wished(self.worker, self.quest):
+        self.worker.collect()
+        if ending := wished(self.worker, self.quest, at_rest=not self.worker.writer.busy):
             raise LeftEarly(ending)

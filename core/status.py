@@ -97,6 +97,16 @@ def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any
     ]
 
 
+def quest_in_battle(paths: RealmPaths, queue: TrainingQueue) -> int | None:
+    """The quest that a skip means: the one the trainer shows, else the one it takes up next.
+
+    Beside it may lie one that is trained and waits for its checkpoint.
+    """
+    claimed = [quest.id for quest in queue.processing()]
+    shown = (read_json(paths.status, {}).get("battle") or {}).get("quest_id")
+    return shown if shown in claimed else next(iter(claimed), None)
+
+
 def service_states(paths: RealmPaths) -> list[dict[str, Any]]:
     """Every service with pid, state, restarts and age of its heartbeat; `stopped` where no supervisor lives."""
     table = read_json(paths.services, {})

@@ -21,6 +21,7 @@ from core.forge.attention import ATTENTION
 from core.forge.compiling import compiler, warm_up, worth_compiling
 from core.forge.evaluate import held_out_loss
 from core.forge.gradient_release import GradientRelease
+from core.forge.means import dtype
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
 from core.forge.packing import Pack, packs_of
@@ -113,7 +114,7 @@ def load_hero(
     """The hero of a checkpoint, its optimizer and random streams as they were; at step 0 there are none yet."""
     model = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch.bfloat16 if means.weights == "bf16" else torch.float32,
+        dtype=dtype(means),
         attn_implementation=ATTENTION,
         trust_remote_code=False,
         local_files_only=True,

@@ -37,6 +37,15 @@ class TrainingQueue:
                 found.append(Quest(parsed[1], parsed[0], state, path))
         return sorted(found, key=lambda quest: quest.id)
 
+    def processing(self) -> list[Quest]:
+        """The claimed quests in the order of their claims, in which they are trained."""
+        found = self.quests("processing")
+        if len(found) > 1:
+            rows = self.ledger.all("SELECT id, claimed FROM quests WHERE claimed IS NOT NULL")
+            order = {row["id"]: row["claimed"] for row in rows}
+            found.sort(key=lambda quest: order.get(quest.id, 0))
+        return found
+
     def find(self, quest: int) -> Quest:
         """The quest with this id, wherever it is. Raises UserError."""
         for state in QUEUE_STATES:
@@ -107,6 +116,8 @@ class TrainingQueue:
     def claim(self) -> Quest | None:
         """The next quest, moved to processing/; None where there is none. Losing a race to a cancel is no error."""
         for quest in self.waiting():
+            last = self.ledger.one("SELECT COALESCE(MAX(claimed), 0) AS claimed FROM quests")["claimed"]
+            self._record(quest.id, claimed=last + 1)  # ahead of the rename: what is in processing/ has its place
             try:
                 taken = self._move(quest, "processing")
             except FileNotFoundError:

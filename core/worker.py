@@ -2,6 +2,8 @@
 
 Everything it needs to go on is on disk: the tip's manifest says which quests its weights hold and how far into the next
 they are. So waking up after a kill and after a clean stop are the same thing. It knows nothing about processes.
+
+Checkpoints are written while training goes on, with the next quest, too: a quest stays in processing/ until the tip holds it.
 """
 
 import errno
@@ -17,15 +19,14 @@ import transformers
 from core import checkpoints, control
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
-from core.between_steps import BetweenSteps, Ending
+from core.between_steps import BetweenSteps
+from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
 from core.config import Config
 from core.errors import CheckpointError, UserError
 from core.forge.hatch import hatch
-from core.forge.means import settle
-from core.forge.means import write as write_means
+from core.forge.means import RECORD, record, settle
 from core.forge.optimizers import OptimizerKind, weights_to_use
-from core.forge.state import save_model, save_state
 from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
@@ -35,11 +36,13 @@ from core.quest import Quest
 from core.rendering import Renderer
 from core.train import learning_rate_of, load_hero
 from core.training_queue import TrainingQueue
+from core.wishes import Ending, hear_wishes
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
 
 IDLE_SECONDS = 0.05
+NO_SPACE_SECONDS = 5.0
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -59,6 +62,16 @@ class Worker:
         self.should_exit, self.beat = should_exit, beat
         self.queue = TrainingQueue(paths, ledger)
         self.last_exit = last_exit
+        self.writer = CheckpointWriter(paths, beat)
+
+    @property
+    def tip(self) -> Manifest:
+        """The newest checkpoint on disk."""
+        return self.writer.tip
+
+    def is_trained(self, quest: Quest) -> bool:
+        """Whether the weights hold all of `quest`, though its checkpoint may still be on its way."""
+        return checkpoints.holds(self.writer.held.trained, quest.id)
 
     # Waking up
 
@@ -69,9 +82,10 @@ class Worker:
         self.report = BattleReport(self.paths, self.ledger)
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
-        self.tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
-        if checkpoints.pointed(self.paths.tip) != self.tip.id:
-            checkpoints.set_tip(self.paths, self.tip.id)
+        tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
+        if checkpoints.pointed(self.paths.tip) != tip.id:
+            checkpoints.set_tip(self.paths, tip.id)
+        self.writer.stand_on(tip)
         self._mend_current()
         self.beat()
         self._load(self.tip)
@@ -120,7 +134,7 @@ class Worker:
         if manifest.step == 0:  # later checkpoints bring their own random streams
             torch.manual_seed(self.config.seed)
         self.parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
-        self.tip = manifest
+        self.writer.stand_on(manifest)
         self._renderers: dict[int, Renderer] = {}
 
     def _warn(self, code: str, text: str) -> None:
@@ -134,12 +148,11 @@ class Worker:
 
     def _settle(self) -> None:
         """Quests whose training the weights hold are finished; finished ones that they lack go back to wait."""
-        for quest in self.queue.quests("processing"):
-            if checkpoints.holds(self.tip.trained, quest.id):
-                self.report.close(quest.id)
-                self._finish(quest)
-            elif self.last_exit not in ("", "0", "-9", "-15"):
-                self._blame(quest, f"the trainer ended with {self.last_exit} while it was trained")
+        self._carry_out_verdicts()
+        if self.last_exit not in ("", "0", "-9", "-15"):
+            suspects = (quest for quest in self.queue.processing() if not self.report.was_saving(quest.id))
+            if suspect := next(suspects, None):
+                self._blame(suspect, f"the trainer ended with {self.last_exit} while it was trained")
         known = self.ledger.all("SELECT DISTINCT quest FROM battles WHERE hero=? AND state='done'", (self.tip.hero,))
         trained_by_hero = {row["quest"] for row in known}
         for quest in self.queue.quests("recently_completed"):
@@ -168,48 +181,28 @@ class Worker:
         while not self.should_exit.is_set():
             if not self.loop():
                 self.should_exit.wait(IDLE_SECONDS)
+        self.end_writing()
 
     def loop(self) -> bool:
         """One turn: wishes, then the next quest if there is one. True when something was trained."""
         self.beat()
-        paused = self._idle_wishes()
+        self.end_writing(patient=False)
+        paused = hear_wishes(self)
         if paused or not self._has_room():
             self.report.idle(self.hero_facts(), "paused" if paused else "blocked")
             return False
-        quest = next(iter(self.queue.quests("processing")), None) or self.queue.claim()
+        quest = self.left_in_processing() or (self.queue.claim() and self.left_in_processing())
         if quest is None:
-            self.report.idle(self.hero_facts())
+            self.report.idle(self.hero_facts(), "saving" if self.writer.busy else "idle")
             return False
         self._undertake(quest)
         return True
 
-    def _idle_wishes(self) -> bool:
-        for wish in control.waiting(self.ledger):
-            if wish["verb"] == "cancel":
-                self.cancel_waiting(wish)
-            else:
-                control.carried_out(
-                    self.ledger, wish["id"], self._skip_left(wish) if wish["verb"] == "skip" else "done"
-                )
-        return control.is_paused(self.ledger)
-
-    def _skip_left(self, wish: dict) -> str:
-        """A skip of the battle that an earlier life left: it has not begun again yet."""
-        for quest in self.queue.quests("processing"):
-            if control.concerns(wish, quest.id):
-                self._leave(quest, Ending("skip"))
-                return "done"
-        return "its battle was over"
-
-    def cancel_waiting(self, wish: dict) -> None:
-        try:
-            quest = self.queue.find(int(wish["argument"]))
-            if quest.state in ("recently_completed", "failed", "rejected"):
-                raise UserError(f"quest {quest.id} is in {quest.state}, there is nothing to cancel")
-            self.queue.give_up(quest, "cancelled")
-            control.carried_out(self.ledger, wish["id"], "done")
-        except UserError as problem:
-            control.carried_out(self.ledger, wish["id"], str(problem))
+    def left_in_processing(self) -> Quest | None:
+        """What was claimed first and is not trained; what only waits for its checkpoint is passed over."""
+        self._carry_out_verdicts()  # a full disk may have kept one from being carried out
+        left = (quest for quest in self.queue.processing() if not self.is_trained(quest))
+        return next(left, None)
 
     def _has_room(self) -> bool:
         return self.report.free_bytes() >= self.config.disk.reserve_bytes
@@ -222,19 +215,22 @@ class Worker:
             if _is_no_space(problem):
                 self._no_space(problem)
                 return
-            if isinstance(problem, OSError):
+            if isinstance(problem, OSError | WriteFailed):
                 raise
             log.exception("battle of %s failed", quest.name)
-            self._reload()
             named = "" if isinstance(problem, UserError) else f"{type(problem).__name__}: "
-            self._blame(quest, named + str(problem))
+            reason = named + str(problem)
+            self.report.end("failed", reason)
+            self.end_writing()
+            self._reload()
+            self._blame(quest, reason)
         else:
-            self._leave(quest, ending)
+            if ending is not None:
+                self.leave(quest, ending)
 
-    def _leave(self, quest: Quest, ending: Ending | None) -> None:
-        if ending is None:
-            self._finish(quest)
-        elif ending.kind == "skip":
+    def leave(self, quest: Quest, ending: Ending) -> None:
+        """A battle was left before its end, its checkpoint is there."""
+        if ending.kind == "skip":
             self.queue.put_back(quest, "low")
             self.ledger.event(
                 "trainer", "quest_skipped", f"{quest.stem} waits in low, its place is kept.", quest=quest.id
@@ -242,7 +238,7 @@ class Worker:
         elif ending.kind == "cancel":
             self.queue.give_up(quest, "cancelled")
             self.ledger.event("trainer", "quest_cancelled", f"{quest.stem} was cancelled.", quest=quest.id)
-        if ending and ending.wish:
+        if ending.wish:
             control.carried_out(self.ledger, ending.wish, "done")
 
     def _fight(self, quest: Quest) -> Ending | None:
@@ -255,13 +251,13 @@ class Worker:
         plan = BattlePlan(prepared, settings, card["sha256"])
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
-        first = self.tip.open.get(quest.id, 0)
+        first = self.writer.held.open.get(quest.id, 0)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan)
         self.trainer.fight(plan, first, rate, battle)
-        self.report.end(battle.ending.kind if battle.ending else "done")
+        self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
 
     def _choose_optimizer(self, kind: OptimizerKind) -> None:
@@ -284,38 +280,54 @@ class Worker:
             self._renderers[max_length] = Renderer.load(self.paths.vault / self.tip.id, max_length)
         return self._renderers[max_length]
 
-    # Endings
+    # Saving
 
     def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None) -> None:
-        """Commit a checkpoint and move the tip to it; after the last step it holds the quest as trained."""
+        """Start a checkpoint, after the one before; after the last step it holds the quest as trained. Raises WriteFailed."""
+        self.collect(patient=True)
+        held = self.writer.held
         facts = Manifest(
-            hero=self.tip.hero,
-            campaign=self.tip.campaign,
+            hero=held.hero,
+            campaign=held.campaign,
             step=global_step,
             parent=self.tip.id,
             quest=quest.id,
             quest_sha256=plan.quest_sha256,
-            trained=self.tip.trained,
-            open=self.tip.open,
+            trained=held.trained,
+            open=held.open,
             validation_loss=validation_loss,
             settings=plan.settings.model_dump(),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
         facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step)
-        self.tip = checkpoints.commit(self.paths, facts, self._write)
-        checkpoints.set_tip(self.paths, self.tip.id)
-        self.report.saved(self.tip, "saved")
-        self.ledger.change("quests", quest.id, failures=0)
-        self.beat()
-
-    def _write(self, folder) -> None:
         with weights_to_use(self.trainer.optimizer):
-            save_model(self.trainer.model, folder, self.paths.vault / self.tip.id)
-            save_state(folder, self.trainer.optimizer)
-        write_means(folder, self.trainer.means, self.trainer.kind)
+            texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
+            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts)
+
+    def collect(self, patient: bool = False) -> None:
+        """Record a checkpoint that has come, and do what waited for it. Raises WriteFailed."""
+        if tip := self.writer.collect(patient):
+            self.report.saved(tip, "saved")
+            self.ledger.change("quests", tip.quest, failures=0)
+            self._carry_out_verdicts()
+
+    def end_writing(self, patient: bool = True) -> None:
+        """`collect` between battles, where a full disk must not end the trainer."""
+        try:
+            self.collect(patient)
+        except WriteFailed as problem:
+            if not _is_no_space(problem):
+                raise
+            self._no_space(problem)
+
+    def _carry_out_verdicts(self) -> None:
+        """Until the Temple judges, every quest that the tip holds is promoted."""
+        for quest in self.queue.processing():
+            if checkpoints.holds(self.tip.trained, quest.id):
+                self.report.close(quest.id)
+                self._finish(quest)
 
     def _finish(self, quest: Quest) -> None:
-        """Carry out the verdict: until the Temple judges, every finished battle is promoted."""
         checkpoints.set_current(self.paths, self.tip.id)
         self.report.promoted(self.tip)
         self.queue.finish(quest)
@@ -328,10 +340,11 @@ class Worker:
             validation_loss=self.tip.validation_loss,
         )
 
+    # Failing
+
     def _blame(self, quest: Quest, reason: str) -> None:
         moved = self.queue.blame(quest, reason)
         failed = moved.state == "failed"
-        self.report.end("failed", reason)
         self.ledger.event(
             "trainer",
             "quest_failed",
@@ -343,6 +356,10 @@ class Worker:
     def _no_space(self, problem: Exception) -> None:
         log.error("no space: %s", problem)
         self.report.end("stopped", str(problem))
+        try:
+            self.collect(patient=True)
+        except WriteFailed as also:
+            log.error("no space: %s", also)
         self.ledger.event(
             "trainer",
             "disk_low",
@@ -350,7 +367,7 @@ class Worker:
             "alert",
         )
         self._reload()
-        self.should_exit.wait(5.0)
+        self.should_exit.wait(NO_SPACE_SECONDS)
 
     def _reload(self) -> None:
         """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""

@@ -25,6 +25,7 @@ from core.checkpoints import (
     sweep,
     verify,
 )
+from core.durable import write_bytes
 from core.errors import CheckpointError
 
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": bytes(range(256)) * 64, "tokenizer.json": b"{}"}
@@ -130,7 +131,7 @@ def test_two_saves_of_the_same_step_and_content_both_stay(realm):
 def test_other_content_at_the_same_step_has_another_name(realm):
     first = saved(realm, 5)
     second = commit(
-        realm, Manifest(hero="DIO", campaign="first", step=5), lambda folder: (folder / "a").write_bytes(b"b")
+        realm, Manifest(hero="DIO", campaign="first", step=5), lambda folder: write_bytes(folder / "a", b"b")
     )
     assert first.id.rpartition("-")[0] == second.id.rpartition("-")[0] and first.id != second.id
 

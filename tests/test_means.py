@@ -23,7 +23,7 @@ from core.forge import out_of_memory, qwen3
 from core.forge.adamw import RealmAdamW
 from core.forge.attention import ATTENTION
 from core.forge.loss import loss_sum
-from core.forge.means import RECORD, read, write
+from core.forge.means import RECORD, read, record
 from core.forge.optimizers import OptimizerKind
 from core.forge.packing import packs_of
 from core.forge.state import load_state
@@ -51,7 +51,7 @@ class Keeper(Recorder):
     def save(self, global_step, step):
         super().save(global_step, step)
         if self.folder:
-            write(self.folder, self.trainer.means, self.trainer.kind)
+            (self.folder / RECORD).write_bytes(record(self.trainer.means, self.trainer.kind))
 
 
 def trained(means, tmp_path, quest, **options) -> tuple[HeroTrainer, Recorder]:
@@ -326,7 +326,7 @@ def test_a_hero_of_few_bits_that_is_killed_ends_in_the_same_weights(
 )
 def test_what_cannot_be_is_refused_when_the_hero_is_loaded_with_what_to_do(tmp_path, sections, words):
     hero().config.save_pretrained(tmp_path)
-    write(tmp_path, BF16, OptimizerKind())
+    (tmp_path / RECORD).write_bytes(record(BF16, OptimizerKind()))
     with pytest.raises(UserError, match=words):
         forge_means.settle(tmp_path, config_with(**sections), lambda code, text: None)
 

@@ -98,7 +98,7 @@ def test_two_dropped_files_are_trained_promoted_and_the_second_starts_at_once(re
     first, second = (quest_id(in_state(realm, "recently_completed", name)[0]) for name in ("first", "second"))
     one, two = sorted((steps_of(realm, first), steps_of(realm, second)))
     assert two[0][0] == one[-1][0] + 1, "the global step goes on from quest to quest"
-    assert two[0][1] - one[-1][1] <= 1.0, "seconds between the last step of a quest and the first of the next"
+    assert two[0][1] - one[-1][1] <= 0.5, "seconds between the last step of a quest and the first of the next"
     assert two[-1][2] < one[0][2] - 1.0
     listed = json.loads(cli(realm.root, "vault", "list", "--json").stdout)
     newest = max(listed, key=lambda checkpoint: checkpoint["step"])

@@ -1,11 +1,12 @@
 """The resident hero in this process: waking up, battles one after another, corrupt checkpoints, failures, wishes."""
 
-import json
 import shutil
+from functools import partial
 from threading import Event
 
 import pytest
 import torch
+from resident import accept_sums
 
 from core import control
 from core.between_steps import BetweenSteps
@@ -16,36 +17,13 @@ from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
-from core.quest import Sidecar, freeze, quest_name
-from core.rendering import Renderer
 from core.training_queue import TrainingQueue
-from core.validator import validate_file
 from core.worker import Worker
 
 
 @pytest.fixture
-def enqueue(realm, ledger, config):
-    """Accept a quest of `count` sums, as the daemon would."""
-
-    def accept(stem: str, count: int = 64, **settings) -> int:
-        quest = ledger.add(
-            "quests", stem=stem, origin="user", state="arriving", priority="normal", created=0, updated=0
-        )
-        claimed = realm.claims / f"{quest_name(stem, quest)}.jsonl"
-        rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
-        claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        frozen = freeze(config, Sidecar()).model_copy(update={"batch_size": 16, **settings})
-        report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
-        card = {
-            "quest": quest,
-            "stem": stem,
-            "settings": frozen.model_dump(),
-            **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
-        }
-        TrainingQueue(realm, ledger).accept(claimed, "normal", card, report)
-        return quest
-
-    return accept
+def enqueue(realm, ledger):
+    return partial(accept_sums, realm, ledger)
 
 
 @pytest.fixture
@@ -62,6 +40,13 @@ def wake(realm, ledger, config):
     return awaken
 
 
+def fight(worker: Worker) -> bool:
+    """One turn, and its checkpoint."""
+    trained = worker.loop()
+    worker.end_writing()
+    return trained
+
+
 def state_of(worker: Worker, quest: int) -> str:
     return worker.queue.find(quest).state
 
@@ -74,7 +59,7 @@ def test_a_hero_hatches_as_checkpoint_0_and_its_battles_are_promoted(realm, wake
     worker = wake()
     assert worker.tip.step == 0 and pointed(realm.current_model) == worker.tip.id
     first, second = enqueue("first"), enqueue("second")
-    assert worker.loop() and worker.loop() and not worker.loop()
+    assert fight(worker) and fight(worker) and not fight(worker)
     assert state_of(worker, first) == state_of(worker, second) == "recently_completed"
     assert worker.tip.trained == ((first, second),) and worker.tip.step == 8
     assert pointed(realm.current_model) == pointed(realm.tip) == worker.tip.id
@@ -98,7 +83,7 @@ def test_killed_after_any_checkpoint_the_weights_come_out_the_same(realm, wake, 
     quest = enqueue("sums", 160, save_steps=3, eval_steps=4)
     twin = RealmPaths(tmp_path / "twin")
     shutil.copytree(realm.root, twin.root, symlinks=True)
-    straight.loop()
+    fight(straight)
     expected = weights(realm.current_model)
 
     class Killed(BaseException):
@@ -109,6 +94,7 @@ def test_killed_after_any_checkpoint_the_weights_come_out_the_same(realm, wake, 
 
         def die(self, facts, last_step=last_step):
             if facts.step > last_step:
+                self.worker.collect(patient=True)
                 raise Killed
             return after_step(self, facts)
 
@@ -118,16 +104,16 @@ def test_killed_after_any_checkpoint_the_weights_come_out_the_same(realm, wake, 
     monkeypatch.setattr(BetweenSteps, "after_step", after_step)
     worker = wake("-9", twin)
     assert worker.tip.open == {quest: 6}
-    worker.loop()
+    fight(worker)
     assert weights(twin.current_model) == expected
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_its_quest_is_trained_again(realm, wake, enqueue):
     worker = wake()
     first, second = enqueue("first"), enqueue("second")
-    worker.loop()
+    fight(worker)
     before = worker.tip.id
-    worker.loop()
+    fight(worker)
     expected = weights(realm.current_model)
     broken = realm.vault / worker.tip.id / "model.safetensors"
     data = bytearray(broken.read_bytes())
@@ -137,14 +123,14 @@ def test_a_checkpoint_with_a_flipped_bit_is_passed_over_and_its_quest_is_trained
     assert worker.tip.id == before and pointed(realm.current_model) == before
     assert state_of(worker, first) == "recently_completed" and state_of(worker, second) == "normal"
     assert worker.ledger.one("SELECT COUNT(*) AS n FROM events WHERE code='checkpoint_corrupt'")["n"] >= 1
-    worker.loop()
+    fight(worker)
     assert weights(realm.vault / worker.tip.id) == expected and verify(realm.vault / worker.tip.id)
 
 
 def test_a_checkpoint_without_its_optimizer_is_no_checkpoint(realm, wake, enqueue):
     worker = wake()
     enqueue("sums")
-    worker.loop()
+    fight(worker)
     (realm.vault / worker.tip.id / "optimizer.safetensors").unlink()
     with pytest.raises(CheckpointError):
         verify(realm.vault / worker.tip.id)
@@ -163,7 +149,7 @@ def test_a_quest_that_fails_three_times_goes_to_failed_and_the_others_go_on(real
 
     monkeypatch.setattr(BetweenSteps, "after_step", spoil)
     for _ in range(4):
-        assert worker.loop()
+        assert fight(worker)
     assert state_of(worker, poison) == "failed" and state_of(worker, good) == "recently_completed"
     assert "nan" in worker.queue.find(poison).report["reason"]
     assert worker.tip.trained == ((good, good),)
@@ -187,7 +173,7 @@ def test_cancel_in_battle_sends_the_quest_to_failed_with_what_was_learned_kept(r
     quest = enqueue("sums", 320)
     control.wish(ledger, "cancel", str(quest))
     TrainingQueue(realm, ledger).claim()
-    worker._undertake(next(iter(worker.queue.quests("processing"))))
+    worker._undertake(worker.queue.processing()[0])
     assert state_of(worker, quest) == "failed" and worker.queue.find(quest).report["reason"] == "cancelled"
     assert control.waiting(ledger) == []
 

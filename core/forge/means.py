@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
 
 from core.config import Config
-from core.durable import read_json, write_json
+from core.durable import read_json
 from core.errors import UserError
 from core.forge.optimizers import OptimizerKind
 from core.forge.state import has_state
@@ -69,13 +70,13 @@ def dtype(means: Means) -> torch.dtype:
     return torch.bfloat16 if means.weights == "bf16" else torch.float32
 
 
-def write(folder: Path, means: Means, kind: OptimizerKind) -> None:
-    """Put the means beside the weights that were trained by them."""
-    write_json(folder / RECORD, {"means": asdict(means), "optimizer": asdict(kind)}, durable=False)
+def record(means: Means, kind: OptimizerKind) -> bytes:
+    """What a checkpoint's file `RECORD` says: the means that its weights were trained by."""
+    return orjson.dumps({"means": asdict(means), "optimizer": asdict(kind)}, option=orjson.OPT_INDENT_2)
 
 
 def read(folder: Path) -> tuple[Means | None, OptimizerKind | None]:
-    """What `write` put there; None for a hero that was not trained yet."""
+    """What `record` said there; None for a hero that was not trained yet."""
     values: dict[str, Any] = read_json(folder / RECORD, {})
     if not values:
         return None, None

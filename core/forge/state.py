@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )
 OPTIMIZER, STATE = STATE_FILES
+MAX_SHARD = "5GB"
 
 
 def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
@@ -29,24 +30,36 @@ def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
 
     Raises CheckpointError where there is no tokenizer: weights without one are of no use to anybody.
     """
-    if not (tokenizer / "tokenizer.json").is_file():
-        raise CheckpointError(f"{tokenizer} has no tokenizer.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(tokenizer, folder)
     model.config.use_cache = True
-    model.save_pretrained(folder, max_shard_size="5GB")
+    model.save_pretrained(folder, max_shard_size=MAX_SHARD)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """The tokenizer files of `source`. Raises CheckpointError where it has none."""
+    if not (source / "tokenizer.json").is_file():
+        raise CheckpointError(f"{source} has no tokenizer.json")
     for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def save_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Optimizer moments and the random streams, beside the model's files."""
+    tensors, text = take_state(optimizer)
+    save_file(tensors, folder / OPTIMIZER)
+    (folder / STATE).write_bytes(text)
+
+
+def take_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], bytes]:
+    """What `OPTIMIZER` and `STATE` hold: the tensors themselves, not copies of them, and what stands around them."""
     tensors: dict[str, torch.Tensor] = {}
     skeleton = _take_tensors(optimizer.state_dict(), "optimizer", tensors)
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, folder / OPTIMIZER)
-    (folder / STATE).write_bytes(orjson.dumps({"optimizer": skeleton}, option=orjson.OPT_NON_STR_KEYS))
+    return tensors, orjson.dumps({"optimizer": skeleton}, option=orjson.OPT_NON_STR_KEYS)
 
 
 def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:

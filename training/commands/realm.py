@@ -7,7 +7,7 @@ from core.control import is_paused, wish
 from core.durable import write_json
 from core.errors import UserError
 from core.paths import RealmPaths
-from core.status import realm_status, service_states
+from core.status import quest_in_battle, realm_status, service_states
 from core.training_queue import TrainingQueue
 from monitoring.gpu import read_gpus
 from training import status_text
@@ -112,15 +112,15 @@ def resume(realm: Realm) -> None:
 
 
 def skip(realm: Realm) -> None:
-    processing = TrainingQueue(realm.existing, realm.ledger).quests("processing")
-    if not processing:
+    quest = quest_in_battle(realm.existing, TrainingQueue(realm.existing, realm.ledger))
+    if quest is None:
         raise UserError("no quest is in training, so there is none to skip; `quest list --state processing` shows it")
     _wish(
         realm,
         "skip",
         "The trainer saves a checkpoint and sends the quest to low; its place in it is kept.",
         "No trainer runs now; the quest goes to low when one starts.",
-        str(processing[0].id),
+        str(quest),
     )
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from core import control
 from core.errors import nearest
-from core.status import service_states
+from core.status import quest_in_battle, service_states
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern import boards, views
 from monitoring.servers.tavern.events import EventStream
@@ -121,8 +121,8 @@ def carry_out(realm: Realm, verb: str) -> dict[str, Any]:
         raise Refusal(404, "unknown_verb", f"There is no {verb[:40]!r}{known}")
     if verb == "stop":
         return {"verb": verb, "pid": _stop(realm)}
-    processing = TrainingQueue(realm.paths, realm.ledger).quests("processing") if verb == "skip" else []
-    wish = control.wish(realm.ledger, verb, str(processing[0].id) if processing else None)
+    quest = quest_in_battle(realm.paths, TrainingQueue(realm.paths, realm.ledger)) if verb == "skip" else None
+    wish = control.wish(realm.ledger, verb, None if quest is None else str(quest))
     realm.stale()
     return {"verb": verb, "wish": wish}
 

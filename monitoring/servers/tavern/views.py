@@ -17,6 +17,7 @@ STATES = {
     "battle": "In battle",
     "idle": "At rest",
     "preparing": "Preparing",
+    "saving": "Saving",
     "paused": "Paused",
     "loading": "Waking",
     "starting": "Waking",

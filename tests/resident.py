@@ -1,0 +1,87 @@
+"""A realm for the resident hero without its daemon: quests are accepted here, and a life of the trainer can be a process.
+
+`python tests/resident.py ROOT` is one that ends by SIGKILL: the first checkpoint is never finished (`hold_back`), and
+the kill comes at the third step of the second battle.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from core.between_steps import BetweenSteps
+from core.config import Config, IdleGeneration
+from core.forge.snapshot import Snapshot
+from core.ledger import Ledger
+from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.quest import Sidecar, freeze, quest_name
+from core.rendering import Renderer
+from core.training_queue import TrainingQueue
+from core.validator import validate_file
+from core.worker import Worker
+
+
+def accept_sums(
+    paths: RealmPaths, ledger: Ledger, stem: str, count: int = 64, priority: str = "normal", **settings
+) -> int:
+    """Accept a quest of `count` sums, as the daemon would."""
+    quest = ledger.add("quests", stem=stem, origin="user", state="arriving", priority=priority, created=0, updated=0)
+    claimed = paths.claims / f"{quest_name(stem, quest)}.jsonl"
+    rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
+    claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    frozen = freeze(Config(), Sidecar()).model_copy(update={"batch_size": 16, **settings})
+    report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
+    card = {
+        "quest": quest,
+        "stem": stem,
+        "settings": frozen.model_dump(),
+        **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
+    }
+    TrainingQueue(paths, ledger).accept(claimed, priority, card, report)
+    return quest
+
+
+def resident(paths: RealmPaths, ledger: Ledger, last_exit: str = "") -> Worker:
+    """A hero that has woken up."""
+    config = Config(idle_generation=IdleGeneration(enabled=False))
+    worker = Worker(paths, config, ledger, threading.Event(), lambda: None, last_exit)
+    worker.awaken()
+    return worker
+
+
+def hold_back(gate: threading.Event, replace: Callable[[object, str, object], None] = setattr) -> None:
+    """Every checkpoint's files are written, but it is not committed before `gate` opens."""
+    write = Snapshot.write
+
+    def write_and_wait(self, folder, tokenizer):
+        sums = write(self, folder, tokenizer)
+        assert gate.wait(30)
+        return sums
+
+    replace(Snapshot, "write", write_and_wait)
+
+
+def die_in_the_second_battle(root: Path) -> None:
+    hold_back(threading.Event())
+    paths = RealmPaths(root)
+    worker = resident(paths, Ledger(paths.ledger))
+    after_step, quests = BetweenSteps.after_step, []
+
+    def count(self, facts):
+        quests.append(self.quest.id)
+        if len(set(quests)) == 2 and quests.count(self.quest.id) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return after_step(self, facts)
+
+    BetweenSteps.after_step = count
+    worker.run()
+
+
+if __name__ == "__main__":
+    die_in_the_second_battle(Path(sys.argv[1]))
