@@ -76,6 +76,11 @@ class Prepared:
     def _rows(self) -> np.ndarray:
         return _mapped(self.folder / "rows.bin", np.dtype(np.int64)).reshape(-1, 2)
 
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Of every row, a hash of its bytes and the seed."""
+        return _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
+
     def __len__(self) -> int:
         return self.meta["rows"]
 
@@ -99,17 +104,16 @@ class Prepared:
 
         The rows with the smallest keys are held out, with all their copies, so that no held-out row is ever trained.
         """
-        keys = _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
-        wanted = min(most, int(len(keys) * fraction))
-        if fraction > 0 and len(keys) >= 10:
+        wanted = min(most, int(len(self.keys) * fraction))
+        if fraction > 0 and len(self.keys) >= 10:
             wanted = max(wanted, 1)
-        distinct, copies = np.unique(keys, return_counts=True)
+        distinct, copies = np.unique(self.keys, return_counts=True)
         chosen, count = [], 0
         for key, number in zip(distinct[: 4 * wanted], copies[: 4 * wanted], strict=True):
             if count + number <= wanted:
                 chosen.append(key)
                 count += number
-        held = np.isin(keys, np.array(chosen, dtype=np.uint64))
+        held = np.isin(self.keys, np.array(chosen, dtype=np.uint64))
         return np.flatnonzero(~held), np.flatnonzero(held)
 
 

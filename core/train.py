@@ -4,8 +4,9 @@ It trains what a BattlePlan says and tells an Observer of every step; it knows n
 One step of the Trainer is one optimizer step: a batch is the list of packs that its rows fill, normalised together.
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,14 +16,20 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
-from core.forge.evaluate import held_out_loss
+from core.flops import peak_flops, training_flops
+from core.forge.evaluate import Evaluation, evaluate
+from core.forge.generate import greedy_answers
+from core.forge.looks import Looks
 from core.forge.packing import Pack, packs_of
+from core.previews import Question, most_tokens
 from core.schools import school
+from core.time_budget import SHARE
 
 
 @dataclass(frozen=True)
 class StepFacts:
-    """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows."""
+    """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows;
+    `flops`: the arithmetic they need. `loss` and `gradient_norm` may still be in the making: see `numbers`."""
 
     global_step: int
     step: int
@@ -31,13 +38,31 @@ class StepFacts:
     gradient_norm: torch.Tensor | None
     tokens: int
     seconds: float
+    flops: float
+
+
+def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None]]:
+    """Loss and gradient norm of each step as numbers; this waits for the device, once for all of them."""
+    if not steps:
+        return []
+    device = steps[0].loss.device
+    norms = [math.nan if facts.gradient_norm is None else facts.gradient_norm for facts in steps]
+    columns = ([facts.loss for facts in steps], norms)
+    losses, read = torch.stack(
+        [torch.stack([torch.as_tensor(value, device=device).float() for value in column]) for column in columns]
+    ).tolist()
+    known = (None if facts.gradient_norm is None else norm for facts, norm in zip(steps, read, strict=True))
+    return list(zip(losses, known, strict=True))
 
 
 class Observer(Protocol):
-    """Who wants to know. `after_step` may return True to end the battle there."""
+    """Who wants to know. `after_step` may return True to end the battle there; answers end at one of `stop_ids`."""
+
+    stop_ids: Collection[int]
 
     def after_step(self, facts: StepFacts) -> bool: ...
-    def validated(self, global_step: int, loss: float) -> None: ...
+    def validated(self, global_step: int, evaluation: Evaluation) -> None: ...
+    def answered(self, global_step: int, asked: Sequence[Question], answers: list[list[int]]) -> None: ...
     def save(self, global_step: int, step: int) -> None: ...
 
 
@@ -94,7 +119,12 @@ def arguments(folder: Path) -> TrainingArguments:
 
 
 class HeroTrainer(Trainer):
-    """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets."""
+    """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets.
+
+    `look_share`: how much of a battle's time may go into evaluations and previews before its end.
+    """
+
+    look_share = SHARE
 
     def __init__(self, model: torch.nn.Module, folder: Path, global_step: int = 0):
         super().__init__(model=model, args=arguments(folder), eval_dataset=[])
@@ -103,6 +133,9 @@ class HeroTrainer(Trainer):
         self.global_step = global_step
         self._defaults = {key: getattr(self.args, key) for key in _PER_BATTLE}
         self._plan: BattlePlan | None = None
+        self._look_rates: dict[str, float] = {}
+        self._shape = model.config.to_dict()
+        self.peak_flops = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         self.add_callback(_Reporter(self))
         self.create_optimizer()
         decays, stays = self.optimizer.param_groups  # norms and biases never decay
@@ -112,17 +145,31 @@ class HeroTrainer(Trainer):
         """Train `plan` from its step `first` to its end, or until the observer says stop."""
         self._plan, self._first, self._observer = plan, first, observer
         self._school = school(plan.settings.school)
-        self._held_out = list(self._held_out_packs(plan))
+        self._looks = Looks(plan, self._look_rates, self.look_share)
         self._adopt(plan, learning_rate)
         try:
+            if first == 0 and self._looks.cheap_before:
+                self._validate(self.global_step)
             self.train()
         finally:
             self._plan = self._observer = None
 
-    def validation_loss(self) -> float | None:
-        """Held-out loss of the running battle with the weights as they are."""
-        with self.compute_loss_context_manager():
-            return held_out_loss(self.model, self._held_out)
+    def _validate(self, global_step: int) -> Evaluation:
+        """Held-out loss and accuracy of the running battle with the weights as they are."""
+        with self._looks.validating():
+            with self.compute_loss_context_manager():
+                evaluation = evaluate(self.model, self._looks.packs)
+            self._observer.validated(global_step, evaluation)
+        return evaluation
+
+    def _preview(self, global_step: int, last: bool) -> None:
+        """The hero's answers to the prompts of the running battle."""
+        asked = self._looks.questions
+        with self._looks.previewing(last) as enough:
+            with self.compute_loss_context_manager():
+                prompts = [question.prompt for question in asked]
+                answers = greedy_answers(self.model, prompts, self._observer.stop_ids, most_tokens(asked), enough)
+            self._observer.answered(global_step, asked, answers)
 
     def _adopt(self, plan: BattlePlan, learning_rate: float) -> None:
         """Make arguments, optimizer groups and schedule those of the battle; moments stay."""
@@ -143,10 +190,6 @@ class HeroTrainer(Trainer):
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / warmup), last_epoch=self.global_step - 1
         )
-
-    def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
-        sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
-        return packs_of(sequences, plan.settings.pack_tokens, plan.settings.packing) if sequences else []
 
     # What transformers' loop asks for
 
@@ -178,6 +221,8 @@ class HeroTrainer(Trainer):
             self.accelerator.backward(loss)
             total += loss.detach()
         self._step_loss, self._step_tokens = total, batch.tokens
+        lengths = [length for pack in batch.packs for length in pack.lengths]
+        self._step_flops = training_flops(self._shape, lengths, batch.labels)
         return total
 
     def floating_point_ops(self, inputs: StepBatch) -> int:
@@ -192,10 +237,12 @@ class HeroTrainer(Trainer):
         return self._step_rate
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        loss = self.validation_loss()
-        if loss is not None:
-            self._observer.validated(self.state.global_step, loss)
-        metrics = {} if loss is None else {"eval_loss": loss}
+        """When `eval_steps` says so and the battle's time allows it; at its end always."""
+        step, last = self.state.global_step, self.state.global_step >= self.state.max_steps
+        evaluation = self._validate(step) if self._looks.validation_due(last) else None
+        if self._looks.preview_due(last):
+            self._preview(step, last)
+        metrics = {} if evaluation is None else {"eval_loss": evaluation.loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -220,6 +267,7 @@ class _Reporter(TrainerCallback):
         trainer = self.trainer
         trainer.global_step = state.global_step
         now = time.perf_counter()
+        trainer._looks.trained(now - self._clock, trainer._step_tokens)
         facts = StepFacts(
             state.global_step,
             trainer._first + state.global_step - trainer._began,
@@ -228,8 +276,14 @@ class _Reporter(TrainerCallback):
             trainer._step_norm,
             trainer._step_tokens,
             now - self._clock,
+            trainer._step_flops,
         )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
         self._clock = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._clock = time.perf_counter()  # a step's seconds are those of training
+
+    on_save = on_evaluate

@@ -44,7 +44,7 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
     """
     ledger, dice = Ledger(paths.ledger), random.Random(7)
     parent, step, now = _hatch(paths, ledger), 0, time.time()
-    record = StepRecord(paths.metrics)
+    record = StepRecord(paths.metrics, "DIO")
     began = now - 3 * 3600
     for name, steps in BATTLES:
         last = name == BATTLES[-1][0]
@@ -275,7 +275,7 @@ def advance(paths: RealmPaths, ledger: Ledger, steps: int = 1) -> None:
     snapshot = read_json(paths.status)
     battle = snapshot["battle"]
     quest, first = battle["quest_id"], snapshot["hero"]["global_step"]
-    record = StepRecord(paths.metrics)
+    record = StepRecord(paths.metrics, "DIO")
     for step in range(first + 1, first + steps + 1):
         record.add(Step(step, quest, time.time(), battle["loss"] + random.gauss(0, 0.05), 7e-4, 0.8, 4100, 0.42))
     record.flush()

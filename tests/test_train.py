@@ -37,17 +37,22 @@ def one_thread():
 class Recorder:
     """An observer that keeps everything, saves where it is asked to, and may stop the battle after a step."""
 
+    stop_ids = ()
+
     def __init__(self, trainer: HeroTrainer, stop_after: int | None = None, folder=None):
         self.trainer, self.stop_after, self.folder = trainer, stop_after, folder
-        self.steps, self.validations, self.saves, self.order = [], [], [], []
+        self.steps, self.validations, self.answers, self.saves, self.order = [], [], [], [], []
 
     def after_step(self, facts):
         self.steps.append(facts)
         return facts.step == self.stop_after
 
-    def validated(self, global_step, loss):
-        self.validations.append((global_step, loss))
+    def validated(self, global_step, evaluation):
+        self.validations.append((global_step, evaluation.loss))
         self.order.append("validated")
+
+    def answered(self, global_step, asked, answers):
+        self.answers.append((global_step, answers))
 
     def save(self, global_step, step):
         self.saves.append((global_step, step))
@@ -101,7 +106,9 @@ def hero(dropout=0.0):
 
 def trainer_of(model, tmp_path, global_step=0) -> HeroTrainer:
     torch.manual_seed(11)
-    return HeroTrainer(model, tmp_path / "trainer", global_step)
+    trainer = HeroTrainer(model, tmp_path / "trainer", global_step)
+    trainer.look_share = float("inf")  # however short these battles are, they may be looked at
+    return trainer
 
 
 def fight(trainer, plan, first=0, rate=RATE, **kwargs) -> Recorder:
