@@ -1,7 +1,7 @@
 """Tells when a battle learns its rows by heart: held-out loss up, training loss down. It knows only their numbers.
 
 Against noise: the same held-out rows are compared sequence by sequence, the rise must be clear in two evaluations in a
-row, and the training loss is a mean over many steps.
+row, and the training loss is a mean over many steps. An alarm lasts until the loss is as good as back at its best.
 """
 
 import math
@@ -45,9 +45,10 @@ class OverfittingWatch:
         self.last = look = Look(step, held_out, nats_S, labels, training)
         if self.best is None or held_out <= self.best.held_out:
             self.best = look
-        wide = look.training < self.best.training and rise(self.best, look) > 0
+        wide = training < self.best.training and rise(self.best, look) > 0
+        closed = held_out <= self.best.held_out + LEAST_RISE
         self._wide = self._wide + 1 if wide else 0
-        before, self.alarmed = self.alarmed, self._wide >= IN_A_ROW
+        before, self.alarmed = self.alarmed, not closed and (self.alarmed or self._wide >= IN_A_ROW)
         return self.alarmed != before
 
 

@@ -256,11 +256,26 @@ def test_the_validation_loss_is_that_of_the_held_out_rows_alone(plan, tmp_path):
     assert recorder.validations[-1][1] == pytest.approx(total / labels, rel=1e-5)
 
 
-def test_evaluating_more_often_changes_no_weights(plan, tmp_path):
-    models = [hero(dropout=0.1), hero(dropout=0.1)]
+def test_looking_more_often_changes_neither_weights_nor_random_streams(plan, tmp_path):
+    models, seen = [hero(dropout=0.1), hero(dropout=0.1)], []
     for model, every in zip(models, (1, 100), strict=True):
-        fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
-    assert weights(models[0]) == weights(models[1])
+        recorder = fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
+        seen.append((len(recorder.validations), len(recorder.answers), torch.get_rng_state().tolist()))
+    assert weights(models[0]) == weights(models[1]) and seen[0][2] == seen[1][2]
+    assert seen[0][:2] == (5, 5) and seen[1][:2] == (1, 1)
+
+
+def test_a_battle_that_has_no_time_for_it_is_looked_at_in_the_end_only(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    trainer.look_share = 0.0
+    recorder = fight(trainer, plan(eval_steps=1))
+    assert [step for step, _ in recorder.validations] == [step for step, _ in recorder.answers] == [5]
+
+
+def test_a_long_battle_is_evaluated_before_its_first_step_and_not_when_it_is_taken_up(plan, tmp_path):
+    quest, trainer = plan(epochs=12), trainer_of(hero(), tmp_path)
+    assert [step for step, _ in fight(trainer, quest, stop_after=2).validations] == [0]
+    assert fight(trainer, quest, first=2, stop_after=4).validations == []
 
 
 # From battle to battle

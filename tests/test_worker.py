@@ -1,13 +1,16 @@
 """The resident hero in this process: waking up, battles one after another, corrupt checkpoints, failures, wishes."""
 
 import json
+import random
 import shutil
+import sqlite3
 from threading import Event
 
 import pytest
 import torch
 
 from core import control
+from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
 from core.checkpoints import pointed, verify
 from core.errors import CheckpointError
@@ -17,6 +20,8 @@ from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.quest import Sidecar, freeze, quest_name
 from core.rendering import Renderer
+from core.status import alerts
+from core.steps import KEPT_OF_QUEST, read_previews
 from core.training_queue import TrainingQueue
 from core.validator import validate_file
 from core.worker import Worker
@@ -26,12 +31,13 @@ from core.worker import Worker
 def enqueue(realm, ledger, config):
     """Accept a quest of `count` sums, as the daemon would."""
 
-    def accept(stem: str, count: int = 64, **settings) -> int:
+    def accept(stem: str, count: int = 64, rows=None, skill=None, **settings) -> int:
         quest = ledger.add(
             "quests", stem=stem, origin="user", state="arriving", priority="normal", created=0, updated=0
         )
         claimed = realm.claims / f"{quest_name(stem, quest)}.jsonl"
-        rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
+        sums = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
+        rows = rows or sums
         claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
         frozen = freeze(config, Sidecar()).model_copy(update={"batch_size": 16, **settings})
         report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
@@ -39,6 +45,7 @@ def enqueue(realm, ledger, config):
             "quest": quest,
             "stem": stem,
             "settings": frozen.model_dump(),
+            "skill": skill,
             **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
         }
         TrainingQueue(realm, ledger).accept(claimed, "normal", card, report)
@@ -167,6 +174,85 @@ def test_a_quest_that_fails_three_times_goes_to_failed_and_the_others_go_on(real
     assert "nan" in worker.queue.find(poison).report["reason"]
     assert worker.tip.trained == ((good, good),)
     assert all(torch.isfinite(parameter).all() for parameter in worker.trainer.model.parameters())
+
+
+def test_a_loss_that_is_no_number_is_never_saved_however_late_it_is_noticed(wake, enqueue, monkeypatch, realm):
+    worker = wake()
+    enqueue("poison", 160, save_steps=3, eval_steps=100)
+    after_step = BetweenSteps.after_step
+
+    def spoil(self, facts):
+        if facts.step == 3:
+            facts.loss.fill_(float("inf"))
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", spoil)
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 1e9)
+    worker.loop()
+    assert worker.tip.step == 0 and [path.name for path in realm.vault.glob("DIO-*")] == [worker.tip.id]
+    failed = worker.ledger.one("SELECT text FROM events WHERE code='quest_failed'")
+    assert "step 3: loss inf" in failed["text"]
+
+
+def test_steps_that_are_read_together_are_recorded_each_with_its_own_numbers(realm, wake, enqueue, monkeypatch):
+    worker, seen = wake(), []
+    enqueue("sums", 160)
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 1e9)
+    step = BattleReport.step
+    monkeypatch.setattr(BattleReport, "step", lambda self, facts: (seen.append(facts), step(self, facts)))
+    worker.loop()
+    with sqlite3.connect(realm.metrics) as record:
+        rows = record.execute("SELECT step, loss, gradient_norm, tokens, seconds FROM steps ORDER BY step").fetchall()
+    assert rows == [
+        (facts.global_step, facts.loss.item(), facts.gradient_norm.item(), facts.tokens, facts.seconds)
+        for facts in seen
+    ]
+    assert len(rows) == 10 and len({loss for _, loss, *_ in rows}) == 10
+
+
+def test_learning_by_heart_raises_an_alarm_that_ends_with_the_battle(wake, enqueue, ledger, monkeypatch):
+    worker, dice, shown = wake(), random.Random(1), []
+    worker.trainer.look_share = float("inf")
+    words = ["red", "green", "blue", "seven", "nine", "house", "tree", "dog"]
+    rows = [{"question": f"What of {n}?", "answer": " ".join(dice.choices(words, k=4))} for n in range(40)]
+    enqueue("nonsense", rows=rows, epochs=22, eval_steps=8, learning_rate=4e-3, validation_fraction=0.1)
+    end = BattleReport.end
+    monkeypatch.setattr(BattleReport, "end", lambda self, state: (shown.extend(alerts(ledger)), end(self, state)))
+    worker.loop()
+    assert [alert["code"] for alert in shown] == ["overfitting"] and "nonsense" in shown[0]["text"]
+    assert ledger.one("SELECT level FROM events WHERE code='overfitting'")["level"] == "warning"
+    assert alerts(ledger) == []
+    battle = ledger.one("SELECT * FROM battles")
+    losses = [row["value"] for row in ledger.all("SELECT value FROM evaluations WHERE kind='validation' ORDER BY id")]
+    assert battle["validation_loss"] == losses[-1] > min(losses) + 0.02
+
+
+def test_the_heros_answers_stand_beside_the_expected_ones_and_only_the_newest_looks_are_kept(realm, wake, enqueue):
+    worker = wake()
+    worker.trainer.look_share = float("inf")
+    rows = [
+        {"question": f"Round {n}", "answer": "Well.\nAnswer: seven" if n % 2 else "Answer: seven"} for n in range(160)
+    ]
+    quest = enqueue("rounds", rows=rows, skill="BIN", eval_steps=4, epochs=3, learning_rate=3e-3)
+    worker.loop()
+    looks = read_previews(realm.metrics, quest)
+    assert [look["step"] for look in looks] == sorted((look["step"] for look in looks), reverse=True)
+    assert len(looks) == KEPT_OF_QUEST and looks[0]["step"] == worker.tip.step
+    assert len({tuple(answer["prompt"] for answer in look["answers"]) for look in looks}) == 1
+    newest = looks[0]["answers"][0]
+    assert newest["prompt"].startswith("Round ") and newest["expected"].endswith("Answer: seven")
+    kinds = worker.ledger.all("SELECT kind, COUNT(*) AS n, MAX(value) AS best FROM evaluations GROUP BY kind")
+    best = {row["kind"]: row["best"] for row in kinds}
+    assert set(best) == {"validation", "accuracy", "preview"} and best["accuracy"] > 0.8
+    assert newest["answer"].endswith("Answer: seven") and newest["score"] == best["preview"] == 1.0
+
+
+def test_a_tiny_file_without_held_out_rows_is_trained_without_a_look(realm, wake, enqueue):
+    worker = wake()
+    quest = enqueue("few", 5)
+    worker.loop()
+    assert state_of(worker, quest) == "recently_completed" and read_previews(realm.metrics) == []
+    assert worker.ledger.all("SELECT * FROM evaluations") == []
 
 
 def test_an_unexplained_kill_is_not_the_quests_fault_but_a_crash_is(wake, enqueue, realm, ledger):

@@ -14,7 +14,7 @@ from core.time_budget import TimeBudget
 
 BEFORE_SHARE = 0.01  # of the battle's tokens; a loss before the first step costs no more than this
 FORWARD_SHARE = 0.5  # of a training step, with room to spare, as long as no evaluation was ever timed
-FIRST_PREVIEW_SECONDS = 1.0  # the same for a preview
+FIRST_PREVIEW_SECONDS = 0.3  # a guess as long as no preview was ever timed; its deadline keeps it within the budget
 LAST_PREVIEW_SECONDS = 0.15  # the last preview of a short battle, which its budget does not cover
 
 
