@@ -1,8 +1,13 @@
-"""What a battle shows of itself: the snapshot of now, the record of steps, the ledger's rows. It decides nothing."""
+"""What a battle shows of itself: the snapshot of now, the record of steps, the ledger's rows. It decides nothing.
 
+Steps are collected as they come and read together, since reading waits for the device.
+"""
+
+import math
 import shutil
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,22 +16,42 @@ from core import lore
 from core.battle import BattlePlan
 from core.checkpoints import Manifest, record
 from core.durable import read_json, write_json
+from core.forge.evaluate import Evaluation
+from core.forge.step_facts import StepFacts, numbers
 from core.ledger import Ledger
+from core.overfitting import OverfittingWatch
 from core.paths import RealmPaths
+from core.previews import Preview
 from core.quest import Quest
 from core.steps import Step, StepRecord
-from core.train import StepFacts
 
 WINDOW_STEPS = 50
 FLOOR_PERCENTILE = 0.10
+MEASURED = (  # of the battle's snapshot: null until it is known
+    "loss",
+    "validation_loss",
+    "best_validation_loss",
+    "token_accuracy",
+    "preview_score",
+    "previewed_step",
+    "damage",
+    "strain",
+    "zone",
+    "tokens_per_second",
+    "mfu",
+    "eta_seconds",
+    "learning_rate",
+    "gradient_norm",
+)
 
 
 class BattleReport:
     """The trainer's voice: `show` replaces the snapshot, `end` closes the battle's row."""
 
-    def __init__(self, paths: RealmPaths, ledger: Ledger):
+    def __init__(self, paths: RealmPaths, ledger: Ledger, hero: str):
         self.paths, self.ledger = paths, ledger
-        self.record = StepRecord(paths.metrics)
+        self.record = StepRecord(paths.metrics, hero)
+        self._unread: list[tuple[StepFacts, float]] = []
         self._battle: dict[str, Any] | None = None
         self._row: int | None = None
         self._shown = ""
@@ -80,24 +105,12 @@ class BattleReport:
                 self.ledger.change("battles", known["id"], state="lost", finished=time.time())
             self._row = self.ledger.add("battles", state="running", **fresh)
         self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
-        self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW_STEPS)
+        self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW_STEPS)
         self._school, self._quest, self._floor = school, quest.id, self.floor(school)
-        self._battle = {
-            "quest": quest.stem,
-            "quest_id": quest.id,
-            "school": school,
-            "step": first,
-            "total_steps": plan.total_steps,
-            "loss": None,
-            "validation_loss": None,
-            "damage": None,
-            "strain": None,
-            "zone": None,
-            "tokens_per_second": None,
-            "eta_seconds": None,
-            "learning_rate": None,
-            "gradient_norm": None,
-        }
+        self._stem, self._peak_flops = quest.stem, facts["peak_flops"]
+        self._watch, self._unread = OverfittingWatch(), []
+        begun = {"quest": quest.stem, "quest_id": quest.id, "school": school, "step": first}
+        self._battle = begun | {"total_steps": plan.total_steps} | dict.fromkeys(MEASURED)
         self.ledger.event(
             "trainer",
             "battle_began" if not first else "battle_resumed",
@@ -107,14 +120,25 @@ class BattleReport:
         self.show(facts)
 
     def step(self, facts: StepFacts) -> None:
-        """One optimizer step was done."""
-        loss, norm = facts.loss.item(), None if facts.gradient_norm is None else float(facts.gradient_norm)
-        self._recent.append((facts.seconds, facts.tokens))
-        seconds, tokens = (sum(values) for values in zip(*self._recent, strict=True))
+        """One optimizer step was done; what it brought is read later."""
+        self._unread.append((facts, time.time()))
+
+    def read(self) -> None:
+        """Take in the steps since the last reading. Raises FloatingPointError where one has a loss that is no number."""
+        unread, self._unread = self._unread, []
+        for (facts, moment), (loss, norm) in zip(unread, numbers([facts for facts, _ in unread]), strict=True):
+            if not math.isfinite(loss) or not math.isfinite(norm or 0.0):
+                raise FloatingPointError(f"step {facts.step}: loss {loss}, gradient norm {norm}")
+            self._take_in(facts, moment, loss, norm)
+
+    def _take_in(self, facts: StepFacts, moment: float, loss: float, norm: float | None) -> None:
+        self._recent.append((facts.seconds, facts.tokens, facts.flops))
+        seconds, tokens, flops = (sum(values) for values in zip(*self._recent, strict=True))
         strain = lore.strain(loss, self._floor)
         self._totals["tokens"] += facts.tokens
         self._totals["seconds"] += facts.seconds
         self._totals["effort"] += strain or 0.0
+        self._watch.train(loss)
         remaining = self._battle["total_steps"] - facts.step
         self._battle |= {
             "step": facts.step,
@@ -123,37 +147,58 @@ class BattleReport:
             "strain": strain,
             "zone": lore.zone(strain),
             "tokens_per_second": tokens / seconds,
+            "mfu": flops / seconds / self._peak_flops if self._peak_flops else None,
             "eta_seconds": remaining * seconds / len(self._recent),
             "learning_rate": facts.learning_rate,
             "gradient_norm": norm,
         }
-        self.record.add(
-            Step(
-                facts.global_step,
-                self._quest,
-                time.time(),
-                loss,
-                facts.learning_rate,
-                norm,
-                facts.tokens,
-                facts.seconds,
-            )
-        )
+        values = (loss, facts.learning_rate, norm, facts.tokens, facts.seconds)
+        self.record.add(Step(facts.global_step, self._quest, moment, *values))
 
-    def validated(self, global_step: int, loss: float) -> None:
-        """A held-out loss was measured."""
-        self._battle["validation_loss"] = loss
+    def validated(self, global_step: int, evaluation: Evaluation) -> None:
+        """The held-out rows were scored."""
+        loss = evaluation.loss
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"step {self._battle['step']}: held-out loss {loss}")
+        self._battle |= {"validation_loss": loss, "token_accuracy": evaluation.accuracy}
         self.record.validation(global_step, self._quest, time.time(), loss)
-        self.ledger.add(
-            "evaluations",
-            kind="validation",
-            school=self._school,
-            quest=self._quest,
-            step=global_step,
-            value=loss,
-            created=time.time(),
-        )
+        self._evaluated(global_step, validation=loss, accuracy=evaluation.accuracy)
+        if self._battle["step"] == 0:
+            self.ledger.change("battles", self._row, validation_loss_before=loss)
+        if self._watch.look(global_step, loss, evaluation.nats_S, evaluation.labels):
+            self._tell_of_overfitting()
+        self._battle["best_validation_loss"] = self._watch.best.held_out
         self._floor = self.floor(self._school)
+
+    def previewed(self, global_step: int, previews: Sequence[Preview]) -> None:
+        """The hero answered the battle's prompts."""
+        self.record.previews(global_step, self._quest, time.time(), previews)
+        self._battle["previewed_step"] = global_step
+        scores = [preview.score for preview in previews if preview.score is not None]
+        if scores:
+            self._battle["preview_score"] = score = sum(scores) / len(scores)
+            self._evaluated(global_step, preview=score)
+
+    def _evaluated(self, global_step: int, **values: float) -> None:
+        where = {"school": self._school, "quest": self._quest, "step": global_step, "created": time.time()}
+        for kind, value in values.items():
+            self.ledger.add("evaluations", kind=kind, value=value, **where)
+
+    def _tell_of_overfitting(self) -> None:
+        best, last = self._watch.best, self._watch.last
+        if self._watch.alarmed:
+            self.ledger.event(
+                "trainer",
+                "overfitting",
+                f"{self._stem} is learned by heart: its held-out loss rose from {best.held_out:.3f} at step {best.step:,} "
+                f"to {last.held_out:.3f} while the training loss fell to {last.training:.3f}. Fewer epochs, a lower "
+                "learning rate or more rows help.",
+                "warning",
+                quest=self._quest,
+            )
+        else:
+            text = f"{self._stem}: the held-out loss is back at {last.held_out:.3f}, near its best."
+            self.ledger.event("trainer", "overfitting_over", text, quest=self._quest)
 
     def floor(self, school: str) -> float | None:
         """The 10th percentile of the school's validation losses, None before the first."""

@@ -4,18 +4,19 @@ Here a battle can be left without losing anything. It knows nothing about what b
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Any, Protocol
-
-import torch
 
 from core import control
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
 from core.checkpoint_writer import CheckpointWriter
+from core.forge.evaluate import Evaluation
+from core.forge.step_facts import StepFacts
+from core.previews import Question, preview
 from core.quest import Quest
-from core.train import StepFacts
+from core.rendering import Renderer
 from core.wishes import Ending, Resting, cancel_waiting
 
 LOOK_SECONDS = 0.25
@@ -39,8 +40,9 @@ class Resident(Resting, Protocol):
 class BetweenSteps:
     """The trainer's Observer in one battle; `ending` says afterwards whether it was left early."""
 
-    def __init__(self, worker: Resident, quest: Quest, plan: BattlePlan):
-        self.worker, self.quest, self.plan = worker, quest, plan
+    def __init__(self, worker: Resident, quest: Quest, plan: BattlePlan, renderer: Renderer):
+        self.worker, self.quest, self.plan, self.renderer = worker, quest, plan, renderer
+        self.stop_ids, self._skill = renderer.stop_ids, quest.card.get("skill")
         self.ending: Ending | None = None
         self._validation_loss: float | None = None
         self._looked = self._saved = time.monotonic()
@@ -48,16 +50,13 @@ class BetweenSteps:
         self._owed = False  # a save that came due while the one before was being written
 
     def after_step(self, facts: StepFacts) -> bool:
-        """True when the battle is to be left here."""
-        if not all(torch.isfinite(value).all() for value in (facts.loss, facts.gradient_norm) if value is not None):
-            raise FloatingPointError(
-                f"step {facts.step}: loss {facts.loss.item()}, gradient norm {facts.gradient_norm}"
-            )
+        """True when the battle is to be left here. Most steps wait for nothing: what they brought is read when it is shown."""
         self.worker.report.step(facts)
         now, last = time.monotonic(), facts.step >= self.plan.total_steps
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
             self.worker.beat()
+            self.worker.report.read()
             self.worker.collect()
             self.worker.report.show(self.worker.hero_facts())
             self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
@@ -66,9 +65,18 @@ class BetweenSteps:
             self._save(facts.global_step, facts.step)
         return self.ending is not None
 
-    def validated(self, global_step: int, loss: float) -> None:
-        self._validation_loss = loss
-        self.worker.report.validated(global_step, loss)
+    def validated(self, global_step: int, evaluation: Evaluation) -> None:
+        self.worker.report.read()
+        self.worker.report.validated(global_step, evaluation)
+        self._validation_loss = evaluation.loss
+        self.worker.beat()
+
+    def answered(self, global_step: int, asked: Sequence[Question], answers: list[list[int]]) -> None:
+        previews = [
+            preview(question, answer, self.renderer, self._skill)
+            for question, answer in zip(asked, answers, strict=True)
+        ]
+        self.worker.report.previewed(global_step, previews)
         self.worker.beat()
 
     def save(self, global_step: int, step: int) -> None:
@@ -84,7 +92,8 @@ class BetweenSteps:
             self.worker.collect(patient=True)
 
     def _save(self, global_step: int, step: int) -> None:
-        """Have a checkpoint written, once for each step."""
+        """Have a checkpoint written, once for each step; never one of weights that are no numbers."""
+        self.worker.report.read()
         if step != self._saved_step:
             self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
         self._saved, self._saved_step, self._owed = time.monotonic(), step, False

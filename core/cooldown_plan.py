@@ -59,6 +59,11 @@ class CooldownPlan(BattlePlan):
     def total_steps(self) -> int:
         return self.steps
 
+    @property
+    def tokens(self) -> float:
+        """None is known to be: nothing that pays back only in a long battle is begun."""
+        return 0.0
+
 
 def usual_steps(manifest: Manifest) -> int:
     """How long a cooldown takes that nobody gave a length; no longer than once over the rows at hand, see `cooldown_plan`."""

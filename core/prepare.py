@@ -78,7 +78,8 @@ class Prepared:
         return _mapped(self.folder / "rows.bin", np.dtype(np.int64)).reshape(-1, 2)
 
     @cached_property
-    def _keys(self) -> np.ndarray:
+    def keys(self) -> np.ndarray:
+        """Of every row, a hash of its bytes and the seed."""
         return _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
 
     def __len__(self) -> int:
@@ -112,7 +113,7 @@ class Prepared:
             return np.empty(0, np.int64)
         near = [np.flatnonzero(keys <= smallest[-1]) + first for first, keys in self._blocks_of_keys()]
         rows = np.concatenate(near)
-        keys = self._keys[rows]
+        keys = self.keys[rows]
         chosen, count = [], 0
         for key, copies in zip(*np.unique(keys, return_counts=True), strict=True):
             if count + copies <= wanted:
@@ -121,8 +122,8 @@ class Prepared:
         return rows[np.isin(keys, np.array(chosen, dtype=np.uint64))]
 
     def _blocks_of_keys(self) -> Iterator[tuple[int, np.ndarray]]:
-        for first in range(0, len(self._keys), BLOCK_ROWS):
-            yield first, self._keys[first : first + BLOCK_ROWS]
+        for first in range(0, len(self.keys), BLOCK_ROWS):
+            yield first, self.keys[first : first + BLOCK_ROWS]
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:

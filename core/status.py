@@ -20,12 +20,15 @@ from core.realm_lock import same_process
 from core.training_queue import TrainingQueue
 
 SERVICES = ("watchdog", "daemon", "trainer", "tavern", "oracle")
+BATTLE_ENDS = ("quest_done", "quest_failed", "quest_skipped", "quest_cancelled")
 MENDED_BY = {  # alert: the events that show it is over
     "config_wrong": ("hero_awake",),
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "disk_low": ("quest_done", "battle_began", "battle_resumed"),
+    "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
+WARNINGS = ("overfitting",)  # shown among the alerts while they last
 STALE_SECONDS = 60.0
 
 
@@ -85,10 +88,11 @@ def _disk(paths: RealmPaths, config: Config, ledger: Ledger) -> dict[str, Any]:
 
 def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:
     """What went wrong in the last day and was not mended since, newest first, each complaint once."""
+    marks = ", ".join("?" * len(WARNINGS))
     rows = ledger.all(
-        "SELECT code, text, MAX(time) AS since, MAX(id) AS id FROM events WHERE level='alert' AND time > ? "
-        "GROUP BY code, text ORDER BY since DESC",
-        (time.time() - since_seconds,),
+        "SELECT code, text, MAX(time) AS since, MAX(id) AS id FROM events "
+        f"WHERE (level='alert' OR code IN ({marks})) AND time > ? GROUP BY code, text ORDER BY since DESC",
+        (*WARNINGS, time.time() - since_seconds),
     )
     newest = {row["code"]: row["id"] for row in ledger.all("SELECT code, MAX(id) AS id FROM events GROUP BY code")}
     mended = {code: max((newest.get(sign, 0) for sign in signs), default=0) for code, signs in MENDED_BY.items()}

@@ -1,16 +1,23 @@
-"""The record of optimizer steps (state/metrics.db): one writer, the trainer; it may be lost without harm.
+"""The record of training (state/metrics.db): steps, validations, previews. One writer, the trainer; it may be lost
+without harm.
 
-Rows are keyed by the hero's global step, so a step that is trained again after a crash replaces what was there. Each
+Rows are keyed by hero and global step, so a step that is trained again after a crash replaces what was there. Each
 block of 64 steps is summed up per quest as it is written, so that a million steps can be drawn without reading them.
 """
 
 import sqlite3
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from core.ledger import connect, migrate
 
 BLOCK = 64
+KEPT_OF_QUEST, KEPT_PREVIEWS = 4, 400  # looks of one quest, and of all
 SERIES = {  # name: (value of a step, its weight in a mean), as SQL over `steps`
     "loss": ("loss", "1"),
     "gradient_norm": ("gradient_norm", "1"),
@@ -23,8 +30,11 @@ _SUMS = ", ".join(
     for value, weight in SERIES.values()
 )
 _SUM_UP = f"""
-    INSERT INTO blocks SELECT step / {BLOCK} AS block, quest, MIN(step), MAX(step), COUNT(*), {_SUMS}
-    FROM steps WHERE step BETWEEN ? AND ? GROUP BY block, quest"""
+    INSERT INTO blocks SELECT {{key}} step / {BLOCK} AS block, quest, MIN(step), MAX(step), COUNT(*), {_SUMS}
+    FROM steps WHERE {{chosen}} GROUP BY block, quest"""
+_BLOCK_COLUMNS = f"""
+    block INTEGER NOT NULL, quest INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    count INTEGER NOT NULL, {", ".join(f"{part} REAL" for part in PARTS)}"""
 
 MIGRATIONS = (
     """
@@ -36,12 +46,36 @@ MIGRATIONS = (
         step INTEGER PRIMARY KEY, quest INTEGER NOT NULL, time REAL NOT NULL, loss REAL NOT NULL);
     """,
     f"""
-    CREATE TABLE blocks (
-        block INTEGER NOT NULL, quest INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-        count INTEGER NOT NULL, {", ".join(f"{part} REAL" for part in PARTS)},
-        PRIMARY KEY (block, quest)) WITHOUT ROWID;
+    CREATE TABLE blocks ({_BLOCK_COLUMNS}, PRIMARY KEY (block, quest)) WITHOUT ROWID;
     CREATE INDEX blocks_by_quest ON blocks(quest, block);
-    {_SUM_UP.replace("BETWEEN ? AND ?", ">= 0")};
+    {_SUM_UP.format(key="", chosen="step >= 0")};
+    """,
+    # Heroes have records of their own; what is older belongs to the first that opens it, until then without a name.
+    f"""
+    CREATE TABLE heroes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    INSERT INTO heroes SELECT 1, '' WHERE EXISTS (SELECT 1 FROM steps);
+    DROP INDEX steps_by_quest; DROP INDEX blocks_by_quest;
+    ALTER TABLE steps RENAME TO older_steps;
+    ALTER TABLE blocks RENAME TO older_blocks;
+    ALTER TABLE validations RENAME TO older_validations;
+    CREATE TABLE steps (
+        hero INTEGER NOT NULL, step INTEGER NOT NULL, quest INTEGER NOT NULL, time REAL NOT NULL, loss REAL,
+        learning_rate REAL, gradient_norm REAL, tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+        PRIMARY KEY (hero, step)) WITHOUT ROWID;
+    CREATE TABLE blocks (hero INTEGER NOT NULL, {_BLOCK_COLUMNS}, PRIMARY KEY (hero, block, quest)) WITHOUT ROWID;
+    CREATE TABLE validations (
+        hero INTEGER NOT NULL, step INTEGER NOT NULL, quest INTEGER NOT NULL, time REAL NOT NULL, loss REAL NOT NULL,
+        PRIMARY KEY (hero, step)) WITHOUT ROWID;
+    INSERT INTO steps SELECT 1, * FROM older_steps;
+    INSERT INTO blocks SELECT 1, * FROM older_blocks;
+    INSERT INTO validations SELECT 1, * FROM older_validations;
+    DROP TABLE older_steps; DROP TABLE older_blocks; DROP TABLE older_validations;
+    CREATE INDEX steps_by_quest ON steps(hero, quest, step);
+    CREATE INDEX blocks_by_quest ON blocks(hero, quest, block);
+    CREATE TABLE previews (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, hero INTEGER NOT NULL, quest INTEGER NOT NULL, step INTEGER NOT NULL,
+        time REAL NOT NULL, answers TEXT NOT NULL);
+    CREATE INDEX previews_by_quest ON previews(quest, id);
     """,
 )
 
@@ -61,11 +95,15 @@ class Step:
 
 
 class StepRecord:
-    """Appends steps; `flush` writes what was collected in one transaction."""
+    """Appends what one hero goes through; `flush` writes the steps that were collected in one transaction."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, hero: str):
         self._connection = connect(path, durable=False)
         migrate(self._connection, MIGRATIONS)
+        self._connection.execute("UPDATE OR IGNORE heroes SET name=? WHERE name=''", (hero,))
+        self._connection.execute("INSERT OR IGNORE INTO heroes (name) VALUES (?)", (hero,))
+        self._hero = self._connection.execute("SELECT id FROM heroes WHERE name=?", (hero,)).fetchone()[0]
+        self._sum_up = _SUM_UP.format(key=f"{self._hero},", chosen=f"hero={self._hero} AND step BETWEEN ? AND ?")
         self._waiting: list[Step] = []
 
     def add(self, step: Step) -> None:
@@ -75,18 +113,51 @@ class StepRecord:
         if self._waiting:
             self._connection.execute("BEGIN")
             self._connection.executemany(
-                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._waiting)
+                f"INSERT OR REPLACE INTO steps VALUES ({self._hero}, ?, ?, ?, ?, ?, ?, ?, ?)",
+                map(astuple, self._waiting),
             )
             for block in sorted({step.step // BLOCK for step in self._waiting}):
-                self._connection.execute("DELETE FROM blocks WHERE block=?", (block,))
-                self._connection.execute(_SUM_UP, (block * BLOCK, (block + 1) * BLOCK - 1))
+                self._connection.execute("DELETE FROM blocks WHERE hero=? AND block=?", (self._hero, block))
+                self._connection.execute(self._sum_up, (block * BLOCK, (block + 1) * BLOCK - 1))
             self._connection.execute("COMMIT")
             self._waiting.clear()
 
     def validation(self, step: int, quest: int, time: float, loss: float) -> None:
         """A held-out loss measured at `step`, nats per trained token."""
         self.flush()
-        self._connection.execute("INSERT OR REPLACE INTO validations VALUES (?, ?, ?, ?)", (step, quest, time, loss))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO validations VALUES (?, ?, ?, ?, ?)", (self._hero, step, quest, time, loss)
+        )
+
+    def previews(self, step: int, quest: int, time: float, answers: Iterable[Any]) -> None:
+        """The hero's answers at `step`, dataclasses; of each quest the newest few looks are kept, and of all."""
+        text = orjson.dumps([asdict(answer) for answer in answers]).decode()
+        execute = self._connection.execute
+        execute("BEGIN")
+        execute("DELETE FROM previews WHERE hero=? AND quest=? AND step>=?", (self._hero, quest, step))
+        execute(
+            "INSERT INTO previews (hero, quest, step, time, answers) VALUES (?, ?, ?, ?, ?)",
+            (self._hero, quest, step, time, text),
+        )
+        for of, count, values in (("WHERE quest=?", KEPT_OF_QUEST, (quest, quest)), ("", KEPT_PREVIEWS, ())):
+            newest = f"SELECT id FROM previews {of} ORDER BY id DESC LIMIT {count}"
+            execute(f"DELETE FROM previews {of or 'WHERE 1'} AND id NOT IN ({newest})", values)
+        execute("COMMIT")
+
+
+def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST) -> list[dict[str, Any]]:
+    """The newest looks at the hero's answers, of one quest or of all, newest first: quest, step, time, answers."""
+    where, values = ("WHERE quest=?", [quest]) if quest is not None else ("", [])
+    query = f"SELECT quest, step, time, answers FROM previews {where} ORDER BY id DESC LIMIT ?"
+    try:
+        connection = open_read_only(path)
+        if connection is None:
+            return []
+        with closing(connection):
+            rows = connection.execute(query, [*values, limit]).fetchall()
+    except sqlite3.Error:  # not a database yet, or one of an older version
+        return []
+    return [dict(row) | {"answers": orjson.loads(row["answers"])} for row in rows]
 
 
 def open_read_only(path: Path) -> sqlite3.Connection | None:

@@ -6,95 +6,42 @@ One step of the Trainer is one optimizer step: a batch is the list of packs that
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
 from core.errors import CheckpointError, UserError
+from core.flops import peak_flops, training_flops
 from core.forge import optimizers
+from core.forge.arguments import PER_BATTLE, arguments
 from core.forge.attention import ATTENTION
 from core.forge.compiling import compiler, warm_up, worth_compiling
-from core.forge.evaluate import held_out_loss
+from core.forge.evaluate import Evaluation, evaluate
+from core.forge.generate import greedy_answers
 from core.forge.gradient_release import GradientRelease
+from core.forge.looks import Looks
 from core.forge.means import dtype
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
-from core.forge.packing import Pack, packs_of
 from core.forge.qwen3 import EAGER, Compute, understands
 from core.forge.state import has_state, load_state
+from core.forge.step_facts import Observer, StepFacts
+from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
 from core.pack_limits import PackLimits
+from core.previews import most_tokens
 from core.quest import Settings
 from core.schools import school
+from core.time_budget import SHARE
 from core.trainer_keys import layers_again
-
-EVERYTHING = 1 << 40  # tokens of a pass that must hold all rows of a step
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
-
-
-@dataclass(frozen=True)
-class StepFacts:
-    """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows."""
-
-    global_step: int
-    step: int
-    loss: torch.Tensor
-    learning_rate: float
-    gradient_norm: torch.Tensor | None
-    tokens: int
-    seconds: float
-
-
-class Observer(Protocol):
-    """Who wants to know. `after_step` may return True to end the battle there."""
-
-    def after_step(self, facts: StepFacts) -> bool: ...
-    def validated(self, global_step: int, loss: float) -> None: ...
-    def save(self, global_step: int, step: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """The packs of one optimizer step, and what they hold in all. `step`: its number in the plan."""
-
-    packs: list[Pack]
-    labels: int
-    tokens: int
-    step: int = 0
-
-
-class StepLoader:
-    """The batches of a plan from step `first` on; it starts there at no cost.
-
-    `room(step)`: tokens of a pass at most in that step, where the plan's own are too many.
-    """
-
-    def __init__(self, plan: BattlePlan, first: int, room: Callable[[int], int] | None = None):
-        self.plan, self.first = plan, first
-        self.room = room or (lambda step: plan.settings.pack_tokens)
-
-    def __len__(self) -> int:
-        return self.plan.total_steps - self.first
-
-    def __iter__(self) -> Iterator[StepBatch]:
-        for step in range(self.first, self.plan.total_steps):
-            yield self.batch(step)
-
-    def batch(self, step: int) -> StepBatch:
-        """The rows of `step` in as few passes as there is room for."""
-        room = self.room(step)
-        sequences = self.plan.sequences_of(self.plan.rows_of(step))
-        packs = packs_of(sequences, room, self.plan.settings.packing or room == EVERYTHING)
-        labels, tokens = sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs)
-        return StepBatch(packs, labels, tokens, step)
 
 
 def learning_rate_of(settings: Settings, parameters: int) -> float:
@@ -128,31 +75,13 @@ def load_hero(
     return trainer
 
 
-def arguments(folder: Path) -> TrainingArguments:
-    """What every battle shares; a battle sets the rest by `adopt`."""
-    return TrainingArguments(
-        output_dir=str(folder),
-        optim="adamw_torch_fused",
-        lr_scheduler_type="constant",
-        num_train_epochs=1,
-        eval_strategy="steps",
-        save_strategy="steps",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_nan_inf_filter=False,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=1,
-        use_cpu=not torch.cuda.is_available(),
-        eval_steps=1,
-        save_steps=1,
-        adam_beta2=0.95,
-        warmup_steps=10,
-    )
-
-
 class HeroTrainer(Trainer):
-    """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets."""
+    """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets.
+
+    `look_share`: how much of a battle's time may go into evaluations and previews before its end.
+    """
+
+    look_share = SHARE
 
     def __init__(
         self,
@@ -170,10 +99,14 @@ class HeroTrainer(Trainer):
             self.remove_callback(printer)
         self.global_step = global_step
         self.means, self.limits, self._seed = means or Means(compute="fp32"), limits or PackLimits(), seed
-        self._defaults = {key: getattr(self.args, key) for key in _PER_BATTLE}
+        self._defaults = {key: getattr(self.args, key) for key in PER_BATTLE}
         self._plan: BattlePlan | None = None
+        self._observer: Observer | None = None
         self.compute, self._autocast = EAGER, False
         self._release: GradientRelease | None = None
+        self._look_rates: dict[str, float] = {}
+        self._shape = model.config.to_dict()
+        self.peak_flops = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         self.add_callback(_Reporter(self))
         self.kind = kind or OptimizerKind()
         self.optimizer = optimizers.make(self, self.kind, self.means, seed)
@@ -197,8 +130,10 @@ class HeroTrainer(Trainer):
         self._adopt(plan, learning_rate, schedule)
         self._choose_compute(plan, compiled, schedule is not None)
         self._loader = StepLoader(plan, first, self._room)
-        self._held_out = list(self._held_out_packs(plan))
+        self._looks = self._looks_at(plan)
         try:
+            if first == 0 and self._looks.cheap_before:
+                self._validate(self.global_step)
             self.train()
         finally:
             self._plan = self._observer = None
@@ -206,18 +141,36 @@ class HeroTrainer(Trainer):
                 self._release.remove()
                 self._release = None
 
-    def validation_loss(self) -> float | None:
-        """Held-out loss of the running battle with the weights as they are."""
-        return self._loss(self._held_out)
-
     def held_out_loss(self, plan: BattlePlan) -> float | None:
         """Held-out loss of a battle that is not fought now."""
         self._autocast = self._wants_autocast(plan.settings)
-        return self._loss(self._held_out_packs(plan))
+        evaluation = self._evaluation(self._looks_at(plan))
+        return evaluation and evaluation.loss
 
-    def _loss(self, packs: list[Pack]) -> float | None:
+    def _looks_at(self, plan: BattlePlan) -> Looks:
+        room = min(plan.settings.pack_tokens, self.means.pack_tokens, self.limits.at(self.global_step) or EVERYTHING)
+        asking = self._observer is not None and self._observer.stop_ids is not None
+        return Looks(plan, self._look_rates, self.look_share, room, asking)
+
+    def _evaluation(self, looks: Looks) -> Evaluation | None:
         with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
-            return held_out_loss(self.model, packs)
+            return evaluate(self.model, looks.packs)
+
+    def _validate(self, global_step: int) -> Evaluation:
+        """Held-out loss and accuracy of the running battle with the weights as they are."""
+        with self._looks.validating():
+            evaluation = self._evaluation(self._looks)
+            self._observer.validated(global_step, evaluation)
+        return evaluation
+
+    def _preview(self, global_step: int, last: bool) -> None:
+        """The hero's answers to the prompts of the running battle."""
+        asked = self._looks.questions
+        with self._looks.previewing(last) as enough:
+            with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
+                prompts = [question.prompt for question in asked]
+                answers = greedy_answers(self.model, prompts, self._observer.stop_ids, most_tokens(asked), enough)
+            self._observer.answered(global_step, asked, answers)
 
     def use_optimizer(self, kind: OptimizerKind) -> bool:
         """Train with an optimizer of this kind from now on; True when moments were lost by it."""
@@ -237,7 +190,7 @@ class HeroTrainer(Trainer):
         if fresh and self._first == 0:
             self._forget_moments()
         self._autocast = self._wants_autocast(settings)
-        honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in _PER_BATTLE}
+        honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in PER_BATTLE}
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
         optimizers.tune(self.optimizer, honoured, learning_rate)
@@ -294,11 +247,6 @@ class HeroTrainer(Trainer):
         with optimizers.weights_to_use(self.optimizer):
             self.optimizer.state.clear()
 
-    def _held_out_packs(self, plan: BattlePlan) -> list[Pack]:
-        sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
-        room = min(plan.settings.pack_tokens, self.means.pack_tokens, self.limits.at(self.global_step) or EVERYTHING)
-        return packs_of(sequences, room, plan.settings.packing) if sequences else []
-
     # What transformers' loop asks for
 
     def get_train_dataloader(self) -> StepLoader:
@@ -336,7 +284,9 @@ class HeroTrainer(Trainer):
             self._narrow(model, batch)
             batch = self._loader.batch(batch.step)
             set_random_state(chance)
+        lengths = [length for pack in batch.packs for length in pack.lengths]
         self._step_loss, self._step_tokens = total, batch.tokens
+        self._step_flops = training_flops(self._shape, lengths, batch.labels)
         return total
 
     def _passes(self, model: torch.nn.Module, batch: StepBatch) -> torch.Tensor:
@@ -377,18 +327,17 @@ class HeroTrainer(Trainer):
         return self._step_rate
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        loss = self.validation_loss()
-        if loss is not None:
-            self._observer.validated(self.state.global_step, loss)
-        metrics = {} if loss is None else {"eval_loss": loss}
+        """When `eval_steps` says so and the battle's time allows it; at its end always."""
+        step, last = self.state.global_step, self.state.global_step >= self.state.max_steps
+        evaluation = self._validate(step) if self._looks.validation_due(last) else None
+        if self._looks.preview_due(last):
+            self._preview(step, last)
+        metrics = {} if evaluation is None else {"eval_loss": evaluation.loss}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         self._observer.save(self.global_step, self._first + self.global_step - self._began)
-
-
-_PER_BATTLE = ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "warmup_steps")
 
 
 class _Reporter(TrainerCallback):
@@ -405,6 +354,7 @@ class _Reporter(TrainerCallback):
         trainer = self.trainer
         trainer.global_step = state.global_step
         now = time.perf_counter()
+        trainer._looks.trained(now - self._clock, trainer._step_tokens)
         facts = StepFacts(
             state.global_step,
             trainer._first + state.global_step - trainer._began,
@@ -413,8 +363,14 @@ class _Reporter(TrainerCallback):
             trainer._step_norm,
             trainer._step_tokens,
             now - self._clock,
+            trainer._step_flops,
         )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
         self._clock = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._clock = time.perf_counter()  # a step's seconds are those of training
+
+    on_save = on_evaluate

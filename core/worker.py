@@ -79,7 +79,7 @@ class Worker:
         """Load the newest whole checkpoint, or hatch a hero, and make the queue agree with what its weights hold."""
         checkpoints.sweep(self.paths)
         self.queue.reconcile()
-        self.report = BattleReport(self.paths, self.ledger)
+        self.report = BattleReport(self.paths, self.ledger, self.config.hero.name)
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
         tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
@@ -172,6 +172,7 @@ class Worker:
             "parameters": self.parameters,
             "global_step": self.trainer.global_step,
             "vocabulary": self.trainer.model.config.vocab_size,
+            "peak_flops": self.trainer.peak_flops,
         }
 
     # Working
@@ -255,7 +256,7 @@ class Worker:
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
-        battle = BetweenSteps(self, quest, plan)
+        battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length))
         self.trainer.fight(plan, first, rate, battle)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending

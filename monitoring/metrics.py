@@ -18,8 +18,8 @@ _RAW = ", ".join(
     f"IIF({value} IS NULL, 0, {weight}) AS {name}_weight"
     for name, (value, weight) in SERIES.items()
 )
-_STEPS = f"SELECT quest, step AS first, step AS last, {_RAW} FROM steps WHERE step BETWEEN ? AND ?"
-_BLOCKS = f"SELECT quest, first, last, {', '.join(PARTS)} FROM blocks WHERE block BETWEEN ? AND ?"
+_STEPS = f"SELECT quest, step AS first, step AS last, {_RAW} FROM steps WHERE hero=? AND step BETWEEN ? AND ?"
+_BLOCKS = f"SELECT quest, first, last, {', '.join(PARTS)} FROM blocks WHERE hero=? AND block BETWEEN ? AND ?"
 _OF_BUCKET = ", ".join(
     f"MIN({name}_min), MAX({name}_max), SUM({name}_sum) / NULLIF(SUM({name}_weight), 0)" for name in SERIES
 )
@@ -53,25 +53,26 @@ class Curves:
 
 
 class Metrics:
-    """Reads the record of steps at `path`, which may not exist yet, may be written to, or may vanish."""
+    """Reads one hero's record of steps at `path`, which may not exist yet, may be written to, or may vanish."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, hero: str):
+        self.path, self.hero = path, hero
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+    def _reading(self) -> Iterator["_Reading | None"]:
         connection = open_read_only(self.path)
         if connection is None:
             yield None
             return
         with closing(connection):
-            yield connection
+            row = connection.execute("SELECT id FROM heroes WHERE name=?", (self.hero,)).fetchone()
+            yield _Reading(connection, row[0]) if row else None
 
     def span(self, quest: int | None = None) -> tuple[int, int] | None:
         """The first and the last recorded step, of one quest or of all; None where there is none."""
         try:
-            with self._reading() as connection:
-                return _span(connection, quest) if connection else None
+            with self._reading() as reading:
+                return reading.span(quest) if reading else None
         except sqlite3.Error:  # not a database yet, or a journal that only its writer may roll back
             return None
 
@@ -85,64 +86,70 @@ class Metrics:
     ) -> Curves:
         """All series from step `first` to `last` (default: all; `recent`: the newest), in at most `buckets`."""
         try:
-            with self._reading() as connection:
-                span = _span(connection, quest) if connection else None
+            with self._reading() as reading:
+                span = reading.span(quest) if reading else None
                 if span is None:
                     return Curves(quest)
                 low = max(span[0], first if first is not None else span[0])
                 high = min(span[1], last if last is not None else span[1])
                 low = max(low, high - recent + 1) if recent else low
-                return _read(connection, low, high, quest, buckets) if low <= high else Curves(quest)
+                return reading.curves(low, high, quest, buckets) if low <= high else Curves(quest)
         except sqlite3.Error:
             return Curves(quest)
 
 
-def _span(connection: sqlite3.Connection, quest: int | None) -> tuple[int, int] | None:
-    where, values = ("WHERE quest=?", (quest,)) if quest is not None else ("", ())
-    ends = [connection.execute(f"SELECT {end}(step) FROM steps {where}", values) for end in ("MIN", "MAX")]
-    low, high = (cursor.fetchone()[0] for cursor in ends)
-    return None if low is None else (low, high)
+@dataclass(frozen=True)
+class _Reading:
+    """An open record, and the number that its hero has in it."""
 
+    connection: sqlite3.Connection
+    hero: int
 
-def _read(connection: sqlite3.Connection, first: int, last: int, quest: int | None, buckets: int) -> Curves:
-    width = -(-(last - first + 1) // buckets)
-    source, values, origin, width = _source(first, last, quest, width)
-    curves = Curves(quest, width)
-    for row in connection.execute(
-        f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
-        f"GROUP BY (first - {origin}) / {width} ORDER BY 1",
-        values,
-    ):
-        curves.first.append(row[0])
-        curves.last.append(row[1])
-        curves.quests.append(row[2])
-        for place, curve in enumerate(curves.series.values()):
-            for part, value in zip((curve.min, curve.max, curve.mean), row[3 + 3 * place :], strict=False):
-                part.append(value)
-    for curve in curves.series.values():
-        curve.smooth = smooth(curve.mean, curves.quests)
-    of_quest, values = (" AND quest=?", (first, last, quest)) if quest is not None else ("", (first, last))
-    measured = connection.execute(
-        f"SELECT MAX(step), loss FROM validations WHERE step BETWEEN ? AND ?{of_quest} "
-        f"GROUP BY (step - {origin}) / {width} ORDER BY 1",
-        values,
-    ).fetchall()
-    curves.validation_steps = [row[0] for row in measured]
-    curves.validation = [row[1] for row in measured]
-    return curves
+    def span(self, quest: int | None) -> tuple[int, int] | None:
+        where, values = ("AND quest=?", [quest]) if quest is not None else ("", [])
+        query = "SELECT {}(step) FROM steps WHERE hero=? " + where
+        ends = [self.connection.execute(query.format(end), [self.hero, *values]) for end in ("MIN", "MAX")]
+        low, high = (cursor.fetchone()[0] for cursor in ends)
+        return None if low is None else (low, high)
 
+    def curves(self, first: int, last: int, quest: int | None, buckets: int) -> Curves:
+        width = -(-(last - first + 1) // buckets)
+        source, values, origin, width = self._source(first, last, quest, width)
+        curves = Curves(quest, width)
+        for row in self.connection.execute(
+            f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
+            f"GROUP BY (first - {origin}) / {width} ORDER BY 1",
+            values,
+        ):
+            curves.first.append(row[0])
+            curves.last.append(row[1])
+            curves.quests.append(row[2])
+            for place, curve in enumerate(curves.series.values()):
+                for part, value in zip((curve.min, curve.max, curve.mean), row[3 + 3 * place :], strict=False):
+                    part.append(value)
+        for curve in curves.series.values():
+            curve.smooth = smooth(curve.mean, curves.quests)
+        of_quest, values = (" AND quest=?", [first, last, quest]) if quest is not None else ("", [first, last])
+        measured = self.connection.execute(
+            f"SELECT MAX(step), loss FROM validations WHERE hero=? AND step BETWEEN ? AND ?{of_quest} "
+            f"GROUP BY (step - {origin}) / {width} ORDER BY 1",
+            [self.hero, *values],
+        ).fetchall()
+        curves.validation_steps = [row[0] for row in measured]
+        curves.validation = [row[1] for row in measured]
+        return curves
 
-def _source(first: int, last: int, quest: int | None, width: int) -> tuple[str, list[int], int, int]:
-    """The rows to sum up (a query and its values), the step where buckets begin, their width (whole blocks if wide)."""
-    of_quest, with_quest = (" AND quest=?", [quest]) if quest is not None else ("", [])
-    if width < BLOCK:
-        return _STEPS + of_quest, [first, last, *with_quest], first, width
-    begin, end = -(-first // BLOCK), (last + 1) // BLOCK  # the blocks that lie wholly inside
-    pieces = [(_STEPS, first, begin * BLOCK - 1), (_BLOCKS, begin, end - 1), (_STEPS, end * BLOCK, last)]
-    pieces = [(query + of_quest, [low, high, *with_quest]) for query, low, high in pieces if low <= high]
-    values = [value for _, bounds in pieces for value in bounds]
-    query = " UNION ALL ".join(query for query, _ in pieces)
-    return query, values, first // BLOCK * BLOCK, -(-width // BLOCK) * BLOCK
+    def _source(self, first: int, last: int, quest: int | None, width: int) -> tuple[str, list[int], int, int]:
+        """The rows to sum up (a query and its values), the step where buckets begin, their width (whole blocks if wide)."""
+        of_quest, with_quest = (" AND quest=?", [quest]) if quest is not None else ("", [])
+        if width < BLOCK:
+            return _STEPS + of_quest, [self.hero, first, last, *with_quest], first, width
+        begin, end = -(-first // BLOCK), (last + 1) // BLOCK  # the blocks that lie wholly inside
+        pieces = [(_STEPS, first, begin * BLOCK - 1), (_BLOCKS, begin, end - 1), (_STEPS, end * BLOCK, last)]
+        pieces = [(query + of_quest, [self.hero, low, high, *with_quest]) for query, low, high in pieces if low <= high]
+        values = [value for _, bounds in pieces for value in bounds]
+        query = " UNION ALL ".join(query for query, _ in pieces)
+        return query, values, first // BLOCK * BLOCK, -(-width // BLOCK) * BLOCK
 
 
 def smooth(values: list[float | None], owners: list[int], reach: int = 8) -> list[float | None]:

@@ -28,19 +28,28 @@ from core.worker import Worker
 
 
 def accept_sums(
-    paths: RealmPaths, ledger: Ledger, stem: str, count: int = 64, priority: str = "normal", **settings
+    paths: RealmPaths,
+    ledger: Ledger,
+    stem: str,
+    count: int = 64,
+    priority: str = "normal",
+    rows: list[dict] | None = None,
+    skill: str | None = None,
+    config: Config | None = None,
+    **settings,
 ) -> int:
-    """Accept a quest of `count` sums, as the daemon would."""
+    """Accept a quest of `rows`, or of `count` sums, as the daemon would."""
     quest = ledger.add("quests", stem=stem, origin="user", state="arriving", priority=priority, created=0, updated=0)
     claimed = paths.claims / f"{quest_name(stem, quest)}.jsonl"
-    rows = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
-    claimed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    frozen = freeze(Config(), Sidecar()).model_copy(update={"batch_size": 16, **settings})
+    sums = ({"question": f"{stem} {n} plus 1?", "answer": f"It is {n + 1}."} for n in range(count))
+    claimed.write_text("".join(json.dumps(row) + "\n" for row in rows or sums))
+    frozen = freeze(config or Config(), Sidecar()).model_copy(update={"batch_size": 16, **settings})
     report = validate_file(claimed, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
     card = {
         "quest": quest,
         "stem": stem,
         "settings": frozen.model_dump(),
+        "skill": skill,
         **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
     }
     TrainingQueue(paths, ledger).accept(claimed, priority, card, report)

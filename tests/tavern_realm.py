@@ -19,6 +19,7 @@ from core import checkpoints
 from core.durable import read_json, write_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.previews import Preview
 from core.quest import quest_name
 from core.steps import Step, StepRecord
 
@@ -44,7 +45,7 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
     """
     ledger, dice = Ledger(paths.ledger), random.Random(7)
     parent, step, now = _hatch(paths, ledger), 0, time.time()
-    record = StepRecord(paths.metrics)
+    record = StepRecord(paths.metrics, "DIO")
     began = now - 3 * 3600
     for name, steps in BATTLES:
         last = name == BATTLES[-1][0]
@@ -76,6 +77,7 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
             ledger.event("trainer", "quest_done", f"{name} is trained; {parent} is promoted.")
         began += steps * 0.42 + 900
     checkpoints.set_tip(paths, parent)
+    record.previews(step, quest, now - 8, _previews(hostile))
     _waiting_and_trouble(paths, ledger, hostile)
     _snapshot(paths, quest, step, losses)
     services(paths, watchdog)
@@ -156,6 +158,15 @@ def _battle(record: StepRecord, quest: int, start: int, steps: int, began: float
             record.validation(step, quest, began + done * 0.42, trend + 0.06 + dice.gauss(0, 0.015))
     record.flush()
     return losses
+
+
+def _previews(hostile: str | None) -> list[Preview]:
+    refund = "Refunds take five working days. You will get a mail as soon as the money is on its way."
+    return [
+        Preview("Can I send it back after I have opened it?", "Yes, within 30 days.", "Yes, within 30 days.", 1.0),
+        Preview("When do I get my money?", "Refunds take five to ten working days, and we …", refund, 0.0),
+        Preview(hostile or "Where is my parcel? " * 12, hostile or "It is …", hostile or "Give me its number.", None),
+    ]
 
 
 def _waiting_and_trouble(paths: RealmPaths, ledger: Ledger, hostile: str | None) -> None:
@@ -254,6 +265,11 @@ def _snapshot(paths: RealmPaths, quest: int, step: int, losses: list[float]) -> 
                 "eta_seconds": 64.2,
                 "learning_rate": 7.92e-4,
                 "gradient_norm": 0.812,
+                "mfu": None,
+                "best_validation_loss": loss + 0.05,
+                "token_accuracy": 0.631,
+                "preview_score": 0.5,
+                "previewed_step": step,
             },
         },
     )
@@ -275,7 +291,7 @@ def advance(paths: RealmPaths, ledger: Ledger, steps: int = 1) -> None:
     snapshot = read_json(paths.status)
     battle = snapshot["battle"]
     quest, first = battle["quest_id"], snapshot["hero"]["global_step"]
-    record = StepRecord(paths.metrics)
+    record = StepRecord(paths.metrics, "DIO")
     for step in range(first + 1, first + steps + 1):
         record.add(Step(step, quest, time.time(), battle["loss"] + random.gauss(0, 0.05), 7e-4, 0.8, 4100, 0.42))
     record.flush()

@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 import pytest
 
 from core.errors import RealmError
+from core.flops import training_flops
 from core.paths import CHECKOUT
 from training.bench import forge, ingest
 from training.bench.chart import Bar, chart
 from training.bench.chat_rows import token_lengths
-from training.bench.contestants import CONTESTANTS, PEERS, SIZES, flops
+from training.bench.contestants import CONTESTANTS, PEERS, SIZES
 from training.bench.forge import Options, run_forge
 from training.bench.page import write_forge
 from training.bench.standing import Case, Run, standing
@@ -129,7 +130,7 @@ def test_operations_are_counted_by_hand():
              "num_hidden_layers": 1, "intermediate_size": 5, "vocab_size": 7}  # fmt: skip
     weights = 2 * 6 + 2 * 3 + 2 * 3 + 6 * 2 + 3 * 2 * 5  # q, k, v, o, and the three of the inner layer
     attention = (1 + 2 + 3) * 2 * 2 * 6  # pairs of tokens, two products, multiply and add, all heads' width
-    assert flops(shape, [3], labels=2) == 3 * (2 * weights * 3 + 2 * 2 * 7 * 2 + attention)
+    assert training_flops(shape, [3], labels=2) == 3 * (2 * weights * 3 + 2 * 2 * 7 * 2 + attention)
 
 
 @pytest.mark.parametrize(("words", "told"), [

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_train import Recorder, fight, hero, plan, renderer, trainer_of, weights  # noqa: F401
 from test_worker import enqueue, state_of, wake  # noqa: F401
+from test_worker import fight as turn
 from transformers import AutoModelForCausalLM
 
 from core.battle import BattlePlan
@@ -181,17 +182,17 @@ def test_another_optimizer_begins_afresh_says_so_and_both_adamws_share_their_mom
     worker = wake()
     enqueue("one", 48)
     enqueue("two", 48, trainer={"optim": "adamw_torch"})
-    worker.loop()
+    turn(worker)
     moments = [state["exp_avg"].clone() for state in worker.trainer.optimizer.state.values()]
     assert not worker.trainer.use_optimizer(OptimizerKind("adamw_torch"))
     raw = worker.trainer.optimizer
     assert all(torch.equal(state["exp_avg"], kept) for state, kept in zip(raw.state.values(), moments, strict=True))
     assert raw.param_groups[0]["fused"] is not True
-    worker.loop()
+    turn(worker)
     events = "SELECT text FROM events WHERE code='optimizer_changed'"
     assert worker.ledger.all(events) == []
     quest = enqueue("three", 48, trainer={"optim": "sgd"})
-    worker.loop()
+    turn(worker)
     assert state_of(worker, quest) == "recently_completed"
     assert "sgd takes over from adamw_torch" in worker.ledger.one(events)["text"]
     again = wake()
@@ -202,11 +203,11 @@ def test_an_optimizer_whose_package_is_gone_fails_the_quest_in_words(wake, enque
     worker = wake()
     quest = enqueue("sums", 48, trainer={"optim": "schedule_free_radam"})
     for _ in range(3):
-        worker.loop()
+        turn(worker)
     reason = worker.queue.find(quest).report["reason"]
     assert state_of(worker, quest) == "failed" and "pip install schedulefree" in reason and "Error" not in reason
     good = enqueue("good", 48)
-    worker.loop()
+    turn(worker)
     assert state_of(worker, good) == "recently_completed"
 
 
@@ -266,7 +267,7 @@ FEW_BITS = {"memory": Memory(weights="bf16", moments="8bit")}
 def test_a_hero_keeps_its_numbers_and_changes_them_only_when_told(wake, enqueue, config, realm, ledger, monkeypatch):
     worker = wake()
     enqueue("one", 64)
-    worker.loop()
+    turn(worker)
     tip = realm.vault / worker.tip.id
     assert json.loads((tip / RECORD).read_bytes())["means"] == asdict(worker.trainer.means)
     changed = "SELECT text FROM events WHERE code='means_changed'"
@@ -281,7 +282,7 @@ def test_a_hero_keeps_its_numbers_and_changes_them_only_when_told(wake, enqueue,
         assert ((means.weights, means.moments), len(ledger.all(changed))) == (kinds, told)
     assert type(worker.trainer.optimizer) is torch.optim.AdamW and worker.trainer.model.dtype == torch.float32
     quest = enqueue("two", 64)
-    worker.loop()
+    turn(worker)
     assert state_of(worker, quest) == "recently_completed"
     assert {int(state["step"]) for state in worker.trainer.optimizer.state.values()} == {worker.tip.step}
 
@@ -297,7 +298,7 @@ def test_a_hero_of_few_bits_that_is_killed_ends_in_the_same_weights(
     enqueue("sums", 96, save_steps=2)
     twin = RealmPaths(tmp_path / "twin")
     shutil.copytree(realm.root, twin.root, symlinks=True)
-    straight.loop()
+    turn(straight)
     after_step = BetweenSteps.after_step
 
     def die(self, facts):
@@ -307,11 +308,11 @@ def test_a_hero_of_few_bits_that_is_killed_ends_in_the_same_weights(
 
     monkeypatch.setattr(BetweenSteps, "after_step", die)
     with pytest.raises(Killed):
-        wake("-9", twin).loop()
+        turn(wake("-9", twin))
     monkeypatch.setattr(BetweenSteps, "after_step", after_step)
     worker = wake("-9", twin)
     assert worker.tip.step == 2
-    worker.loop()
+    turn(worker)
     ours, theirs = ((paths.current_model / "model.safetensors").read_bytes() for paths in (realm, twin))
     assert ours == theirs and AutoModelForCausalLM.from_pretrained(twin.current_model).dtype == torch.bfloat16
 
@@ -396,6 +397,8 @@ trainer = HeroTrainer(model, folder / "trainer", 0, limits=limits)
 losses = []
 
 class Observer:
+    stop_ids = None
+
     def after_step(self, facts):
         losses.append(facts.loss.item())
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

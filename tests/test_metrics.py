@@ -14,7 +14,7 @@ from core.steps import Step, StepRecord
 from monitoring import gpu
 from monitoring.metrics import Metrics, smooth
 
-MILLION = 1_000_000
+MILLION, HERO = 1_000_000, "DIO"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def million(tmp_path_factory):
     connection.execute("UPDATE steps SET loss = 99 WHERE step = 543210")
     connection.execute("COMMIT")
     connection.close()
-    StepRecord(path)
+    StepRecord(path, HERO)
     return path
 
 
@@ -44,9 +44,9 @@ def plain(path, query, *values):
         connection.close()
 
 
-def record(path, *rows):
+def record(path, *rows, hero=HERO):
     """Rows are (step, quest, loss)."""
-    writer = StepRecord(path)
+    writer = StepRecord(path, hero)
     for step, quest, loss in rows:
         writer.add(Step(step, quest, 1e9 + step, loss, 1e-3, 1.0, 4000, 0.5))
     writer.flush()
@@ -54,7 +54,7 @@ def record(path, *rows):
 
 
 def test_a_million_steps_answer_within_a_tenth_of_a_second(million):
-    metrics, took = Metrics(million), []
+    metrics, took = Metrics(million, HERO), []
     for _ in range(3):
         began = time.perf_counter()
         curves = metrics.curves()
@@ -64,7 +64,7 @@ def test_a_million_steps_answer_within_a_tenth_of_a_second(million):
 
 
 def test_downsampling_keeps_ends_and_extremes(million):
-    curves = Metrics(million).curves()
+    curves = Metrics(million, HERO).curves()
     loss = curves.series["loss"]
     assert (curves.first[0], curves.last[-1]) == (1, MILLION)
     assert max(loss.max) == 99 and min(loss.min) == 2.0
@@ -77,7 +77,7 @@ def test_downsampling_keeps_ends_and_extremes(million):
     ("first", "last"), [(1, MILLION), (100, 777_777), (999_000, MILLION), (63, 320_000), (5, 70), (7, 7)]
 )
 def test_every_bucket_says_what_the_steps_say(million, first, last):
-    curves = Metrics(million).curves(first, last)
+    curves = Metrics(million, HERO).curves(first, last)
     for place in (0, len(curves.first) // 2, -1):
         low, high, mean, speed, norm = plain(
             million,
@@ -95,7 +95,7 @@ def test_every_bucket_says_what_the_steps_say(million, first, last):
 
 def test_few_steps_stay_single_steps(tmp_path):
     record(tmp_path / "m.db", *((step, 1, step / 10) for step in range(1, 101)))
-    curves = Metrics(tmp_path / "m.db").curves(recent=40)
+    curves = Metrics(tmp_path / "m.db", HERO).curves(recent=40)
     assert curves.first == curves.last == list(range(61, 101))
     assert curves.series["loss"].mean == [step / 10 for step in range(61, 101)]
 
@@ -103,7 +103,7 @@ def test_few_steps_stay_single_steps(tmp_path):
 def test_a_quest_has_a_curve_of_its_own(tmp_path):
     rows = [(step, 1 if step % 900 < 450 else 2, 1.0 if step % 900 < 450 else 5.0) for step in range(1, 40_001)]
     record(tmp_path / "m.db", *rows)
-    metrics = Metrics(tmp_path / "m.db")
+    metrics = Metrics(tmp_path / "m.db", HERO)
     curves = metrics.curves(quest=2)
     assert metrics.span(2) == (450, 39_999 if rows[-2][1] == 2 else curves.last[-1])
     assert set(curves.quests) == {2} and set(curves.series["loss"].mean) == {5.0}
@@ -112,15 +112,24 @@ def test_a_quest_has_a_curve_of_its_own(tmp_path):
 def test_a_step_trained_again_replaces_what_was_there(tmp_path):
     record(tmp_path / "m.db", *((step, 1, 9.0) for step in range(1, 30_001)))
     record(tmp_path / "m.db", *((step, 2, 1.0) for step in range(29_000, 30_001)))
-    metrics = Metrics(tmp_path / "m.db")
+    metrics = Metrics(tmp_path / "m.db", HERO)
     assert metrics.span(1) == (1, 28_999)
     curves = metrics.curves(buckets=10)
     (mean,) = plain(tmp_path / "m.db", "SELECT AVG(loss) FROM steps WHERE step >= ?", curves.first[-1])
     assert curves.series["loss"].mean[-1] == pytest.approx(mean)
 
 
+def test_a_new_heros_steps_leave_the_old_ones_alone(tmp_path):
+    record(tmp_path / "m.db", *((step, 1, 2.0) for step in range(1, 201)))
+    record(tmp_path / "m.db", *((step, 2, 9.0) for step in range(1, 101)), hero="Qwen").validation(100, 2, 1e9, 8.0)
+    old, new = (Metrics(tmp_path / "m.db", hero).curves(buckets=10) for hero in (HERO, "Qwen"))
+    assert (old.last[-1], set(old.series["loss"].max), old.validation) == (200, {2.0}, [])
+    assert (new.last[-1], set(new.series["loss"].max), new.validation) == (100, {9.0}, [8.0])
+    assert Metrics(tmp_path / "m.db", "Nobody").span() is None
+
+
 def test_nothing_recorded_is_an_empty_answer(tmp_path):
-    metrics = Metrics(tmp_path / "m.db")
+    metrics = Metrics(tmp_path / "m.db", HERO)
     assert metrics.span() is None and not metrics.curves()
     (tmp_path / "m.db").write_bytes(b"no database at all, but long enough to be taken for one" * 40)
     assert metrics.span() is None and not metrics.curves()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import core.forge.loss as loss_module
 from core.forge.attention import ATTENTION
-from core.forge.evaluate import held_out_loss
+from core.forge.evaluate import evaluate
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import best_fit, pack, packs_of
@@ -230,9 +230,9 @@ def test_evaluating_gives_the_mean_over_all_labels_and_leaves_the_model_as_it_wa
     packs, random_state = packs_of(rows, 70), torch.get_rng_state()
     hero.train()
     before = {name: value.clone() for name, value in hero.state_dict().items()}
-    mean = held_out_loss(hero, packs)
+    found = evaluate(hero, packs)
     labels = sum(len(one.labels_N) for one in packs)
-    assert mean == pytest.approx(loss_sum(hero, pack(rows)).item() / labels, rel=1e-5)
+    assert found.loss == pytest.approx(loss_sum(hero, pack(rows)).item() / labels, rel=1e-5)
     assert hero.training and torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, before[name]) for name, value in hero.state_dict().items())
-    assert held_out_loss(hero, []) is None
+    assert evaluate(hero, []) is None

@@ -81,6 +81,18 @@ def test_the_api_tells_what_the_realm_holds(full):
         assert (curves["first"][0], curves["last"][-1], len(curves["first"])) == (100, 1099, 50)
 
 
+def test_the_heros_answers_are_shown_beside_the_expected_ones(full, empty):
+    with client_of(full) as client:
+        looks = client.get("/api/previews?limit=1").json()
+        assert [len(look["answers"]) for look in looks] == [3] and looks[0]["answers"][0]["score"] == 1.0
+        assert client.get("/api/previews?quest=1").json() == []
+        for path in ("/", "/live"):
+            shown = re.search(r'<section class="card previews".*?</section>', client.get(path).text, re.DOTALL)[0]
+            assert "Yes, within 30 days." in shown and "house_style_answers" in shown and "&lt;img src=x" in shown
+    with client_of(empty) as client:
+        assert re.search(r'<section class="card previews"[^>]* hidden>', client.get("/").text)
+
+
 def test_a_rejected_file_shows_its_lines(full):
     with client_of(full) as client:
         board = client.get("/quests").text

@@ -13,19 +13,20 @@ from core.config import Config, check_config
 from core.errors import UserError
 from core.forge.attention import ATTENTION
 from core.forge.cooldown import one_minus_sqrt
-from core.forge.evaluate import held_out_loss
+from core.forge.evaluate import evaluate
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
 from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.packing import packs_of
 from core.forge.schedule_free import OPTIM, ScheduleFreeAdamW
 from core.forge.state import load_state, save_model, save_state
+from core.forge.step_loader import StepLoader
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
 from core.quest import Settings, Sidecar, check_sidecar, freeze
 from core.rendering import Renderer
-from core.train import HeroTrainer, StepLoader
+from core.train import HeroTrainer
 
 RATE = 1e-3
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -43,17 +44,22 @@ def one_thread():
 class Recorder:
     """An observer that keeps everything, saves where it is asked to, and may stop the battle after a step."""
 
+    stop_ids = ()
+
     def __init__(self, trainer: HeroTrainer, stop_after: int | None = None, folder=None):
         self.trainer, self.stop_after, self.folder = trainer, stop_after, folder
-        self.steps, self.validations, self.saves, self.order = [], [], [], []
+        self.steps, self.validations, self.answers, self.saves, self.order = [], [], [], [], []
 
     def after_step(self, facts):
         self.steps.append(facts)
         return facts.step == self.stop_after
 
-    def validated(self, global_step, loss):
-        self.validations.append((global_step, loss))
+    def validated(self, global_step, evaluation):
+        self.validations.append((global_step, evaluation.loss))
         self.order.append("validated")
+
+    def answered(self, global_step, asked, answers):
+        self.answers.append((global_step, answers))
 
     def save(self, global_step, step):
         self.saves.append((global_step, step))
@@ -108,7 +114,9 @@ def hero(dropout=0.0):
 
 def trainer_of(model, tmp_path, global_step=0, optim=None) -> HeroTrainer:
     torch.manual_seed(11)
-    return HeroTrainer(model, tmp_path / "trainer", global_step, kind=OptimizerKind(optim or DEFAULT))
+    trainer = HeroTrainer(model, tmp_path / "trainer", global_step, kind=OptimizerKind(optim or DEFAULT))
+    trainer.look_share = float("inf")  # however short these battles are, they may be looked at
+    return trainer
 
 
 def fight(trainer, plan, first=0, rate=RATE, **kwargs) -> Recorder:
@@ -257,11 +265,26 @@ def test_the_validation_loss_is_that_of_the_held_out_rows_alone(plan, tmp_path):
     assert recorder.validations[-1][1] == pytest.approx(total / labels, rel=1e-5)
 
 
-def test_evaluating_more_often_changes_no_weights(plan, tmp_path):
-    models = [hero(dropout=0.1), hero(dropout=0.1)]
+def test_looking_more_often_changes_neither_weights_nor_random_streams(plan, tmp_path):
+    models, seen = [hero(dropout=0.1), hero(dropout=0.1)], []
     for model, every in zip(models, (1, 100), strict=True):
-        fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
-    assert weights(models[0]) == weights(models[1])
+        recorder = fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
+        seen.append((len(recorder.validations), len(recorder.answers), torch.get_rng_state().tolist()))
+    assert weights(models[0]) == weights(models[1]) and seen[0][2] == seen[1][2]
+    assert seen[0][:2] == (5, 5) and seen[1][:2] == (1, 1)
+
+
+def test_a_battle_that_has_no_time_for_it_is_looked_at_in_the_end_only(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path)
+    trainer.look_share = 0.0
+    recorder = fight(trainer, plan(eval_steps=1))
+    assert [step for step, _ in recorder.validations] == [step for step, _ in recorder.answers] == [5]
+
+
+def test_a_long_battle_is_evaluated_before_its_first_step_and_not_when_it_is_taken_up(plan, tmp_path):
+    quest, trainer = plan(epochs=12), trainer_of(hero(), tmp_path)
+    assert [step for step, _ in fight(trainer, quest, stop_after=2).validations] == [0]
+    assert fight(trainer, quest, first=2, stop_after=4).validations == []
 
 
 # From battle to battle
@@ -377,7 +400,7 @@ def test_a_schedule_free_hero_learns_and_is_judged_and_saved_by_the_mean_of_its_
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32, attn_implementation=ATTENTION)
     assert weights(saved) != weights(trainer.model)
     packs = packs_of(quest.sequences_of(quest.held_out_rows.tolist()), quest.settings.pack_tokens)
-    assert held_out_loss(saved, packs) == recorder.validations[-1][1] == trainer.held_out_loss(quest)
+    assert evaluate(saved, packs).loss == recorder.validations[-1][1] == trainer.held_out_loss(quest)
 
 
 def test_a_schedule_free_battle_that_resets_begins_anew_from_the_mean_of_its_weights(plan, tmp_path):

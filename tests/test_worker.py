@@ -1,6 +1,8 @@
 """The resident hero in this process: waking up, battles one after another, corrupt checkpoints, failures, wishes."""
 
+import random
 import shutil
+import sqlite3
 from functools import partial
 from threading import Event
 
@@ -9,6 +11,7 @@ import torch
 from resident import accept_sums
 
 from core import control
+from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
 from core.checkpoints import pointed, verify
 from core.durable import read_json
@@ -17,13 +20,15 @@ from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.status import alerts
+from core.steps import KEPT_OF_QUEST, read_previews
 from core.training_queue import TrainingQueue
 from core.worker import Worker
 
 
 @pytest.fixture
-def enqueue(realm, ledger):
-    return partial(accept_sums, realm, ledger)
+def enqueue(realm, ledger, config):
+    return partial(accept_sums, realm, ledger, config=config)
 
 
 @pytest.fixture
@@ -156,6 +161,85 @@ def test_a_quest_that_fails_three_times_goes_to_failed_and_the_others_go_on(real
     assert all(torch.isfinite(parameter).all() for parameter in worker.trainer.model.parameters())
 
 
+def test_a_loss_that_is_no_number_is_never_saved_however_late_it_is_noticed(wake, enqueue, monkeypatch, realm):
+    worker = wake()
+    enqueue("poison", 160, save_steps=3, eval_steps=100)
+    after_step = BetweenSteps.after_step
+
+    def spoil(self, facts):
+        if facts.step == 3:
+            facts.loss.fill_(float("inf"))
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", spoil)
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 1e9)
+    fight(worker)
+    assert worker.tip.step == 0 and [path.name for path in realm.vault.glob("DIO-*")] == [worker.tip.id]
+    failed = worker.ledger.one("SELECT text FROM events WHERE code='quest_failed'")
+    assert "step 3: loss inf" in failed["text"]
+
+
+def test_steps_that_are_read_together_are_recorded_each_with_its_own_numbers(realm, wake, enqueue, monkeypatch):
+    worker, seen = wake(), []
+    enqueue("sums", 160)
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 1e9)
+    step = BattleReport.step
+    monkeypatch.setattr(BattleReport, "step", lambda self, facts: (seen.append(facts), step(self, facts)))
+    fight(worker)
+    with sqlite3.connect(realm.metrics) as record:
+        rows = record.execute("SELECT step, loss, gradient_norm, tokens, seconds FROM steps ORDER BY step").fetchall()
+    assert rows == [
+        (facts.global_step, facts.loss.item(), facts.gradient_norm.item(), facts.tokens, facts.seconds)
+        for facts in seen
+    ]
+    assert len(rows) == 10 and len({loss for _, loss, *_ in rows}) == 10
+
+
+def test_learning_by_heart_raises_an_alarm_that_ends_with_the_battle(wake, enqueue, ledger, monkeypatch):
+    worker, dice, shown = wake(), random.Random(1), []
+    worker.trainer.look_share = float("inf")
+    words = ["red", "green", "blue", "seven", "nine", "house", "tree", "dog"]
+    rows = [{"question": f"What of {n}?", "answer": " ".join(dice.choices(words, k=4))} for n in range(40)]
+    enqueue("nonsense", rows=rows, epochs=22, eval_steps=8, learning_rate=4e-3, validation_fraction=0.1)
+    end = BattleReport.end
+    monkeypatch.setattr(BattleReport, "end", lambda self, state: (shown.extend(alerts(ledger)), end(self, state)))
+    fight(worker)
+    assert [alert["code"] for alert in shown] == ["overfitting"] and "nonsense" in shown[0]["text"]
+    assert ledger.one("SELECT level FROM events WHERE code='overfitting'")["level"] == "warning"
+    assert alerts(ledger) == []
+    battle = ledger.one("SELECT * FROM battles")
+    losses = [row["value"] for row in ledger.all("SELECT value FROM evaluations WHERE kind='validation' ORDER BY id")]
+    assert battle["validation_loss"] == losses[-1] > min(losses) + 0.02
+
+
+def test_the_heros_answers_stand_beside_the_expected_ones_and_only_the_newest_looks_are_kept(realm, wake, enqueue):
+    worker = wake()
+    worker.trainer.look_share = float("inf")
+    rows = [
+        {"question": f"Round {n}", "answer": "Well.\nAnswer: seven" if n % 2 else "Answer: seven"} for n in range(160)
+    ]
+    quest = enqueue("rounds", rows=rows, skill="BIN", eval_steps=4, epochs=3, learning_rate=3e-3)
+    fight(worker)
+    looks = read_previews(realm.metrics, quest)
+    assert [look["step"] for look in looks] == sorted((look["step"] for look in looks), reverse=True)
+    assert len(looks) == KEPT_OF_QUEST and looks[0]["step"] == worker.tip.step
+    assert len({tuple(answer["prompt"] for answer in look["answers"]) for look in looks}) == 1
+    newest = looks[0]["answers"][0]
+    assert newest["prompt"].startswith("Round ") and newest["expected"].endswith("Answer: seven")
+    kinds = worker.ledger.all("SELECT kind, COUNT(*) AS n, MAX(value) AS best FROM evaluations GROUP BY kind")
+    best = {row["kind"]: row["best"] for row in kinds}
+    assert set(best) == {"validation", "accuracy", "preview"} and best["accuracy"] > 0.8
+    assert newest["answer"].endswith("Answer: seven") and newest["score"] == best["preview"] == 1.0
+
+
+def test_a_tiny_file_without_held_out_rows_is_trained_without_a_look(realm, wake, enqueue):
+    worker = wake()
+    quest = enqueue("few", 5)
+    fight(worker)
+    assert state_of(worker, quest) == "recently_completed" and read_previews(realm.metrics) == []
+    assert worker.ledger.all("SELECT * FROM evaluations") == []
+
+
 def test_an_unexplained_kill_is_not_the_quests_fault_but_a_crash_is(wake, enqueue, realm, ledger):
     quest = enqueue("sums")
     TrainingQueue(realm, ledger).claim()
@@ -196,12 +280,12 @@ def test_a_quest_being_prepared_shows_how_far_it_is_and_can_be_left(
             control.wish(ledger, left, str(quest))
 
     worker.report.preparing = preparing
-    worker.loop()
+    fight(worker)
     assert [each["state"] for each in shown] == ["preparing"] * 3
     assert [each["preparing"]["share"] for each in shown] == pytest.approx([1 / 8, 2 / 8, 3 / 8], abs=0.02)
     assert state_of(worker, quest) == state and not list(realm.prepared.iterdir())
     if left == "skip":
-        worker.loop()
+        fight(worker)
         assert state_of(worker, quest) == "recently_completed"
 
 
@@ -217,5 +301,5 @@ def test_a_pause_while_a_quest_is_prepared_keeps_what_is_done(realm, ledger, wak
             control.wish(ledger, "pause" if len(shown) == 1 else "resume")
 
     worker.report.preparing = preparing
-    worker.loop()
+    fight(worker)
     assert shown == ["preparing", "paused", "paused", "paused"] and state_of(worker, quest) == "recently_completed"

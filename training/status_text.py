@@ -62,6 +62,8 @@ def _battle(status: dict[str, Any]) -> str:
     ]
     facts += [str(battle["zone"])] if battle.get("zone") else []
     facts += [f"{number_text(battle['tokens_per_second'])} tokens/s"] if battle.get("tokens_per_second") else []
+    facts += [f"{100 * battle['mfu']:.0f} % MFU"] if battle.get("mfu") else []
+    facts += [f"gradient norm {battle['gradient_norm']:.3g}"] if battle.get("gradient_norm") is not None else []
     facts += [f"{duration_text(battle['eta_seconds'])} to go"] if battle.get("eta_seconds") is not None else []
     return ", ".join(facts + (["paused"] if status["paused"] else []))
 

@@ -6,7 +6,7 @@ training durations", arXiv 2405.18392, which this law is taken from). A hero's t
 whenever a model is wanted. It trains by the same trainer as a battle and knows nothing of who asks or where it goes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -18,11 +18,14 @@ from core.checkpoints import Manifest
 from core.cooldown_plan import CooldownPlan
 from core.errors import RealmError
 from core.forge import means
+from core.forge.evaluate import Evaluation
 from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.state import save_model
+from core.forge.step_facts import StepFacts
 from core.memory_needs import Means
 from core.paths import RealmPaths
-from core.train import StepFacts, learning_rate_of, load_hero
+from core.previews import Question
+from core.train import learning_rate_of, load_hero
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -88,6 +91,8 @@ class CooledHero:
 class _Watch:
     """The observer of a cooldown."""
 
+    stop_ids = None
+
     def __init__(self, tell: Tell):
         self.tell = tell
         self.loss: float | None = None
@@ -98,8 +103,11 @@ class _Watch:
         self.tell(facts.step, facts.seconds)
         return False
 
-    def validated(self, global_step: int, loss: float) -> None:
-        self.loss = loss
+    def validated(self, global_step: int, evaluation: Evaluation) -> None:
+        self.loss = evaluation.loss
+
+    def answered(self, global_step: int, asked: Sequence[Question], answers: list[list[int]]) -> None:
+        """Nobody asks: the rows have no keys to choose prompts by."""
 
     def save(self, global_step: int, step: int) -> None:
         """Nothing: a cooldown is short, and done again when it was ended."""

@@ -1,24 +1,61 @@
-"""Held-out loss of a model; it changes neither weights nor random streams."""
+"""Held-out loss and token accuracy of a model; it changes neither weights nor random streams."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 
-from core.forge.loss import loss_sum
+from core.forge.loss import LOGITS_AT_ONCE, hidden_states
 from core.forge.packing import Pack
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of rows it never saw.
+
+    `loss`: mean nats per label; `accuracy`: share of labels that it holds most likely, the tokens before them given;
+    `labels`: how many there are; `nats_S`: the loss summed over each sequence, in the order of the packs.
+    """
+
+    loss: float
+    accuracy: float
+    labels: int
+    nats_S: np.ndarray
+
+
 @torch.no_grad()
-def held_out_loss(model: torch.nn.Module, packs: Iterable[Pack]) -> float | None:
-    """Mean loss in nats over all label positions of `packs`, or None where there is none."""
+def evaluate(model: torch.nn.Module, packs: Iterable[Pack]) -> Evaluation | None:
+    """`model` on all label positions of `packs`, or None where there is none."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
-        total, labels = 0.0, 0
-        for pack in packs:
-            total += loss_sum(model, pack.to(device)).item()
-            labels += len(pack.labels_N)
-        return total / labels if labels else None
+        found = [(pack, *_scores(model, pack.to(device))) for pack in packs if len(pack.labels_N)]
     finally:
         model.train(was_training)
+    if not found:
+        return None
+    nats_S = np.concatenate([_by_sequence(pack, nats_N.cpu().numpy()) for pack, nats_N, _ in found])
+    labels = sum(len(nats_N) for _, nats_N, _ in found)
+    hits = torch.stack([hits for _, _, hits in found]).sum().item()
+    return Evaluation(float(nats_S.sum()) / labels, hits / labels, labels, nats_S)
+
+
+def _scores(model: torch.nn.Module, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p of each label of the pack, and how many labels are the most likely token."""
+    states_ND = hidden_states(model, pack)
+    rows = max(1, LOGITS_AT_ONCE // model.lm_head.weight.shape[0])
+    nats, hits = [], torch.zeros((), device=states_ND.device)
+    for states, labels in zip(states_ND.split(rows), pack.labels_N.split(rows), strict=True):
+        logits = model.lm_head(states).float()
+        nats.append(F.cross_entropy(logits, labels, reduction="none"))
+        hits += (logits.argmax(-1) == labels).sum()
+    return torch.cat(nats), hits
+
+
+def _by_sequence(pack: Pack, nats_N: np.ndarray) -> np.ndarray:
+    """Sums of `nats_N` over the labels of each sequence of the pack."""
+    owners_N = np.searchsorted(np.cumsum(pack.lengths), pack.at_N.cpu().numpy(), side="right")
+    return np.bincount(owners_N, weights=nats_N, minlength=len(pack.lengths))

@@ -88,20 +88,3 @@ SIZES = {
         Size("0.6b", _shape(1024, 3072, 28, 16, 8, 128, 151_936), 1e-5, steps=20, quick_steps=6),
     )
 }
-
-
-def flops(shape: dict[str, Any], lengths: list[int], labels: int) -> float:
-    """Floating-point operations that training on sequences of these lengths needs at least, forward and backward.
-
-    Weights: 2 a token forward, 4 backward, the head at label positions only; attention: causal, so half of the square.
-    """
-    hidden, head = shape["hidden_size"], shape["head_dim"]
-    heads = shape["num_attention_heads"]
-    attention = hidden * head * 2 * (heads + shape["num_key_value_heads"])
-    body = shape["num_hidden_layers"] * (attention + 3 * hidden * shape["intermediate_size"])
-    squares = sum(length * (length + 1) / 2 for length in lengths)
-    return (
-        6 * body * sum(lengths)
-        + 6 * hidden * shape["vocab_size"] * labels
-        + 12 * shape["num_hidden_layers"] * heads * head * squares
-    )

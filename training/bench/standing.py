@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from training.bench.contestants import CONTESTANTS, PEERS, Size, flops
+from core.flops import training_flops
+from training.bench.contestants import CONTESTANTS, PEERS, Size
 
 
 def warm_up(steps: int) -> int:
@@ -61,7 +62,7 @@ class Run:
 
 def standing(case: Case, runs: list[Run], missing: Iterable[str]) -> dict[str, Any]:
     """One case of the bench's JSON."""
-    needed = flops(case.size.shape, list(case.lengths), case.labels) / sum(case.lengths)
+    needed = training_flops(case.size.shape, list(case.lengths), case.labels) / sum(case.lengths)
     roof = max(run.gemm for run in runs) / needed
     contestants = {
         name: _contestant(name, [run for run in runs if run.name == name], case, roof)

@@ -17,6 +17,7 @@ from core.inbox import drop
 from core.paths import PRIORITIES, QUEUE_STATES
 from core.quest import COMPANIONS, Quest
 from core.status import service_states
+from core.steps import read_previews
 from core.training_queue import TrainingQueue
 from training.commands import quest_files
 from training.commands.verb import group, verb
@@ -32,7 +33,7 @@ def register(verbs) -> None:
     quest_files.register(actions)
     parser = verb(actions, "list", list_quests, "quests, newest last")
     parser.add_argument("--state", help=f"only one of {', '.join(QUEUE_STATES)}")
-    parser = verb(actions, "show", show, "all about one quest: history, card, report, battles, held-out rows")
+    parser = verb(actions, "show", show, "all about one quest: history, card, report, battles, held-out rows, answers")
     parser.add_argument("id", type=quest_id, metavar="ID")
     parser = verb(actions, "retry", retry, "train a failed quest again, or judge a rejected one anew")
     parser.add_argument("id", type=quest_id, metavar="ID")
@@ -76,6 +77,7 @@ def show(realm: Realm) -> None:
         "report": {},
         "battles": battles,
         "held_out": held_out[-1] if held_out else None,
+        "previews": read_previews(realm.paths.metrics, number),
     }
     try:
         quest = TrainingQueue(realm.existing, realm.ledger).find(number)
@@ -106,7 +108,17 @@ def _page(about: dict) -> str:
     )
     if about["battles"]:
         lines += ["", table(columns, ([battle[name] for name in columns] for battle in about["battles"]))]
+    lines += [line for look in about["previews"][:1] for line in _answers(look)]
     return "\n".join(lines)
+
+
+def _answers(look: dict) -> list[str]:
+    """The hero's newest answers beside the expected ones."""
+    lines = ["", f"Answers at step {look['step']:,}, {moment_text(look['time'])}:"]
+    for told in look["answers"]:
+        texts = (cell_text(told[name].replace("\n", " ")) for name in ("prompt", "answer", "expected"))
+        lines += ["", *(f"  {name:9} {text}" for name, text in zip(("prompt", "hero", "expected"), texts, strict=True))]
+    return lines
 
 
 # Changing

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from core import control
 from core.errors import nearest
 from core.status import quest_in_battle, service_states
+from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, read_previews
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern import boards, views
 from monitoring.servers.tavern.events import EventStream
@@ -93,6 +94,16 @@ def metrics(
 ) -> Response:
     """Curves over steps in at most `buckets` buckets, each with minimum, maximum, mean and a smoothed value."""
     return answer(realm.metrics.curves(first, last, recent, quest, buckets))
+
+
+@router.get("/api/previews")
+def previews(
+    realm: TheRealm,
+    quest: Annotated[int | None, WHOLE] = None,
+    limit: Annotated[int, Query(ge=1, le=KEPT_PREVIEWS)] = KEPT_OF_QUEST,
+) -> Response:
+    """The hero's answers to a few held-out prompts beside the expected ones, newest first: of one quest or of all."""
+    return answer(read_previews(realm.paths.metrics, quest, limit))
 
 
 @router.get("/api/events")

@@ -24,6 +24,11 @@ NAMES = {
     503: "Not ready yet",
     507: "No room left",
 }
+MEASURES = {  # what stands on the pages beside the words of the realm
+    "MFU": "model FLOPs utilisation: arithmetic that training needs / the device's peak in bf16; – where that is unknown",
+    "Token accuracy": "share of the held-out answers' tokens that the hero holds most likely, given those before",
+    "Answers right": "share of the answers below that are the expected ones, or right by the skill's grader",
+}
 
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
@@ -34,7 +39,7 @@ _environment = Environment(
     auto_reload=False,
 )
 _environment.filters.update(FILTERS)
-_environment.globals.update(words=lore.WORDS)
+_environment.globals.update(words=lore.WORDS | MEASURES)
 
 
 def page(template: str, context: dict, status: int = 200) -> HTMLResponse:

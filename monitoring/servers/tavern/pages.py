@@ -35,11 +35,11 @@ class Page:
 
 
 PAGES = (
-    Page("/", "Battle", "home.html", ("alerts", "hero", "next", "battle", "curve", "queue", "log")),
+    Page("/", "Battle", "home.html", ("alerts", "hero", "next", "battle", "curve", "previews", "queue", "log")),
     Page("/quests", "Quests", "quests.html", ("board",)),
     Page("/jobs", "Jobs", "jobs.html", ("jobs",)),
     Page("/vault", "Vault", "vault.html", ("vault",)),
-    Page("/live", "Live", "live.html", ("curves", "machine")),
+    Page("/live", "Live", "live.html", ("curves", "previews", "machine")),
 )
 
 
@@ -77,8 +77,8 @@ def _marks(realm: Realm, curves) -> list[tuple[int, str]]:
         return []
     rows = realm.ledger.all(
         "SELECT start_step, stem FROM battles JOIN quests ON quests.id = battles.quest "
-        "WHERE start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
-        (curves.first[0], curves.last[-1]),
+        "WHERE hero=? AND start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
+        (realm.config.hero.name, curves.first[0], curves.last[-1]),
     )
     return [(row["start_step"] + 1, row["stem"]) for row in rows]
 
@@ -99,6 +99,7 @@ PARTS = {
     "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
     "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
     "curve": Part("curve.html", "steps", _curve),
+    "previews": Part("previews.html", "previews", lambda realm, _: {"previews": views.previews(realm)}),
     "queue": Part("queue.html", "queue", lambda realm, _: {"queue": realm.status()["queue"]}),
     "log": Part("log.html", "", lambda realm, _: {"events": views.log(realm)}),
     "board": Part("board.html", "board", lambda realm, _: {"board": boards.quests(realm)}),

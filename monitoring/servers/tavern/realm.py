@@ -24,7 +24,7 @@ class Realm:
 
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
-        self.metrics = Metrics(paths.metrics)
+        self.metrics = Metrics(paths.metrics, config.hero.name)
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.checkpoints import pointed
 from core.paths import PRIORITIES
+from core.steps import read_previews
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
 
@@ -53,6 +54,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     versions = {
         "hero": f"{pointed(realm.paths.tip)} {hero['level']} {hero['name']} {hero['model']}",
         "battle": f"{state} {battle.get('quest_id')}",
+        "previews": f"{battle.get('quest_id')} {battle.get('previewed_step')}",
         "queue": queue,
         "services": services,
         "events": str(realm.newest_event()),
@@ -102,6 +104,10 @@ def _battle(battle: dict) -> tuple[dict[str, str], dict[str, float]]:
         "zone": get("zone") or "",
         "eta": duration(get("eta_seconds")),
         "tokens_per_second": compact(get("tokens_per_second")),
+        "mfu": percent(get("mfu")),
+        "best_validation_loss": precise(get("best_validation_loss")),
+        "token_accuracy": percent(get("token_accuracy")),
+        "preview_score": percent(get("preview_score")),
         "learning_rate": tiny(get("learning_rate")),
         "gradient_norm": precise(get("gradient_norm"), 3),
     }
@@ -210,6 +216,15 @@ def battle(realm: Realm) -> dict[str, Any]:
     status = realm.status()
     last = None if status["battle"] else next(iter(jobs(realm, limit=1)), None)
     return {"battle": status["battle"], "paused": status["paused"], "last": last}
+
+
+def previews(realm: Realm) -> dict[str, Any] | None:
+    """The newest look at the hero's answers, with the name of its quest."""
+    look = next(iter(read_previews(realm.paths.metrics, limit=1)), None)
+    if look is None:
+        return None
+    row = realm.ledger.one("SELECT stem FROM quests WHERE id=?", (look["quest"],))
+    return look | {"stem": row["stem"] if row else f"quest {look['quest']}"}
 
 
 def log(realm: Realm, limit: int = 14) -> list[dict[str, Any]]:

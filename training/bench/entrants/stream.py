@@ -16,21 +16,25 @@ from core.battle import BattlePlan
 from core.cooldown_plan import mixed
 from core.forge.attention import ATTENTION
 from core.forge.cooldown import one_minus_sqrt
+from core.forge.evaluate import Evaluation
 from core.forge.hatch import micro_hero
 from core.forge.optimizers import OptimizerKind
 from core.forge.schedule_free import OPTIM
+from core.forge.step_facts import StepFacts
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
 from core.quest import Settings
 from core.rendering import Renderer
-from core.train import HeroTrainer, Schedule, StepFacts
+from core.train import HeroTrainer, Schedule
 
 EARLY_STEPS = 10
 
 
 class Losses:
-    """The observer: the training loss of every step."""
+    """The observer: the training loss of every step; it asks for no answers."""
+
+    stop_ids = None
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -39,7 +43,8 @@ class Losses:
         self.steps.append(facts.loss.item())
         return False
 
-    def validated(self, global_step: int, loss: float) -> None: ...
+    def validated(self, global_step: int, evaluation: Evaluation) -> None: ...
+    def answered(self, *given: Any) -> None: ...
     def save(self, global_step: int, step: int) -> None: ...
 
 

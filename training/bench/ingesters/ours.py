@@ -11,5 +11,5 @@ from core.rendering import Renderer
 
 def run(rows: Path, work: Path, how: str) -> dict[str, int]:
     renderer = Renderer.load(BUNDLED_TOKENIZER, 1 << 20)
-    meta = prepare(rows, "messages", freeze(Config(), Sidecar()), renderer, work / "prepared").meta
+    meta = prepare(rows, "messages", freeze(Config(), Sidecar()), renderer, work / "arrays").meta
     return {"tokens": meta["tokens"], "trained_tokens": meta["trained_tokens"]}

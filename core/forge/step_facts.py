@@ -1,0 +1,52 @@
+"""What an optimizer step tells of itself, and who may listen. It knows nothing about trainers, files or pages."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from core.forge.evaluate import Evaluation
+from core.previews import Question
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows;
+    `flops`: the arithmetic they need. `loss` and `gradient_norm` may still be in the making: see `numbers`."""
+
+    global_step: int
+    step: int
+    loss: torch.Tensor
+    learning_rate: float
+    gradient_norm: torch.Tensor | None
+    tokens: int
+    seconds: float
+    flops: float
+
+
+def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None]]:
+    """Loss and gradient norm of each step as numbers; this waits for the device, once for all of them."""
+    if not steps:
+        return []
+    device = steps[0].loss.device
+    norms = [math.nan if facts.gradient_norm is None else facts.gradient_norm for facts in steps]
+    columns = ([facts.loss for facts in steps], norms)
+    losses, read = torch.stack(
+        [torch.stack([torch.as_tensor(value, device=device).float() for value in column]) for column in columns]
+    ).tolist()
+    known = (None if facts.gradient_norm is None else norm for facts, norm in zip(steps, read, strict=True))
+    return list(zip(losses, known, strict=True))
+
+
+class Observer(Protocol):
+    """Who wants to know. `after_step` may return True to end the battle there; answers end at one of `stop_ids`,
+    None where nobody wants any."""
+
+    stop_ids: Collection[int] | None
+
+    def after_step(self, facts: StepFacts) -> bool: ...
+    def validated(self, global_step: int, evaluation: Evaluation) -> None: ...
+    def answered(self, global_step: int, asked: Sequence[Question], answers: list[list[int]]) -> None: ...
+    def save(self, global_step: int, step: int) -> None: ...

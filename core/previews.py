@@ -1,0 +1,97 @@
+"""Previews: which held-out prompts the hero answers while it trains, and its answers as words. It knows no model.
+
+The choice follows from the rows' keys alone, so that the same prompts are answered all through the battle. A prompt is
+what stands before the first trained token of a row, its expected answer the trained tokens that follow.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.battle import BattlePlan
+from core.rendering import Renderer
+from core.skills import Problem, skill, skills
+from core.skills.base import final_answer
+
+QUESTIONS = 3
+ANSWER_TOKENS, MARGIN_TOKENS = 64, 8
+LONG_PROMPT = 256  # tokens; shorter ones are chosen first, since they are answered sooner
+SHOWN_CHARACTERS = 600
+_TURN = re.compile(r"<\|im_start\|>(?:user|tool)\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out prompt and the answer that the file gives, both in tokens. `row`: its number among the good rows."""
+
+    row: int
+    prompt: np.ndarray
+    expected: np.ndarray
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One prompt answered. `score`: 1.0 for the expected answer, by the grader where the quest has a skill, else by its
+    words; None for an answer that was cut short."""
+
+    prompt: str
+    answer: str
+    expected: str
+    score: float | None
+
+
+def questions(plan: BattlePlan, count: int = QUESTIONS) -> list[Question]:
+    """The prompts of the held-out rows with the smallest keys, each different row once; none where nothing is held out."""
+    rows = [int(row) for row in plan.held_out_rows]
+    distinct = {int(plan.prepared.keys[row]): row for row in reversed(rows)}
+    found = [_question(distinct[key], *plan.prepared.sequences(distinct[key])[0]) for key in sorted(distinct)]
+    found.sort(key=lambda question: len(question.prompt) > LONG_PROMPT)
+    return [question for question in found if len(question.expected)][:count]
+
+
+def _question(row: int, tokens: np.ndarray, trained: np.ndarray) -> Question:
+    """Of a plain text, which has no prompt, the first half is one."""
+    first = int(trained.argmax()) or max(1, len(tokens) // 2)
+    run = trained[first:]
+    end = len(tokens) if run.all() else first + int(run.argmin())
+    return Question(row, np.asarray(tokens[:first], np.int64), np.asarray(tokens[first:end], np.int64))
+
+
+def most_tokens(asked: Sequence[Question]) -> int:
+    """Tokens that the answers may have: a little more than the expected ones, within reason."""
+    return min(ANSWER_TOKENS, MARGIN_TOKENS + max(len(question.expected) for question in asked))
+
+
+def preview(question: Question, answer: Sequence[int], renderer: Renderer, skill_name: str | None) -> Preview:
+    """The hero's `answer` in words, judged."""
+    wanted = question.expected[:ANSWER_TOKENS].tolist()
+    ended = bool(answer) and answer[-1] in renderer.stop_ids
+    said, expected = (renderer.decode(tokens, specials=False).strip() for tokens in (answer, wanted))
+    return Preview(
+        prompt=_question_text(renderer.decode(question.prompt)),
+        answer=said if ended else f"{said} …",
+        expected=expected if len(wanted) == len(question.expected) else f"{expected} …",
+        score=_score(skill_name, said, expected) if ended else _agreement(answer, wanted),
+    )
+
+
+def _agreement(answer: Sequence[int], wanted: Sequence[int]) -> float | None:
+    """Of an answer that did not end: whether it is the expected one as far as that was shown."""
+    return float(list(answer[: len(wanted)]) == wanted) if len(answer) >= len(wanted) else None
+
+
+def _score(skill_name: str | None, said: str, expected: str) -> float:
+    """By the skill's grader where it can judge by final answers, else whether the words are the same."""
+    answer = final_answer(expected) if skill_name and skill_name.upper() in skills() else None
+    return (
+        float(said == expected) if answer is None else skill(skill_name).grade(Problem("", answer, 0, skill_name), said)
+    )
+
+
+def _question_text(prompt: str) -> str:
+    """The last turn that is to be answered, without the marks of the template; a text's end where there are none."""
+    turns = _TURN.findall(prompt)
+    text = (turns[-1] if turns else prompt).strip()
+    return text if len(text) <= SHOWN_CHARACTERS else "… " + text[-SHOWN_CHARACTERS:]
