@@ -1,5 +1,11 @@
 """Fixtures that many tests share: an empty realm on a real disk, its real ledger, its settings."""
 
+import os
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # as the trainer does: threads that spin for each other starve a busy machine
+
 import pytest
 
 from core.config import Config, IdleGeneration
