@@ -3,6 +3,9 @@
 Nothing here depends on what happens to be free or busy at the moment; it imports no torch.
 """
 
+import importlib.util
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +34,7 @@ class Machine:
 
 def this_cpu(gib: float | None = None) -> Machine:
     """This machine without a GPU; `gib` instead of what its main memory is."""
-    return Machine(CPU, int(gib * GIB) if gib else int(CPU_SHARE * main_memory()), bool(BF16_FLAGS & _cpu_flags()))
+    return Machine(CPU, int(gib * GIB) if gib else int(CPU_SHARE * main_memory()), bool(BF16_FLAGS & cpu_flags()))
 
 
 def a_gpu(room_bytes: int, gib: float | None = None) -> Machine:
@@ -45,7 +48,15 @@ def main_memory() -> int:
     return min(psutil.virtual_memory().total, *limits) if limits else psutil.virtual_memory().total
 
 
-def _cpu_flags() -> set[str]:
+def compiler(device: str) -> str | None:
+    """What torch.compile would use on `device`, None where it has nothing to work with."""
+    if device == "cuda":
+        return "triton" if importlib.util.find_spec("triton") else None
+    return next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))), None)
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, in the kernel's words."""
     lines = (line for line in _text("/proc/cpuinfo").splitlines() if line.startswith("flags"))
     return set(next(lines, "").split())
 

@@ -10,7 +10,7 @@ from typing import Any
 from core.config import Config
 from core.errors import UserError
 from core.machine import Machine
-from core.memory_needs import CPU, CUDA, GIB, Component, Means, Shape, components, total
+from core.memory_needs import CPU, CUDA, GIB, PACK_TOKENS, Component, Means, Shape, components, total
 from core.optimizer_names import ADAMW, DEFAULT
 from core.trainer_keys import layers_again
 
@@ -194,7 +194,7 @@ def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None 
         shape,
         machine.room_bytes,
         config.max_length,
-        config.pack_tokens,
+        config.pack_tokens or PACK_TOKENS[machine.target],
         machine.target,
         forced=forced,
         batch_size=config.batch_size,

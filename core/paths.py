@@ -107,6 +107,11 @@ class RealmPaths:
         return self.state / "token"
 
     @property
+    def kernels(self) -> Path:
+        """What torch.compile made for this hero, a cache that can be deleted at any time."""
+        return self.state / "kernels"
+
+    @property
     def pack_limits(self) -> Path:
         """How large a pass may be since memory ran out, by hero."""
         return self.state / "pack_limits.json"

@@ -55,7 +55,7 @@ class Settings(Section):
     save_steps: int
     save_minutes: float
     packing: bool
-    pack_tokens: int
+    pack_tokens: int | None
     validation_fraction: float
     validation_rows: int
     max_bad_rows: float

@@ -19,7 +19,7 @@ from core.flops import peak_flops, training_flops
 from core.forge import optimizers
 from core.forge.arguments import PER_BATTLE, arguments
 from core.forge.attention import ATTENTION
-from core.forge.compiling import compiler, warm_up, worth_compiling
+from core.forge.compiling import warm_up, worth_compiling
 from core.forge.evaluate import Evaluation, evaluate
 from core.forge.generate import greedy_answers
 from core.forge.gradient_release import GradientRelease
@@ -31,6 +31,7 @@ from core.forge.qwen3 import EAGER, Compute, understands
 from core.forge.state import has_state, load_state
 from core.forge.step_facts import Observer, StepFacts
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
+from core.machine import compiler
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
 from core.pack_limits import PackLimits
@@ -148,7 +149,7 @@ class HeroTrainer(Trainer):
         return evaluation and evaluation.loss
 
     def _looks_at(self, plan: BattlePlan) -> Looks:
-        room = min(plan.settings.pack_tokens, self.means.pack_tokens, self.limits.at(self.global_step) or EVERYTHING)
+        room = self._room_at(plan.settings, self.global_step)
         asking = self._observer is not None and self._observer.stop_ids is not None
         return Looks(plan, self._look_rates, self.look_share, room, asking)
 
@@ -231,8 +232,11 @@ class HeroTrainer(Trainer):
         """Tokens of a pass at most in a step: as the battle, the plan and what was found out say."""
         if self._in_one_pass:
             return EVERYTHING
-        limit = self.limits.at(self._began + step - self._first + 1)
-        return min(self._plan.settings.pack_tokens, self.means.pack_tokens, limit or EVERYTHING)
+        return self._room_at(self._plan.settings, self._began + step - self._first + 1)
+
+    def _room_at(self, settings: Settings, global_step: int) -> int:
+        limits = settings.pack_tokens, self.means.pack_tokens, self.limits.at(global_step)
+        return min(limit for limit in limits if limit is not None)
 
     @property
     def _in_one_pass(self) -> bool:

@@ -257,9 +257,14 @@ class Worker:
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length))
-        self.trainer.fight(plan, first, rate, battle)
+        self.trainer.fight(plan, first, rate, battle, compiled=self._was_compiled(quest) if first else None)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
+
+    def _was_compiled(self, quest: Quest) -> bool | None:
+        """How the steps of `quest` that the weights hold were computed, so that the rest is computed likewise."""
+        held = self.writer.held
+        return held.versions.get("kernels") == "compiled" if held.quest == quest.id else None
 
     def _choose_optimizer(self, kind: OptimizerKind) -> None:
         before = self.trainer.kind
@@ -298,7 +303,11 @@ class Worker:
             open=held.open,
             validation_loss=validation_loss,
             settings=plan.settings.model_dump(),
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            versions={
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "kernels": "compiled" if self.trainer.compute.compiled else "eager",
+            },
         )
         facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step)
         with weights_to_use(self.trainer.optimizer):

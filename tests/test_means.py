@@ -28,6 +28,7 @@ from core.forge.means import RECORD, read, record
 from core.forge.optimizers import OptimizerKind
 from core.forge.packing import packs_of
 from core.forge.state import load_state
+from core.machine import compiler
 from core.memory_needs import GIB, Means
 from core.pack_limits import PackLimits
 from core.paths import CHECKOUT, RealmPaths
@@ -90,7 +91,7 @@ def test_without_a_wish_a_small_hero_on_the_cpu_is_torchs_own_adamw_in_fp32_bit_
     groups = [{"params": [parameter for name, parameter in named if ("norm" in name) == norm]} for norm in (0, 1)]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     for step in range(quest.total_steps):
-        packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens)
+        packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens or 4096)
         for pack in packs:
             (loss_sum(model, pack) / sum(len(each.labels_N) for each in packs)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -159,8 +160,18 @@ def test_layers_that_are_computed_again_are_those_of_the_setting_and_change_noth
     assert weights(model) == weights(trained(Means(compute="fp32"), tmp_path, plain)[0].model)
 
 
-def test_a_setting_for_compilation_is_frozen_with_the_quest(plan):
-    assert plan(trainer={"torch_compile": False}).settings.trainer == {"torch_compile": False}
+@pytest.mark.skipif(compiler("cpu") is None, reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own ways
+def test_a_battle_is_compiled_where_it_is_wished_and_goes_on_as_it_began(plan, tmp_path):
+    quest, plain = plan(rows=24, trainer={"torch_compile": True}), plan(rows=24)
+    trainer, recorder = trained(Means(compute="fp32"), tmp_path, quest)
+    eager, expected = trained(Means(compute="fp32"), tmp_path, plain)
+    assert trainer.compute.compiled and not eager.compute.compiled
+    assert recorder.losses == pytest.approx(expected.losses, rel=1e-4)
+    for compiled in (True, False):
+        other = trainer_of(hero(), tmp_path)
+        other.fight(quest if not compiled else plain, 1, 1e-3, Recorder(other), compiled=compiled)
+        assert other.compute.compiled is compiled
 
 
 # Optimizers
@@ -335,7 +346,7 @@ def test_what_cannot_be_is_refused_when_the_hero_is_loaded_with_what_to_do(tmp_p
 def test_rows_that_would_be_too_long_are_warned_of_and_the_hero_wakes_up(tmp_path):
     hero().config.save_pretrained(tmp_path)
     told = []
-    config = config_with(memory=Memory(gib=0.8), max_length=131_072)
+    config = config_with(memory=Memory(gib=0.8), max_length=131_072, pack_tokens=4096)
     means, _ = forge_means.settle(tmp_path, config, lambda code, text: told.append((code, text)))
     assert [code for code, _ in told] == ["memory_tight"] and "max_length" in told[0][1] and means.recompute_every == 1
 

@@ -7,11 +7,12 @@ from torch.nn import functional as F
 
 from core.forge import loss as loss_module
 from core.forge.attention import ATTENTION, SHORT, attend
-from core.forge.compiling import compiler, warm_up, worth_compiling
+from core.forge.compiling import warm_up, worth_compiling
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import pack
 from core.forge.qwen3 import EAGER, Compute, kernel
+from core.machine import compiler
 
 COMPILED = Compute(compiled=True)
 

@@ -153,7 +153,7 @@ def test_a_battle_is_a_plain_loop_of_adamw_on_the_mean_loss_of_each_steps_labels
         [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.99)
     )
     for step in range(quest.total_steps):
-        packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens)
+        packs = packs_of(quest.sequences_of(quest.rows_of(step)), quest.settings.pack_tokens or 4096)
         loss = sum(loss_sum(model, pack) for pack in packs) / sum(len(pack.labels_N) for pack in packs)
         assert recorder.losses[step] == pytest.approx(loss.item(), rel=1e-4)
         loss.backward()
@@ -399,7 +399,7 @@ def test_a_schedule_free_hero_learns_and_is_judged_and_saved_by_the_mean_of_its_
     assert recorder.validations[-1][1] < recorder.validations[0][1] - 0.5
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32, attn_implementation=ATTENTION)
     assert weights(saved) != weights(trainer.model)
-    packs = packs_of(quest.sequences_of(quest.held_out_rows.tolist()), quest.settings.pack_tokens)
+    packs = packs_of(quest.sequences_of(quest.held_out_rows.tolist()), quest.settings.pack_tokens or 4096)
     assert evaluate(saved, packs).loss == recorder.validations[-1][1] == trainer.held_out_loss(quest)
 
 

@@ -25,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.beat()
     # The trainer shares its cores with its neighbours: a thread that waits for another must sleep, not spin.
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
+    # What torch.compile made is found again after a restart; it compiles here, not in a pool of processes.
+    os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(paths.kernels), TORCHINDUCTOR_COMPILE_THREADS="1")
     ledger = Ledger(paths.ledger)
     worker_class = _load(lifeline)
 

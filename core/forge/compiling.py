@@ -5,25 +5,15 @@ one that was not, so both see one example of primes before their first step, and
 nothing about rows or optimizers.
 """
 
-import importlib.util
-import os
-import shutil
-
 import torch
 
 from core.forge.loss import loss_sum
 from core.forge.packing import Pack
 from core.forge.qwen3 import Compute, understands
+from core.machine import compiler
 
 LENGTHS, LABELS = (509, 500), 601  # 1009 tokens; primes, lest a model's own dimension be taken for a number of tokens
 PAYS_BACK = {"cpu": 4e13, "cuda": 2e16}  # operations of a battle in which the gain is a cold compilation's cost
-
-
-def compiler(device: str) -> str | None:
-    """What torch.compile would use on `device`, None where it has nothing to work with."""
-    if device == "cuda":
-        return "triton" if importlib.util.find_spec("triton") else None
-    return next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))), None)
 
 
 def worth_compiling(model: torch.nn.Module, operations: float) -> bool:

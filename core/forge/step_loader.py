@@ -30,7 +30,7 @@ class StepLoader:
 
     def __init__(self, plan: BattlePlan, first: int, room: Callable[[int], int] | None = None):
         self.plan, self.first = plan, first
-        self.room = room or (lambda step: plan.settings.pack_tokens)
+        self.room = room or (lambda step: plan.settings.pack_tokens or EVERYTHING)
 
     def __len__(self) -> int:
         return self.plan.total_steps - self.first

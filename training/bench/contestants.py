@@ -21,7 +21,8 @@ CONTESTANTS = {
     each.name: each
     for each in (
         Contestant("ours", "The forge", "ours"),
-        Contestant("bare", "Bare PyTorch loop", "bare"),
+        Contestant("ours_compiled", "The forge, compiled", "ours", options={"compiled": True}),
+        Contestant("bare", "Bare loop, same kernels", "bare"),
         Contestant("hf_padded", "HF Trainer, padded", "hugging_face"),
         Contestant("hf_grouped", "HF Trainer, by length", "hugging_face", options={"sampling": "group_by_length"}),
         Contestant("hf_one_row", "HF Trainer, one row a pass", "hugging_face", options={"micro": 1}),

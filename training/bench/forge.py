@@ -33,6 +33,7 @@ SURROUNDINGS = {
     "OMP_WAIT_POLICY": "passive",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "true",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "PYTHONPATH": str(CHECKOUT),
 }
 FORGOTTEN = ("ACCELERATE_", "OMP_", "MKL_", "MALLOC_", "PYTORCH_", "LD_PRELOAD")
@@ -164,7 +165,7 @@ class _Bench:
             try:
                 done = subprocess.run(
                     command,
-                    env=surroundings(self.options.threads),
+                    env={**surroundings(self.options.threads), "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "kernels")},
                     cwd=self.folder,
                     stdout=output,
                     stderr=output,

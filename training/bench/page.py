@@ -64,7 +64,7 @@ def _picture(case: dict[str, Any]) -> str:
             each["tokens_per_second"]["min"],
             each["tokens_per_second"]["max"],
             f"{times[name]:.2f} ×" if times.get(name) else "",
-            name == "ours",
+            name.startswith("ours"),
         )
         for name, each in found
     ]

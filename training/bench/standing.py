@@ -12,6 +12,8 @@ from typing import Any
 from core.flops import training_flops
 from training.bench.contestants import CONTESTANTS, PEERS, Size
 
+COMPILED = "ours_compiled"
+
 
 def warm_up(steps: int) -> int:
     """How many of the first steps do not count as steady."""
@@ -69,7 +71,8 @@ def standing(case: Case, runs: list[Run], missing: Iterable[str]) -> dict[str, A
         for name in dict.fromkeys(run.name for run in runs)
     }
     contestants |= {name: {"title": CONTESTANTS[name].title, "state": "not installed"} for name in missing}
-    others = [name for name in CONTESTANTS if name not in (*PEERS, "ours")]
+    others = [name for name in CONTESTANTS if name not in (*PEERS, "ours", COMPILED)]
+    everybody = [*PEERS, *others]
     return {
         "size": case.size.name,
         "precision": case.precision,
@@ -88,6 +91,8 @@ def standing(case: Case, runs: list[Run], missing: Iterable[str]) -> dict[str, A
         "ratio_range": _ratios(runs, PEERS, lambda run: run.whole, _range),
         "ratio_steady_range": _ratios(runs, PEERS, lambda run: run.steady, _range),
         "ratio_cpu": _ratios(runs, PEERS, lambda run: run.thrift),
+        "ratio_compiled": _ratios(runs, everybody, lambda run: run.whole, mine=COMPILED),
+        "ratio_compiled_steady": _ratios(runs, everybody, lambda run: run.steady, mine=COMPILED),
         "ratio_others": _ratios(runs, others, lambda run: run.whole),
         "ratio_others_steady": _ratios(runs, others, lambda run: run.steady),
         "ratio_others_cpu": _ratios(runs, others, lambda run: run.thrift),
@@ -134,16 +139,20 @@ def _range(values: list[float]) -> list[float]:
 
 
 def _ratios(
-    runs: list[Run], peers: Iterable[str], speed: Callable[[Run], float], told: Callable[[list[float]], Any] = median
+    runs: list[Run],
+    peers: Iterable[str],
+    speed: Callable[[Run], float],
+    told: Callable[[list[float]], Any] = median,
+    mine: str = "ours",
 ) -> dict[str, Any]:
-    """Ours over each peer, within the rounds in which both were done; null where there was none."""
+    """`mine` over each peer, within the rounds in which both were done; null where there was none."""
     speeds = {(run.name, run.round): speed(run) for run in runs if run.done}
     rounds = sorted({run.round for run in runs})
     pairs = {
         peer: [
-            speeds["ours", each] / speeds[peer, each]
+            speeds[mine, each] / speeds[peer, each]
             for each in rounds
-            if ("ours", each) in speeds and (peer, each) in speeds
+            if (mine, each) in speeds and (peer, each) in speeds
         ]
         for peer in peers
     }

@@ -18,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     machine.sqlite,
     machine.memory,
     machine.gpu,
+    machine.kernels,
     machine.inotify,
     realm.clock,
     realm.port,

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 
 from core.ledger import SAFE_WAL
+from core.machine import BF16_FLAGS, compiler, cpu_flags
+from core.memory_needs import CPU, CUDA
 from core.paths import CHECKOUT
 from monitoring.gpu import read_gpus
 from training.doctor.case import Case, Finding, bad, look, ok
@@ -86,6 +88,20 @@ def gpu(case: Case) -> Iterator[Finding]:
         )
     else:
         yield ok("gpu", f"{cards}; torch for CUDA {cuda}")
+
+
+def kernels(case: Case) -> Iterator[Finding]:
+    """What the forge has for its kernels here."""
+    found = compiler(CUDA if _torch_cuda() and read_gpus() else CPU)
+    bf16 = "bf16 at full speed" if BF16_FLAGS & cpu_flags() else "no fast bf16"
+    if found:
+        yield ok("kernels", f"long battles are compiled ({Path(found).name}); the processor has {bf16}")
+    else:
+        yield look(
+            "kernels",
+            f"nothing to compile with, long battles run a tenth to a third slower; the processor has {bf16}",
+            "install g++ (a GPU needs triton and a C compiler)",
+        )
 
 
 def _torch_cuda() -> str | None:

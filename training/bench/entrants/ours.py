@@ -21,9 +21,12 @@ def run(task: Task, stopwatch: Stopwatch) -> torch.nn.Module:
     worker = Worker(paths, config, Ledger(paths.ledger), threading.Event(), lambda: None)
     worker.awaken()
     trainer = worker.trainer
+    fight, compiled = trainer.fight, task.options.get("compiled", False)
+    trainer.fight = lambda *battle, **options: fight(*battle, **options | {"compiled": compiled})
     worker.report.begin = _then(stopwatch.begin, worker.report.begin)
     worker.report.step = _also(worker.report.step, lambda facts: stopwatch.step(facts.tokens))
     worker.loop()
+    worker.end_writing()
     return trainer.model
 
 
