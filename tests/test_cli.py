@@ -363,12 +363,13 @@ def test_a_file_is_judged_and_previewed_without_the_realm_taking_it(paths, call,
 # Vault, logs, schooling, doctor
 
 
+def write_weights(folder):
+    (folder / "weights").write_bytes(b"w" * 10)
+
+
 @pytest.fixture
 def vault(paths) -> list[Manifest]:
-    made = [
-        commit(paths, Manifest("DIO", "first", step), lambda folder: (folder / "weights").write_bytes(b"w" * 10))
-        for step in (0, 5)
-    ]
+    made = [commit(paths, Manifest("DIO", "first", step), write_weights) for step in (0, 5)]
     set_current(paths, made[0].id)
     set_tip(paths, made[1].id)
     return made

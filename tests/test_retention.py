@@ -50,13 +50,17 @@ def test_nothing_goes_where_there_is_little():
 # On disk
 
 
+def write_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
 @pytest.fixture
 def vault(realm, ledger):
     """Ten checkpoints, old enough to go; tip, current and champion on 9, 5 and 0, 2 pinned, none promoted."""
     ids, parent = [], None
     for step in range(10):
         facts = Manifest(hero="DIO", campaign="first", step=step, parent=parent)
-        manifest = commit(realm, facts, lambda folder: (folder / "model.safetensors").write_bytes(b"weights"))
+        manifest = commit(realm, facts, write_weights)
         ledger.add("checkpoints", id=manifest.id, hero="DIO", campaign="first", step=step, state="saved", bytes=manifest.bytes,
                    created=manifest.created, pinned=int(step == 2))  # fmt: skip
         ids.append(manifest.id)
