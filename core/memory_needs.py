@@ -1,7 +1,8 @@
 """What a battle holds in memory, component by component: arithmetic on a model's shape. It loads nothing.
 
-Bytes of activations are those that autograd keeps of transformers' Qwen3 under the realm's attention, and what a pass
-needs beyond them was counted from allocations on the CPU; tests count both again. Figures for a GPU's own needs
+Bytes of activations are those that autograd keeps of core/forge/qwen3.py's eager forward on a CPU, and what a pass needs
+beyond them was counted from allocations there; tests count both again. Compiled kernels keep a quarter to two fifths
+less, torch's fused norms on a GPU keep less, too: there the plan is an upper bound. Figures for a GPU's own needs
 (context, slack, attention) are assumptions, marked as such.
 """
 
@@ -14,12 +15,13 @@ from core.errors import UserError
 GIB = 1 << 30
 PACK_TOKENS = {"cpu": 2048, "cuda": 4096}  # measured on two cores: 512 to 4096 tokens, 2048 are the fastest
 LOGITS_AT_ONCE = 1 << 26  # as in core/forge/loss.py
+SHORT = {"fp32": 640, "bf16": 1024}  # as in core/forge/attention.py
 CUDA_CONTEXT = int(0.7 * GIB)  # assumed: context, kernels, cuBLAS workspaces
 CUDA_SLACK = 0.05  # assumed: blocks that are reserved and not filled
 CUDA_STEP = 14 * 4 << 22  # RealmAdamW's intermediate results: 14 float32 of a piece
 CPU_PROCESS = 420_000_000  # Python, torch, transformers, accelerate, after a first step; measured
-CPU_HOLES = 0.55  # of a pass's blocks in the C library's heap: the holes they leave; measured, 0.35 to 0.75
-CPU_HOLES_AGAIN = 3.5  # of a layer that is computed again, likewise; measured, 2.9 to 4.5
+CPU_HOLES = 0.35  # of a pass's blocks in the C library's heap: the holes they leave; measured, 0.15 to 0.8
+CPU_HOLES_AGAIN = 2.0  # of a layer that is computed again, likewise; measured, 1.5 to 2.2
 HEAP_BLOCK, MAPPED_BLOCK = 32 << 20, 2 << 20  # blocks above it are mapped one by one and leave no hole
 MAPPED_HEAP = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={MAPPED_BLOCK}"}
 CUDA, CPU = "cuda", "cpu"
@@ -121,6 +123,11 @@ class Means:
         """Bytes of a number between layers."""
         return 2 if self.weights == "bf16" else 4
 
+    @property
+    def size(self) -> int:
+        """Bytes of a number that matrices multiply."""
+        return 2 if self.compute == "bf16" else 4
+
 
 @dataclass(frozen=True)
 class Component:
@@ -199,18 +206,30 @@ class _State:
 
 
 def layer_activations(shape: Shape, means: Means) -> int:
-    """Bytes per token that a layer leaves for its backward pass: norms, q, k, v, attention's output, the MLP's four."""
+    """Bytes per token that a layer leaves for its backward pass, but for attention's own.
+
+    Norms: what goes in and what is normalised, in fp32. Matrices: hidden states before attention and before the MLP,
+    q, k and v for attention, its output; the MLP's gate, its SiLU, up, and their product.
+    """
     hidden, query, key, wide = shape.hidden, shape.query, shape.key, shape.intermediate
-    numbers = 4 * (2 + 2 * shape.heads + shape.kv_heads)  # each norm's scale, attention's log-sum
-    if means.compute == "fp32":
-        return 4 * (6 * hidden + 5 * query + 4 * key + 4 * wide) + numbers
-    stream = 26 if means.autocast else 16  # then the stream between layers is fp32 and every matrix casts its input
-    return stream * hidden + 12 * query + 10 * key + 8 * wide + numbers
+    scales = 2 + shape.heads + shape.kv_heads  # one a norm
+    return 4 * (4 * hidden + 2 * query + 2 * key + scales) + means.size * (2 * hidden + 2 * query + 2 * key + 4 * wide)
+
+
+def attention_activations(shape: Shape, means: Means, max_length: int, target: str) -> int:
+    """Bytes per token that a layer's attention leaves: log-sums on a GPU, the probabilities of short rows on a CPU.
+
+    How long rows are is not known beforehand: planned are those that cost most, as long as they may be up to `SHORT`.
+    Longer ones leave log-sums and a copy of their output, which is less.
+    """
+    if target == CUDA:
+        return 4 * shape.heads
+    return means.size * shape.heads * min(max_length, SHORT[means.compute])
 
 
 def other_activations(shape: Shape, means: Means) -> int:
-    """Bytes per token that is left outside the layers: the last norm, rotary angles, numbers."""
-    return (4 + means.stream) * shape.hidden + 2 * means.stream * shape.head_dim + 20
+    """Bytes per token that is left outside the layers, all being labels: the last norm, rotary angles, numbers."""
+    return 8 * shape.hidden + 2 * means.stream * shape.head_dim + 20
 
 
 @dataclass(frozen=True)
@@ -238,14 +257,21 @@ class _Pass:
 
     @property
     def layer(self) -> int:
-        return self.tokens * layer_activations(self.shape, self.means)
+        return self.tokens * layer_activations(self.shape, self.means) + self.probabilities
+
+    @property
+    def probabilities(self) -> int:
+        return self.tokens * attention_activations(self.shape, self.means, self.max_length, self.target)
+
+    @property
+    def states(self) -> int:
+        """Hidden states at label positions, all being labels; their gradient."""
+        return self.tokens * self.shape.hidden * self.means.size
 
     @property
     def copies(self) -> int:
-        """The head and the layers whose backward pass needs autocast's copies of their weights."""
-        shape = self.shape
-        matrices = shape.embedding + (shape.layers - self.again) * shape.layer_matrices
-        return 2 * matrices if self.means.autocast else 0
+        """Autocast's copies of the weights of those layers that are not computed again."""
+        return 2 * (self.shape.layers - self.again) * self.shape.layer_matrices if self.means.autocast else 0
 
     @property
     def kept(self) -> int:
@@ -256,32 +282,36 @@ class _Pass:
 
     @property
     def loss(self) -> int:
-        """Hidden states, and the widest of: three fp32 matrices of logits (log-softmax, two gradients); one beside the
-        head's gradient; two beside copies of weights that only the forward pass needs. With chunks, the head's gradient
-        of those before.
+        """The head's forward and backward in one: states, autocast's copy of its weights, and the wider of a chunk's
+        logits, twice in fp32, and of their gradient beside the head's; with chunks, the gradients of those before.
         """
         shape, means = self.shape, self.means
-        logits, head = 4 * self.rows * shape.vocabulary, shape.embedding * (4 if means.compute == "fp32" else 2)
-        before = head if self.rows < self.tokens else 0
-        passing = 2 * self.again * shape.layer_matrices if means.autocast else 0
-        widest = max(before + 3 * logits, before + logits + head, 2 * logits + passing)
-        return self.tokens * shape.hidden * means.stream + widest
+        logits, head = self.rows * shape.vocabulary, shape.embedding * means.size
+        before = head + self.states if self.rows < self.tokens else 0
+        in_fp32 = 8 if means.compute == "fp32" else 2 + 8
+        copy = 2 * shape.embedding if means.autocast else 0
+        return self.states + copy + max(before + in_fp32 * logits, head + means.size * logits)
 
     @property
     def backward(self) -> int:
-        """The embedding's gradient from the head, the last layer if it is computed again (an earlier one takes the
-        place of those after it), gradients of activations, a step in their midst. At the end the embedding's lives twice.
+        """The widest of: its beginning, when the head's gradient becomes one of the weights' type; gradients of
+        activations, beside the last layer if it is computed again (an earlier one takes the place of those after it);
+        its end, when the embedding's gradient is there. A tied head's waits for that. A step in their midst.
         """
         shape, means = self.shape, self.means
+        head, embedding = shape.embedding * means.size, shape.embedding * (4 if means.weights == "fp32" else 2)
+        waiting = embedding if shape.tied else 0
+        begin = head + (embedding if means.autocast else 0) + 2 * self.states
         last_again = means.recompute_every and (shape.layers - 1) % means.recompute_every == 0
-        gradients = self.tokens * (shape.intermediate + 2 * shape.hidden) * (4 if means.compute == "fp32" else 2)
-        embedding = shape.embedding * (4 if means.weights == "fp32" else 2)
+        again = self.layer + (2 * shape.layer_matrices if means.autocast else 0) if last_again else 0
+        gradients = self.tokens * (shape.intermediate + 2 * shape.hidden) * means.size
         step = CUDA_STEP if means.release and self.target == CUDA else 0
-        return step + embedding + max(gradients + (self.layer if last_again else 0), embedding - self.kept)
+        return step + max(begin, waiting + gradients + again, waiting + embedding - self.kept)
 
     @property
     def attention(self) -> int:
-        """Assumed: a longest row's fp32 gradient of q, and gradients of k and v for each query head."""
+        """Assumed: a longest row's fp32 gradient of q, and gradients of k and v for each query head. On a CPU it needs
+        about what the layer's MLP needed, which is gone."""
         return 8 * self.max_length * self.shape.query if self.target == CUDA else 0
 
     @property
@@ -292,9 +322,11 @@ class _Pass:
     def holes(self) -> float:
         """Bytes lost between the blocks of a pass that are small enough for the C library's heap."""
         shape, block = self.shape, MAPPED_BLOCK if self.means.mapped else HEAP_BLOCK
-        widths = ((shape.hidden, 6), (shape.query, 5), (shape.key, 4), (shape.intermediate, 4))
-        small = sum(width * count for width, count in widths if 4 * self.tokens * width <= block)
-        share = small / sum(width * count for width, count in widths)
+        widths = ((shape.hidden, 6), (shape.query, 4), (shape.key, 4), (shape.intermediate, 4))
+        small = 4 * self.tokens * sum(width * count for width, count in widths if 4 * self.tokens * width <= block)
+        row = min(self.max_length, SHORT[self.means.compute])
+        small += self.probabilities if self.means.size * shape.heads * row**2 <= block else 0
+        share = min(1.0, small / self.layer)
         logits = self.loss if self.loss_is_widest and 4 * self.rows * shape.vocabulary <= block else 0
         passing = self.kept + (0 if self.loss_is_widest else self.backward)
         again = self.layer if self.means.recompute_every else 0

@@ -27,7 +27,7 @@ from core.forge.looks import Looks
 from core.forge.means import dtype
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
-from core.forge.qwen3 import EAGER, Compute, understands
+from core.forge.qwen3 import EAGER, Compute, autocast, understands
 from core.forge.state import has_state, load_state
 from core.forge.step_facts import Observer, StepFacts
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
@@ -244,7 +244,7 @@ class HeroTrainer(Trainer):
         return self._release is not None or self.kind.steps_in_backward
 
     def compute_loss_context_manager(self) -> torch.autocast:
-        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._autocast)
+        return autocast(self.args.device.type, self._autocast)
 
     def _forget_moments(self) -> None:
         """Moments and counts of steps are kept by tensor; without them the optimizer begins anew, from the weights in use."""

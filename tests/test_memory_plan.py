@@ -20,10 +20,11 @@ import core.forge.loss as loss_module
 from core import memory_needs
 from core.errors import UserError
 from core.forge.adamw import RealmAdamW
-from core.forge.attention import ATTENTION
+from core.forge.attention import ATTENTION, SHORT
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import Pack, pack
+from core.forge.qwen3 import Compute, autocast
 from core.memory_needs import CPU, GIB, MAPPED_HEAP, Means, Shape, components, total
 from core.memory_plan import candidates, plan
 from core.paths import CHECKOUT, RealmPaths
@@ -64,22 +65,16 @@ def config_of(shape: Shape) -> Qwen3Config:
 def model_of(shape: Shape, means: Means = FP32) -> torch.nn.Module:
     model = Qwen3ForCausalLM(config_of(shape)).to(torch.bfloat16 if means.weights == "bf16" else torch.float32)
     model.set_attn_implementation(ATTENTION)
-    model.train()
-    if means.recompute_every:
-        model.activation_checkpointing_enable(every_n_layers=means.recompute_every)
-    return model
+    return model.train()
 
 
 def rows(tokens: int, vocabulary: int, count: int = 4) -> Pack:
-    chance = np.random.default_rng(1)
-    length = tokens // count
-    return pack(
-        [(chance.integers(0, vocabulary, length).astype(np.uint32), np.ones(length, bool)) for _ in range(count)]
+    """A pack in which every position is learned: the most that there can be."""
+    chance, length = np.random.default_rng(1), tokens // count
+    some = [(chance.integers(0, vocabulary, length).astype(np.uint32), np.ones(length, bool)) for _ in range(count)]
+    return replace(
+        pack(some), at_N=torch.arange(tokens), labels_N=torch.from_numpy(chance.integers(0, vocabulary, tokens))
     )
-
-
-def autocast(means: Means) -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=(means.weights, means.compute) == ("fp32", "bf16"))
 
 
 # Parameters
@@ -138,7 +133,7 @@ def kept_bytes(model: torch.nn.Module, packed: Pack, means: Means) -> int:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(means):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast("cpu", means.autocast):
         hidden_states(model, packed)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
@@ -148,17 +143,18 @@ def kept_bytes(model: torch.nn.Module, packed: Pack, means: Means) -> int:
 def test_activations_are_those_that_autograd_keeps(shape, means):
     tokens, found = 256, {}
     for layers in (1, 3):
-        found[layers] = kept_bytes(
-            model_of(replace(shape, layers=layers), means), rows(tokens, shape.vocabulary), means
-        )
+        model = model_of(replace(shape, layers=layers), means)
+        found[layers] = kept_bytes(model, rows(tokens, shape.vocabulary, count=4), means)
     layer = (found[3] - found[1]) / 2
     copies = 2 * shape.layer_matrices if means == AUTOCAST else 0
-    assert layer - copies == pytest.approx(tokens * memory_needs.layer_activations(shape, means), rel=0.002)
-    assert found[1] - layer == pytest.approx(tokens * memory_needs.other_activations(shape, means), rel=0.01)
+    attention = memory_needs.attention_activations(shape, means, tokens // 4, CPU)
+    assert layer - copies == tokens * (memory_needs.layer_activations(shape, means) + attention)
+    assert found[1] - layer == tokens * memory_needs.other_activations(shape, means)
 
 
-def test_logits_at_once_are_those_of_the_loss():
+def test_what_is_known_of_loss_and_attention_is_theirs():
     assert memory_needs.LOGITS_AT_ONCE == loss_module.LOGITS_AT_ONCE
+    assert {"fp32": SHORT[torch.float32], "bf16": SHORT[torch.bfloat16]} == memory_needs.SHORT
 
 
 def named(found: tuple, beginning: str) -> int:
@@ -185,8 +181,8 @@ def peak_beyond_weights(model: torch.nn.Module, packed: Pack, means: Means) -> i
     """The most bytes that a pass allocates at a time, when gradients are there already."""
 
     def one_pass() -> None:
-        with autocast(means):
-            loss = loss_sum(model, packed)
+        with autocast("cpu", means.autocast):
+            loss = loss_sum(model, packed, Compute(recompute_every=means.recompute_every))
         loss.backward()
 
     one_pass()
@@ -215,7 +211,9 @@ def test_the_peak_of_a_pass_is_as_high_as_planned(monkeypatch, means, rows_at_on
             monkeypatch.setattr(module, "LOGITS_AT_ONCE", rows_at_once * shape.vocabulary)
     means = replace(means, pack_tokens=tokens)
     measured = peak_beyond_weights(model_of(shape, means), rows(tokens, shape.vocabulary), means)
-    planned = [component for component in components(shape, means, tokens, CPU, snapshot=False) if component.counts]
+    planned = [
+        component for component in components(shape, means, tokens // 4, CPU, snapshot=False) if component.counts
+    ]
     expected = sum(
         component.bytes
         for component in planned
@@ -232,20 +230,19 @@ from core.forge.attention import ATTENTION
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
 from core.forge.packing import pack
+from core.forge.qwen3 import Compute
 
 tokens, recompute = int(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 model = micro_hero(3)
 model.set_attn_implementation(ATTENTION)
 model.train()
-if recompute:
-    model.activation_checkpointing_enable(every_n_layers=recompute)
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 chance = np.random.default_rng(1)
 for step in range(3):
     for _ in range(2):
         rows = [(chance.integers(0, 4000, tokens // 4).astype(np.uint16), np.ones(tokens // 4, bool)) for _ in range(4)]
-        loss_sum(model, pack(rows)).backward()
+        loss_sum(model, pack(rows), Compute(recompute_every=recompute)).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()

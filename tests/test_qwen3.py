@@ -11,7 +11,7 @@ from core.forge.compiling import warm_up, worth_compiling
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import pack
-from core.forge.qwen3 import EAGER, Compute, kernel
+from core.forge.qwen3 import EAGER, Compute, autocast, kernel
 from core.machine import compiler
 
 COMPILED = Compute(compiled=True)
@@ -38,9 +38,9 @@ def three_rows():
     return pack([(chance.integers(0, 4000, length), chance.random(length) < 0.5) for length in (40, 7, 120)])
 
 
-def gradients(model, packed, compute=EAGER, autocast=False):
+def gradients(model, packed, compute=EAGER, in_bf16=False):
     model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with autocast("cpu", in_bf16):
         loss = loss_sum(model, packed, compute)
     loss.backward()
     return loss.item(), {name: each.grad.clone() for name, each in model.named_parameters()}
@@ -68,9 +68,9 @@ def test_layers_that_are_computed_again_give_the_same_bits(hero, three_rows):
 
 def test_bf16_differs_from_transformers_forward_by_no_more_than_bf16_does(hero, three_rows, monkeypatch):
     exact = gradients(hero, three_rows)
-    ours = gradients(hero, three_rows, autocast=True)
+    ours = gradients(hero, three_rows, in_bf16=True)
     monkeypatch.setattr(loss_module, "understands", lambda model: False)
-    theirs = gradients(hero, three_rows, autocast=True)
+    theirs = gradients(hero, three_rows, in_bf16=True)
     assert ours[0] == pytest.approx(exact[0], rel=1e-2)
     assert apart(ours[1], exact[1]) < 1.2 * apart(theirs[1], exact[1]) + 1e-3
 
@@ -81,7 +81,7 @@ def test_compiled_kernels_give_the_same_numbers_and_warming_up_leaves_no_trace(h
     loss, found = gradients(hero, three_rows)
     hero.zero_grad()
     before = torch.get_rng_state()
-    warm_up(hero, autocast=False)
+    warm_up(hero, in_bf16=False)
     assert torch.equal(before, torch.get_rng_state())
     assert all(parameter.grad is None for parameter in hero.parameters())
     compiled_loss, compiled = gradients(hero, three_rows, COMPILED)

@@ -9,7 +9,7 @@ import torch
 
 from core.forge.loss import loss_sum
 from core.forge.packing import Pack
-from core.forge.qwen3 import Compute, understands
+from core.forge.qwen3 import Compute, autocast, understands
 from core.machine import compiler
 
 LENGTHS, LABELS = (509, 500), 601  # 1009 tokens; primes, lest a model's own dimension be taken for a number of tokens
@@ -22,12 +22,12 @@ def worth_compiling(model: torch.nn.Module, operations: float) -> bool:
     return understands(model) and operations >= PAYS_BACK[device] and compiler(device) is not None
 
 
-def warm_up(model: torch.nn.Module, autocast: bool) -> None:
+def warm_up(model: torch.nn.Module, in_bf16: bool) -> None:
     """Compile the kernels as `model` will need them; its gradients and all random streams stay untouched.
 
     Takes a minute at most the first time, seconds where the compiler's cache has them.
     """
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+    with autocast(model.device.type, in_bf16):
         loss = loss_sum(model, _example().to(model.device), Compute(compiled=True))
     torch.autograd.grad(loss, [model.model.layers[0].input_layernorm.weight])  # needs all backward passes there are
 

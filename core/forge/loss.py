@@ -53,8 +53,8 @@ class _HeadLoss(torch.autograd.Function):
             total += loss
             if wanted:
                 grads.append(slope_CV @ head_VD)
-                part_VD = slope_CV.T @ chunk_CD
-                grad_VD = part_VD if grad_VD is None else grad_VD.add_(part_VD)
+                grad_VD = slope_CV.T @ chunk_CD if grad_VD is None else grad_VD.addmm_(slope_CV.T, chunk_CD)
+            del slope_CV  # else it would live beside the next chunk's logits
         if wanted:
             ctx.save_for_backward(torch.cat(grads), grad_VD)
         return total

@@ -31,6 +31,12 @@ class Compute:
 EAGER = Compute()
 
 
+def autocast(device: str, enabled: bool) -> torch.autocast:
+    """Matrices multiplied in bf16. Nothing is cached: a pass reads each weight once, and a cache would hold copies of
+    them all until its end, beside the logits."""
+    return torch.autocast(device, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+
 def understands(model: torch.nn.Module) -> bool:
     """Whether `model` is a Qwen3 without features that would change the numbers; others take transformers' own way."""
     config = model.config

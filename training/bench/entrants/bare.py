@@ -11,6 +11,7 @@ from core.forge.attention import ATTENTION
 from core.forge.loss import loss_sum
 from core.forge.means import keep_heap
 from core.forge.packing import packs_of
+from core.forge.qwen3 import autocast
 from core.memory_needs import PACK_TOKENS
 from training.bench.entrants.stopwatch import Stopwatch
 from training.bench.entrants.task import Task
@@ -38,7 +39,7 @@ def run(task: Task, stopwatch: Stopwatch) -> torch.nn.Module:
         packs = packs_of(task.sequences(step), PACK_TOKENS[device.type])
         labels = sum(len(pack.labels_N) for pack in packs)
         for pack in packs:
-            with torch.autocast(device.type, torch.bfloat16, enabled=task.precision == "bf16"):
+            with autocast(device.type, task.precision == "bf16"):
                 loss = loss_sum(model, pack.to(device)) / labels
             loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, OPTIMIZER["max_grad_norm"], foreach=True)
