@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its pictures: each bench owns a part of the page, between two marks, and replaces it whole."""
+"""docs/benchmarks.md and its pictures: each bench owns parts of the page, between two marks each, and replaces them whole."""
 
 import re
 from pathlib import Path
@@ -13,9 +13,14 @@ TITLE = "Real tokens per second"
 
 
 def write_forge(result: dict[str, Any], docs: Path) -> list[Path]:
-    """Write the bench's part of the page and a picture per case; answers what was written."""
-    pictures = {f"forge_{case['size']}_{case['precision']}.svg": _picture(case) for case in result["cases"]}
-    return keep(docs, "forge", _part(result, list(pictures)), pictures)
+    """Write what the bench is about and a part with a picture per case, others' cases staying; answers what was written."""
+    about = "\n".join(["## The forge against its peers", "", METHOD, "", *LEGEND.splitlines()])
+    written = keep(docs, "forge", about, {})
+    for case in result["cases"]:
+        name = f"forge_{case['size']}_{case['precision']}.svg"
+        part = _part(result, case, name)
+        written += keep(docs, f"forge {case['size']} {case['precision']}", part, {name: _picture(case)})[1:]
+    return written
 
 
 def keep(docs: Path, bench: str, part: str, pictures: dict[str, str]) -> list[Path]:
@@ -73,21 +78,21 @@ def _picture(case: dict[str, Any]) -> str:
     )
 
 
-def _part(result: dict[str, Any], pictures: list[str]) -> str:
-    lines = ["## The forge against its peers", "", *surroundings(result, command(result)), "", METHOD]
-    for name, case in zip(pictures, result["cases"], strict=True):
-        lines += ["", f"### {case_title(case)}", "", f"![{TITLE}]({Path('images') / name})", ""]
-        lines += ["|".join(["", *cells, ""]) for cells in (HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *rows(case))]
-    return "\n".join([*lines, "", *LEGEND.splitlines()])
+def _part(result: dict[str, Any], case: dict[str, Any], picture: str) -> str:
+    lines = [f"### {case_title(case)}", "", *surroundings(result, command(result, case)), ""]
+    lines += [f"![{TITLE}]({Path('images') / picture})", ""]
+    lines += ["|".join(["", *cells, ""]) for cells in (HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *rows(case))]
+    return "\n".join(lines)
 
 
-def command(result: dict[str, Any]) -> str:
-    """The command line that measures this again."""
-    sizes = ",".join(dict.fromkeys(case["size"] for case in result["cases"]))
-    precisions = ",".join(dict.fromkeys(case["precision"] for case in result["cases"]))
-    rounds = max(case["rounds"] for case in result["cases"])
+def command(result: dict[str, Any], case: dict[str, Any]) -> str:
+    """The command line that measures this case again."""
     quick = " --quick" if result["quick"] else ""
-    return f"python -m training bench forge{quick} --sizes {sizes} --precision {precisions} --repeats {rounds}"
+    peers = ",".join(name for name in case["contestants"] if name != "ours")
+    return (
+        f"python -m training bench forge{quick} --sizes {case['size']} --precision {case['precision']} "
+        f"--steps {case['steps']} --peers {peers} --repeats {case['rounds']}"
+    )
 
 
 METHOD = """\
