@@ -132,7 +132,7 @@ def test_the_current_model_loads_outside_the_realm_and_its_held_out_loss_is_the_
 
 
 def test_a_trainer_killed_mid_battle_goes_on_within_15_seconds_and_trains_nothing_twice(realm, tmp_path):
-    drop(realm, write_rows(tmp_path / "long.jsonl", 4000, 3))
+    drop(realm, write_rows(tmp_path / "long.jsonl", 2000, 3))
     until(lambda: (status(realm.root)["battle"] or {}).get("step", 0) >= 45)
     quest = quest_id(in_state(realm, "processing", "long")[0])
     os.kill(trainer_pid(realm.root), signal.SIGKILL)
@@ -142,8 +142,8 @@ def test_a_trainer_killed_mid_battle_goes_on_within_15_seconds_and_trains_nothin
     assert first_again[1] - killed <= 15.0
     until(lambda: in_state(realm, "recently_completed", "long"), 120)
     steps = steps_of(realm, quest)
-    assert [step[0] for step in steps] == list(range(steps[0][0], steps[0][0] + 246)), (
-        "3,936 rows by 16, each step once"
+    assert [step[0] for step in steps] == list(range(steps[0][0], steps[0][0] + 121)), (
+        "1,936 rows by 16, each step once"
     )
 
 
@@ -170,7 +170,7 @@ def test_skip_sends_the_battle_to_low_and_its_place_is_kept(realm, tmp_path):
 
 
 def test_stop_saves_a_verified_checkpoint_and_leaves_no_process(realm, tmp_path):
-    drop(realm, write_rows(tmp_path / "stopped.jsonl", 3000, 6))
+    drop(realm, write_rows(tmp_path / "stopped.jsonl", 1500, 6))
     until(lambda: (status(realm.root)["battle"] or {}).get("step", 0) >= 5)
     pids = [service["pid"] for service in status(realm.root)["services"] if service["pid"]]
     cli(realm.root, "stop-all")
@@ -179,7 +179,7 @@ def test_stop_saves_a_verified_checkpoint_and_leaves_no_process(realm, tmp_path)
     assert cli(realm.root, "vault", "verify").returncode == 0
     cli(realm.root, "start-all", "--port", str(free_port()))
     until(lambda: in_state(realm, "recently_completed", "stopped"), 120)
-    assert len(steps_of(realm, quest_id(in_state(realm, "recently_completed", "stopped")[0]))) == 184
+    assert len(steps_of(realm, quest_id(in_state(realm, "recently_completed", "stopped")[0]))) == 90
 
 
 def test_a_typo_in_config_is_told_and_waited_for_and_every_service_has_its_log(realm):
