@@ -46,7 +46,7 @@ def _one_sequence(
 
 def _attend_on_cuda(query_THW, key_TKW, value_TKW, lengths: tuple[int, ...], scale: float) -> torch.Tensor:
     ends = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    ends = ends.to(query_THW.device, non_blocking=True)
+    ends = ends.pin_memory().to(query_THW.device, non_blocking=True)
     return varlen_attn(
         query_THW,
         key_TKW,

@@ -48,8 +48,8 @@ class Pack:
     def to(self, device: torch.device) -> "Pack":
         if device.type == "cpu":
             return self
-        moved = (
-            tensor.to(device, non_blocking=True)
+        moved = (  # from pinned memory nobody waits: the processor is a step ahead of the GPU
+            tensor.pin_memory().to(device, non_blocking=True)
             for tensor in (self.tokens_T, self.positions_T, self.at_N, self.labels_N)
         )
         tokens_T, positions_T, at_N, labels_N = moved

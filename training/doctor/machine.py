@@ -92,14 +92,16 @@ def gpu(case: Case) -> Iterator[Finding]:
 
 def kernels(case: Case) -> Iterator[Finding]:
     """What the forge has for its kernels here."""
-    found = compiler(CUDA if _torch_cuda() and read_gpus() else CPU)
+    on_gpu = bool(_torch_cuda() and read_gpus())
+    found = compiler(CUDA if on_gpu else CPU)
     bf16 = "bf16 at full speed" if BF16_FLAGS & cpu_flags() else "no fast bf16"
+    here = "packs go through torch's variable-length attention" if on_gpu else f"the processor has {bf16}"
     if found:
-        yield ok("kernels", f"long battles are compiled ({Path(found).name}); the processor has {bf16}")
+        yield ok("kernels", f"long battles are compiled ({Path(found).name}); {here}")
     else:
         yield look(
             "kernels",
-            f"nothing to compile with, long battles run a tenth to a third slower; the processor has {bf16}",
+            f"nothing to compile with, long battles run a tenth to a third slower; {here}",
             "install g++ (a GPU needs triton and a C compiler)",
         )
 
