@@ -15,14 +15,49 @@ from core.cooldown_plan import CooldownPlan, cooldown_plan
 from core.errors import RealmError, UserError
 from core.quest import Settings
 from management.export import check_target, copy_model, export, model_card
+from management.vault import find
 from monitoring.gpu import read_gpus
+from training.commands.verb import verb
 from training.realm import Realm
 from training.terminal import duration_text
 
 AUTO = "auto"
+WHICH = "a checkpoint: its name or the beginning of it, one given by `vault tag`, or tip, current, champion"
 NICENESS = 10
 TOLD_SECONDS = 2.0
 GPU_SHARE = 3  # times a checkpoint's bytes: weights, moments, gradients, activations
+
+
+def register(actions) -> None:
+    parser = verb(
+        actions,
+        "export",
+        lambda realm: export_model(realm, find(realm.existing, realm.ledger, realm.args.id)),
+        "write a model folder that transformers loads, cooled down aside; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help=WHICH)
+    parser.add_argument("--to", metavar="DIR", help="the folder to make (default: exports/ID)")
+    parser.add_argument(
+        "--cooldown",
+        metavar="STEPS",
+        type=cooldown_steps,
+        default=AUTO,
+        help="steps with a falling learning rate; auto: a tenth of those since birth; 0: none",
+    )
+    parser = verb(
+        actions,
+        "cooldown",
+        lambda realm: cool_down(realm, find(realm.existing, realm.ledger, realm.args.id)),
+        "add a cooled-down branch of a checkpoint to the Vault; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help=WHICH)
+    parser.add_argument("--steps", metavar="STEPS", type=_some_steps, default=AUTO, help="how many (default: auto)")
+
+
+def _some_steps(given: str) -> int | str:
+    if cooldown_steps(given) == 0:
+        raise ArgumentTypeError("a cooldown has at least 1 step")
+    return cooldown_steps(given)
 
 
 def cooldown_steps(given: str) -> int | str:
