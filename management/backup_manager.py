@@ -25,7 +25,7 @@ from core.durable import move, sync_file, sync_folder
 from core.errors import CheckpointError, RealmError, UserError
 from core.ledger import Ledger
 from core.paths import RealmPaths
-from management.backup_target import Target
+from management.backup_target import Missing, Target
 from management.trash import throw_away
 
 FORMAT = 1
@@ -141,7 +141,7 @@ def records(target: Target) -> list[Record]:
             values = orjson.loads(b"".join(target.pieces(name)))
             if values.pop("format") == FORMAT and values.pop("checksum") == _checksum(values):
                 found.append(Record(**values, name=name))
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, FileNotFoundError):
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, Missing):
             continue
     return sorted(found, key=lambda known: known.created, reverse=True)
 

@@ -4,7 +4,6 @@ import time
 
 from core.checkpoints import pointed
 from core.config import Backup
-from core.errors import RealmError
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from management.backup_manager import Record, back_up, prune
@@ -42,16 +41,13 @@ def _last(ledger: Ledger, code: str, to: str) -> dict | None:
 def back_up_and_prune(
     paths: RealmPaths, ledger: Ledger, checkpoint: str, target: Target, policy: Backup
 ) -> tuple[Record, int, list[str]]:
-    """The backup's record, the bytes sent, and the checkpoints whose backups went. A failure is an alert, too."""
-    try:
-        made, sent = back_up(paths, ledger, checkpoint, target, time.time)
-        text = f"{checkpoint} is backed up to {target.url}."
-        ledger.event("vault", MADE, text, checkpoint=checkpoint, to=target.url, sent_bytes=sent)
-        return made, sent, prune(target, made.hero, policy)
-    except RealmError as problem:
-        fail(ledger, target.url, problem)
-        raise
+    """The backup's record, the bytes sent, and the checkpoints whose backups went."""
+    made, sent = back_up(paths, ledger, checkpoint, target, time.time)
+    text = f"{checkpoint} is backed up to {target.url}."
+    ledger.event("vault", MADE, text, checkpoint=checkpoint, to=target.url, sent_bytes=sent)
+    return made, sent, prune(target, made.hero, policy)
 
 
 def fail(ledger: Ledger, url: str, problem: Exception) -> None:
+    """An alert, until a backup was made."""
     ledger.event("vault", FAILED, f"No backup to {url}: {problem}", "alert", to=url)

@@ -23,14 +23,31 @@ EXTRAS = {"s3": "s3fs", "sftp": "paramiko"}
 INSTALL = "`.venv/bin/pip install -r requirements-backup.txt`"
 
 
+class Missing(RealmError):
+    """A file, folder or bucket that is not there."""
+
+
 class Target:
-    """One place. Names are relative, with `/`; what goes wrong there is a RealmError that says where."""
+    """One place, open until `close`. Names are relative, with `/`; what goes wrong there is a RealmError that says where."""
 
     def __init__(self, url: str):
         self.url, self.scheme = url, _scheme(url)
         with self._told():
             self._fs, self._root = _open(url, self.scheme)
         self._root = self._root.rstrip("/")
+
+    def __enter__(self) -> "Target":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.scheme == "sftp":
+            self._fs.ftp.close()
+            self._fs.client.close()
+        elif self.scheme == "s3":
+            self._fs.close_session(self._fs.loop, self._fs.s3)
 
     def send(self, source: Path, name: str) -> None:
         """Write `source` as `name`, flushed to disk where that is ours to do."""
@@ -88,8 +105,8 @@ class Target:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
+        except FileNotFoundError as problem:
+            raise Missing(f"{self.url}: {problem} is not there") from problem
         except _troubles(self.scheme) as problem:
             raise RealmError(f"{self.url}: {problem or type(problem).__name__}") from problem
 

@@ -80,8 +80,15 @@ def sftp(tmp_path, monkeypatch):
     key.write_private_key(home / ".ssh" / "id_ed25519")
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
+    connections = []
+
+    class Door(asyncssh.SSHServer):
+        def connection_made(self, connection):
+            connections.append(connection)
+
     async def serve():
-        server = await asyncssh.listen(
+        server = await asyncssh.create_server(
+            Door,
             "127.0.0.1",
             0,
             server_host_keys=[host_key],
@@ -93,11 +100,16 @@ def sftp(tmp_path, monkeypatch):
         await serve.stopped.wait()
         server.close()
         await server.wait_closed()
+        for connection in connections:
+            connection.abort()
+            await connection.wait_closed()
+        await asyncio.sleep(0.05)  # the transports' own farewell
 
     def run():
         asyncio.set_event_loop(loop)
         serve.stopped = asyncio.Event()
         loop.run_until_complete(serve())
+        loop.close()
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -124,11 +136,18 @@ def url(request, tmp_path, monkeypatch):
             yield place
 
 
-def test_a_backup_goes_there_once_and_comes_back_as_it_was(realm, ledger, saved, url):
-    manifest, target = saved(3), Target(url)
+@pytest.fixture
+def opened(url):
+    with contextlib.ExitStack() as stack:
+        yield lambda place: stack.enter_context(Target(place))
+
+
+def test_a_backup_goes_there_once_and_comes_back_as_it_was(realm, ledger, saved, url, opened):
+    manifest = saved(3)
     write_json(realm.config, {"seed": 11})
+    target = opened(url)
     made, sent = back_up(realm, ledger, manifest.id, target)
-    assert sent >= manifest.bytes and [known.checkpoint for known in records(Target(url))] == [manifest.id]
+    assert sent >= manifest.bytes and [known.checkpoint for known in records(target)] == [manifest.id]
     again, resent = back_up(realm, ledger, manifest.id, target, lambda: made.created + 5)
     assert resent == 0 and again.objects() == made.objects()
     newer = saved(4)
@@ -153,7 +172,7 @@ def test_a_backup_goes_there_once_and_comes_back_as_it_was(realm, ledger, saved,
 
 @pytest.fixture
 def target(tmp_path):
-    return Target(str(tmp_path / "backups"))
+    return Target(str(tmp_path / "backups"))  # a directory needs no closing
 
 
 def test_what_came_back_otherwise_than_it_was_sent_is_no_backup(realm, ledger, saved, target, monkeypatch):
@@ -161,10 +180,10 @@ def test_what_came_back_otherwise_than_it_was_sent_is_no_backup(realm, ledger, s
 
     def lose_a_bit(self, source, name):
         send(self, source, name)
-        path = tampered = os.path.join(self.url, name)
-        data = bytearray(open(path, "rb").read())
+        path = realm.root.parent / "backups" / name
+        data = bytearray(path.read_bytes())
         data[-1] ^= 1
-        open(tampered, "wb").write(data)
+        path.write_bytes(data)
 
     monkeypatch.setattr(Target, "send", lose_a_bit)
     with pytest.raises(RealmError, match="other bytes"):
@@ -242,7 +261,7 @@ def test_the_ledger_is_copied_whole_while_others_write_to_it(realm, saved, targe
 
 
 def test_the_newest_stay_and_one_of_each_day_and_week():
-    policy = Backup(keep=2, keep_daily=3, keep_weekly=2)
+    policy = Backup(keep=2, keep_daily=3, keep_weekly=3)
     hours = [100 * DAY + hour * 3600.0 for hour in range(0, 24 * 20, 6)]
     stay = kept(hours, policy)
     days = {int(moment // DAY) for moment in sorted(stay)}

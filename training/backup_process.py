@@ -64,15 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     start_logging(paths, "backup")
     ledger, policy = Ledger(paths.ledger), load_config(paths.config).backup
     try:
-        target = Target(policy.to)
+        with Target(policy.to) as target:
+            back_up_and_prune(paths, ledger, wanted(paths, policy), target, policy)
+        return 0
     except RealmError as problem:
         fail(ledger, policy.to, problem)
         return TOLD
-    try:
-        back_up_and_prune(paths, ledger, wanted(paths, policy), target, policy)
-    except RealmError:  # told already
-        return TOLD
-    return 0
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ def register(actions) -> None:
 
 
 def back_up(realm: Realm) -> None:
-    target = _target(realm, realm.args.to)
-    if realm.args.list:
-        _list(realm, target)
-        return
+    with _target(realm, realm.args.to) as target:
+        (_list if realm.args.list else _send)(realm, target)
+
+
+def _send(realm: Realm, target: Target) -> None:
     checkpoint = find(realm.existing, realm.ledger, realm.args.id or realm.config.backup.what)
     made, sent, pruned = back_up_and_prune(realm.paths, realm.ledger, checkpoint, target, realm.config.backup)
     text = f"{checkpoint} is backed up to {target.url}: {bytes_text(sent)} sent and read back."
@@ -65,8 +66,12 @@ def _list(realm: Realm, target: Target) -> None:
 def restore(realm: Realm) -> None:
     what, source = realm.args.what, realm.args.source
     place = source is None and ("://" in what or Path(what).expanduser().is_dir())
-    target = Target(what) if place else _target(realm, source)
-    known = backup_manager.choose(backup_manager.records(target), None if place else what, target)
+    with Target(what) if place else _target(realm, source) as target:
+        _bring(realm, target, None if place else what)
+
+
+def _bring(realm: Realm, target: Target, given: str | None) -> None:
+    known = backup_manager.choose(backup_manager.records(target), given, target)
     fresh = not realm.exists
     if fresh:
         backup_manager.restore_realm(realm.paths, known, target)
