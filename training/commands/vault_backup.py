@@ -30,7 +30,7 @@ def register(actions) -> None:
         actions, "restore", restore, "bring a backup's checkpoint back into the Vault; nothing whole is overwritten"
     )
     text = f"{PLACES}: its newest backup is restored, the whole realm where there is none; or a checkpoint's name"
-    parser.add_argument("what", metavar="URL|ID", help=text)
+    parser.add_argument("what", metavar="WHAT", help=text)
     parser.add_argument("--from", metavar="URL", dest="source", help="where from, with an ID (default: backup.to)")
 
 
