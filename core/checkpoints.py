@@ -266,12 +266,17 @@ def seizing(folder: Path) -> Iterator[bool]:
     it meanwhile waits, and finds it gone."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield _is_at(descriptor, folder)
-    except BlockingIOError:
-        yield False
+        yield _lock_alone(descriptor) and _is_at(descriptor, folder)
     finally:
         os.close(descriptor)
+
+
+def _lock_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
 
 
 def _is_at(descriptor: int, folder: Path) -> bool:
@@ -293,9 +298,6 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not _lock_alone(descriptor)
     finally:
         os.close(descriptor)
