@@ -84,7 +84,7 @@ class BattleReport:
         """A battle begins, or goes on after `first` of its steps."""
         school = plan.settings.school
         known = self.ledger.one(
-            "SELECT id, tokens, seconds, effort FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC",
+            "SELECT id, tokens, seconds, effort FROM battles WHERE quest=? AND state NOT IN ('done', 'rolled_back') ORDER BY id DESC",
             (quest.id,),
         )
         self._start = start = facts["global_step"] - first

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Any, Protocol
 
-from core import control
+from core import control, turning_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
 from core.checkpoint_writer import CheckpointWriter
@@ -125,8 +125,12 @@ def wished(worker: Resident, quest: Quest, at_rest: bool = False) -> Ending | No
     for wish in control.waiting(worker.ledger):
         if wish["verb"] in ("skip", "cancel") and control.concerns(wish, quest.id):
             return Ending(wish["verb"], wish["id"])
+        if wish["verb"] == "rollback":
+            return Ending("rollback", wish["id"])
         if wish["verb"] == "cancel":
             cancel_waiting(worker, wish)
+        elif wish["verb"] == "promote":
+            turning_back.carry_out(worker, wish)
         elif wish["verb"] == "skip":
             control.carried_out(worker.ledger, wish["id"], "its battle was over")
         elif wish["verb"] == "resume" or at_rest or not control.is_paused(worker.ledger):

@@ -88,7 +88,7 @@ class Manifest:
 def record(ledger: Ledger, manifest: Manifest, state: str) -> None:
     """Tell the ledger of a checkpoint; told again, it stays one row."""
     names = ("hero", "campaign", "step", "parent", "quest", "bytes", "created", "validation_loss")
-    facts = {name: getattr(manifest, name) for name in names} | {"state": state, "gone": None}
+    facts = {name: getattr(manifest, name) for name in names} | {"state": state, "gone": None, "rolled_back": None}
     if not ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
         ledger.add("checkpoints", id=manifest.id, **facts)
 
@@ -161,10 +161,14 @@ def read(folder: Path) -> Manifest:
         raise CheckpointError(f"{folder.name}: {MANIFEST} does not fit this version: {problem}") from None
 
 
-def verify(folder: Path) -> Manifest:
-    """The manifest in `folder` after every file's size and SHA-256 were compared. Raises CheckpointError naming the file."""
+def verify(folder: Path, beat: Callable[[], None] = lambda: None) -> Manifest:
+    """The manifest in `folder` after every file's size and SHA-256 were compared. Raises CheckpointError naming the file.
+
+    `beat` is called before each file, for those of whom others expect a sign of life.
+    """
     manifest = read(folder)
     for name, expected in manifest.files.items():
+        beat()
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{folder.name}: {name} is missing")
@@ -249,9 +253,35 @@ def holding(folder: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CheckpointError(f"{folder.name} is not in the Vault") from None
     try:
+        if not _is_at(hold, folder):  # it lost its name while we waited
+            raise CheckpointError(f"{folder.name} is not in the Vault any more")
         yield
     finally:
         os.close(hold)
+
+
+@contextlib.contextmanager
+def seizing(folder: Path) -> Iterator[bool]:
+    """Have `folder` for oneself, to take it away: True, or False where somebody is `holding` it. Whoever wants to hold
+    it meanwhile waits, and finds it gone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _lock_alone(descriptor) and _is_at(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_alone(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    """Whether the open folder still has its name."""
+    return folder.exists() and os.path.samestat(os.fstat(descriptor), os.stat(folder))
 
 
 def _hold(folder: Path) -> int:
@@ -268,9 +298,6 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not _lock_alone(descriptor)
     finally:
         os.close(descriptor)

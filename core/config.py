@@ -126,6 +126,17 @@ class Disk(Section):
     )
 
 
+class Backup(Section):
+    to: str | None = Field(
+        None, description="Where to: a directory, s3://BUCKET/PREFIX or sftp://USER@HOST/PATH. None: no backups."
+    )
+    what: Literal["current", "champion", "tip"] = Field("current", description="Which checkpoint is backed up.")
+    every_hours: float = Field(24.0, gt=0, description="Hours from one backup to the next; nothing new, no backup.")
+    keep: int = Field(3, ge=1, description="Newest backups that stay.")
+    keep_daily: int = Field(7, ge=0, description="Days of which the newest backup stays.")
+    keep_weekly: int = Field(4, ge=0, description="Weeks of which the newest backup stays.")
+
+
 class Oracle(Section):
     url: str | None = Field(
         None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local."
@@ -221,6 +232,7 @@ class Config(Section):
     )
     temple: Temple = Field(Temple(), description="Judgement of finished battles.")
     retention: Retention = Field(Retention(), description="Which checkpoints stay.")
+    backup: Backup = Field(Backup(), description="Copies elsewhere.")
     disk: Disk = Field(Disk(), description="Room that is left to others.")
     dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")

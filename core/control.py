@@ -8,7 +8,8 @@ import time
 from core.errors import UserError, nearest
 from core.ledger import Ledger
 
-VERBS = ("pause", "resume", "skip", "cancel")
+POINTING = ("promote", "rollback")  # by hand: core/turning_back.py
+VERBS = ("pause", "resume", "skip", "cancel", *POINTING)
 
 
 def wish(ledger: Ledger, verb: str, argument: str | None = None) -> int:
@@ -17,6 +18,8 @@ def wish(ledger: Ledger, verb: str, argument: str | None = None) -> int:
         raise UserError(f"unknown wish {verb!r}{nearest(verb, VERBS) or '.'} Known: {', '.join(VERBS)}")
     if verb == "cancel" and not (argument or "").isdecimal():
         raise UserError(f"cancel {argument!r}: give the number of a quest; `quest list` shows them")
+    if verb in POINTING and not argument:
+        raise UserError(f"{verb}: give a checkpoint; `vault list` shows them")
     return ledger.add("control", verb=verb, argument=argument, created=time.time())
 
 
@@ -28,6 +31,16 @@ def concerns(wish: dict, quest: int) -> bool:
 def waiting(ledger: Ledger) -> list[dict]:
     """Wishes nobody has carried out yet, oldest first."""
     return ledger.all("SELECT * FROM control WHERE done IS NULL ORDER BY id")
+
+
+def get(ledger: Ledger, key: int) -> dict:
+    return ledger.one("SELECT * FROM control WHERE id=?", (key,))
+
+
+def result(ledger: Ledger, key: int) -> str | None:
+    """What came of a wish: `done`, or why not; None as long as nobody has carried it out."""
+    row = ledger.one("SELECT done, result FROM control WHERE id=?", (key,))
+    return row["result"] if row and row["done"] else None
 
 
 def carried_out(ledger: Ledger, key: int, result: str) -> None:

@@ -8,10 +8,10 @@ core/assets/tokenizer/             what a hatched micro hero speaks
 from pathlib import Path
 from typing import Any
 
-from core.checkpoints import manifests, pointed
+from core.checkpoints import manifests, pointed, read
 from core.config import Config
 from core.durable import read_json
-from core.errors import UserError, nearest
+from core.errors import CheckpointError, UserError, nearest
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
 CAMPAIGN = "first"
@@ -76,9 +76,17 @@ def base_model(paths: RealmPaths, config: Config) -> Path | None:
 def tokenizer_folder(paths: RealmPaths, config: Config) -> Path:
     """The folder whose tokenizer and chat template the hero speaks, or will speak when it is born."""
     current = pointed(paths.current_model)
-    if current and current.startswith(f"{config.hero.name}-"):
+    if current and hero_of(paths, current) == config.hero.name:
         return paths.vault / current
     return base_model(paths, config) or BUNDLED_TOKENIZER
+
+
+def hero_of(paths: RealmPaths, checkpoint: str) -> str | None:
+    """Whose checkpoint it is, as its manifest says, which alone knows: names may begin alike. None if it cannot be read."""
+    try:
+        return read(paths.vault / checkpoint).hero
+    except CheckpointError:
+        return None
 
 
 def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:

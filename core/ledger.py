@@ -56,6 +56,11 @@ MIGRATIONS = (
         created REAL NOT NULL, done REAL, result TEXT);
     """,
     "ALTER TABLE quests ADD COLUMN claimed INTEGER",
+    """
+    ALTER TABLE checkpoints ADD COLUMN rolled_back REAL;
+    CREATE TABLE tags (
+        id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, created REAL NOT NULL);
+    """,
 )
 
 
@@ -138,6 +143,11 @@ class Ledger:
             text=text,
             data=orjson.dumps(data, default=str).decode(),
         )
+
+    def events_of(self, code: str, limit: int = 20) -> list[dict[str, Any]]:
+        """The newest `limit` events of one kind, oldest first."""
+        rows = self.all("SELECT * FROM events WHERE code=? ORDER BY id DESC LIMIT ?", (code, limit))
+        return [row | {"data": orjson.loads(row["data"])} for row in reversed(rows)]
 
     def events(self, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """The newest `limit` events with an id above `after`, oldest first."""

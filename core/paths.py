@@ -64,6 +64,11 @@ class RealmPaths:
         return self.vault / "champion"
 
     @property
+    def trash(self) -> Path:
+        """Deleted checkpoints, as long as they can be brought back."""
+        return self.vault / ".trash"
+
+    @property
     def exports(self) -> Path:
         """Models to be used elsewhere, where no other place is named."""
         return self.root / "exports"

@@ -25,6 +25,7 @@ MENDED_BY = {  # alert: the events that show it is over
     "config_wrong": ("hero_awake",),
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
+    "backup_failed": ("backup_made",),
     "disk_low": ("quest_done", "battle_began", "battle_resumed"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }

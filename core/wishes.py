@@ -3,31 +3,26 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from core import control
+from core import control, turning_back
 from core.errors import UserError
-from core.ledger import Ledger
 from core.quest import Quest
-from core.training_queue import TrainingQueue
+from core.turning_back import Turning
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a battle was left before its end: `stop` (shut down), `skip` or `cancel` (somebody's wish)."""
+    """How a battle was left before its end: `stop` (shut down), `skip`, `cancel` or `rollback` (somebody's wish)."""
 
     kind: str
     wish: int | None = None
 
 
-class Resting(Protocol):
+class Resting(Turning, Protocol):
     """What is needed of the worker that has no battle."""
-
-    ledger: Ledger
-    queue: TrainingQueue
 
     def is_trained(self, quest: Quest) -> bool: ...
     def left_in_processing(self) -> Quest | None: ...
     def leave(self, quest: Quest, ending: Ending) -> None: ...
-    def end_writing(self) -> None: ...
 
 
 def hear_wishes(worker: Resting) -> bool:
@@ -35,6 +30,8 @@ def hear_wishes(worker: Resting) -> bool:
     for wish in control.waiting(worker.ledger):
         if wish["verb"] == "cancel":
             cancel_waiting(worker, wish)
+        elif wish["verb"] in control.POINTING:
+            turning_back.carry_out(worker, wish)
         else:
             worker.end_writing()  # a pause or skip that is carried out has its checkpoint
             result = _skip_left(worker, wish) if wish["verb"] == "skip" else "done"

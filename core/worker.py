@@ -16,7 +16,7 @@ from threading import Event
 import torch
 import transformers
 
-from core import checkpoints, control
+from core import checkpoints, control, turning_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
@@ -82,7 +82,8 @@ class Worker:
         self.report = BattleReport(self.paths, self.ledger, self.config.hero.name)
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
-        tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
+        hero = self.config.hero.name
+        tip = turning_back.newest_on_the_way(self.paths, self.ledger, hero, self._broken) or self._hatch()
         if checkpoints.pointed(self.paths.tip) != tip.id:
             checkpoints.set_tip(self.paths, tip.id)
         self.writer.stand_on(tip)
@@ -99,9 +100,9 @@ class Worker:
 
     def _mend_current(self) -> None:
         """The promoted model must be this hero's and whole; it is not after a crash at its birth, a switch, or bad luck."""
-        current = checkpoints.pointed(self.paths.current_model) or ""
+        current = checkpoints.pointed(self.paths.current_model)
         try:
-            if current.startswith(f"{self.tip.hero}-") and checkpoints.verify(self.paths.vault / current):
+            if current and checkpoints.verify(self.paths.vault / current).hero == self.tip.hero:
                 return
         except CheckpointError as problem:
             self._broken(current, str(problem))
@@ -223,7 +224,7 @@ class Worker:
             reason = named + str(problem)
             self.report.end("failed", reason)
             self.end_writing()
-            self._reload()
+            self.reload()
             self._blame(quest, reason)
         else:
             if ending is not None:
@@ -231,6 +232,9 @@ class Worker:
 
     def leave(self, quest: Quest, ending: Ending) -> None:
         """A battle was left before its end, its checkpoint is there."""
+        if ending.kind == "rollback":  # the quest stays: from the new tip it begins anew
+            turning_back.carry_out(self, control.get(self.ledger, ending.wish))
+            return
         if ending.kind == "skip":
             self.queue.put_back(quest, "low")
             self.ledger.event(
@@ -376,10 +380,10 @@ class Worker:
             f"No room for a checkpoint: {problem}. Free space; training goes on by itself.",
             "alert",
         )
-        self._reload()
+        self.reload()
         self.should_exit.wait(NO_SPACE_SECONDS)
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
         """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""
         del self.trainer
         gc.collect()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints import Manifest, read
-from core.durable import move, sync_file, sync_folder
+from core.durable import move, read_json, sync_file, sync_folder, write_json
 from core.errors import CheckpointError, UserError
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -31,6 +31,8 @@ MODEL_FILES = (
     "added_tokens.json",
 )
 CARD = "README.md"
+LONG_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+SCORES = {"accuracy": "held-out token accuracy of the last battle", "preview": "score of its previewed answers"}
 SHOWN_QUESTS, SHOWN_PARENTS = 50, 20
 
 
@@ -51,6 +53,15 @@ def copy_model(checkpoint: Path, manifest: Manifest, folder: Path) -> None:
     for name in manifest.files:
         if any(fnmatch(name, pattern) for pattern in MODEL_FILES):
             shutil.copyfile(checkpoint / name, folder / name)
+
+
+def settle_config(folder: Path, dtype: str | None) -> None:
+    """What a model that is used says in its config.json, and one in training may not: a cache, and the kind of numbers."""
+    config = read_json(folder / "config.json", {})
+    config["use_cache"] = True
+    if dtype:
+        config["dtype"] = LONG_NAMES[dtype]
+    write_json(folder / "config.json", config)
 
 
 def export(target: Path, card: str, write: Callable[[Path], None]) -> None:
@@ -89,7 +100,13 @@ def quests_held(ledger: Ledger, manifest: Manifest) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["id"])
 
 
-def model_card(paths: RealmPaths, ledger: Ledger, manifest: Manifest, cooldown: dict[str, Any] | None) -> str:
+def model_card(
+    paths: RealmPaths,
+    ledger: Ledger,
+    manifest: Manifest,
+    cooldown: dict[str, Any] | None,
+    dtype: str | None = None,
+) -> str:
     """The card of `manifest`'s model; `cooldown` as its settings record it, None for weights as training left them."""
     quests = quests_held(ledger, manifest)
     facts = [
@@ -100,7 +117,9 @@ def model_card(paths: RealmPaths, ledger: Ledger, manifest: Manifest, cooldown: 
         ("comes from", " ← ".join(lineage(paths, manifest)) or None),
         ("quests trained", f"{len(quests):,}"),
         ("held-out loss of the last battle", _loss(manifest.validation_loss)),
+        *_scores(ledger, manifest),
         *_cooldown_facts(cooldown),
+        ("numbers", dtype and LONG_NAMES[dtype]),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "---", "", f"# {manifest.hero}", ""]
@@ -116,6 +135,13 @@ def model_card(paths: RealmPaths, ledger: Ledger, manifest: Manifest, cooldown: 
     lines += [f"| {row['id']} | {_cell(row['stem'])} | {row['rows']} | {row['school']} |" for row in shown]
     lines += [f"\n… and {len(quests) - len(shown):,} more."] if len(quests) > len(shown) else []
     return "\n".join([*lines, ""])
+
+
+def _scores(ledger: Ledger, manifest: Manifest) -> list[tuple[str, str | None]]:
+    """The newest of each kind up to the checkpoint's step, of the quest in whose battle it was saved."""
+    query = "SELECT value FROM evaluations WHERE kind=? AND quest=? AND step<=? ORDER BY id DESC"
+    found = {kind: ledger.one(query, (kind, manifest.quest, manifest.step)) for kind in SCORES}
+    return [(SCORES[kind], f"{row['value']:.1%}" if row else None) for kind, row in found.items()]
 
 
 def _cooldown_facts(cooldown: dict[str, Any] | None) -> list[tuple[str, str | None]]:

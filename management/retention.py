@@ -34,8 +34,17 @@ def _line(manifest: Manifest) -> tuple[str, bool]:
     return manifest.hero, manifest.branch is not None
 
 
-def retain(paths: RealmPaths, policy: Retention, ledger: Ledger, clock: Callable[[], float] = time.time) -> list[str]:
-    """Delete what `plan` says; returns the ids. A checkpoint loses its name first, so that it is never half there."""
+def retain(
+    paths: RealmPaths,
+    policy: Retention,
+    ledger: Ledger,
+    clock: Callable[[], float] = time.time,
+    dry_run: bool = False,
+) -> list[str]:
+    """Delete what `plan` says; returns the ids. A checkpoint loses its name first, so that it is never half there.
+
+    `dry_run`: only say what would go.
+    """
     found = manifests(paths)
     rows = {row["id"]: row for row in ledger.all("SELECT id, state, pinned FROM checkpoints WHERE gone IS NULL")}
     pointers = {pointed(link) for link in (paths.tip, paths.current_model, paths.champion)} - {None}
@@ -49,9 +58,11 @@ def retain(paths: RealmPaths, policy: Retention, ledger: Ledger, clock: Callable
     for manifest in plan(found, promoted, pointers | parents | pinned, policy, clock()):
         if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
             continue
+        deleted.append(manifest.id)
+        if dry_run:
+            continue
         doomed = paths.vault / f".building-{manifest.id}"
         os.rename(paths.vault / manifest.id, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
         ledger.change("checkpoints", manifest.id, gone=clock())
-        deleted.append(manifest.id)
     return deleted

@@ -14,6 +14,14 @@ from core.paths import RealmPaths
 _PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent(parent: int | None) -> bool:
+    """Have the kernel send SIGTERM when `parent` dies; False where it died before we could ask."""
+    if parent is None:
+        return True
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent
+
+
 class Lifeline:
     """`should_exit` is set by SIGTERM or SIGINT; `beat` touches the service's heartbeat file."""
 
@@ -24,10 +32,8 @@ class Lifeline:
         faulthandler.register(signal.SIGUSR1)  # the supervisor asks a silent service where it stands
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self.should_exit.set())
-        if parent is not None:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before we could ask to be told
-                self.should_exit.set()
+        if not end_with_parent(parent):
+            self.should_exit.set()
 
     def beat(self) -> None:
         self._heartbeat.touch()

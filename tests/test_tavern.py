@@ -390,3 +390,38 @@ def test_a_taken_port_is_named(empty):
             timeout=30,
         )
     assert done.returncode == 1 and "--port" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_checkpoints_are_pinned_verified_and_wished_for_and_a_failed_export_is_told(empty):
+    fill(empty).close()
+    tip = empty.tip.readlink().name
+    with client_of(empty) as client:
+
+        def act(verb, checkpoint=tip):
+            found = client.post(f"/api/vault/{checkpoint}/{verb}", headers=OURS)
+            return found.status_code, found.json()
+
+        def row():
+            return next(row for row in client.get("/api/vault").json() if row["id"] == tip)
+
+        assert act("pin") == (200, {"verb": "pin", "checkpoint": tip, "pinned": True}) and row()["pinned"]
+        assert act("unpin")[1]["pinned"] is False and not row()["pinned"]
+        assert act("verify", "tip")[1]["verified"] is True
+        wishes = [act("promote")[1]["wish"], act("rollback")[1]["wish"]]
+        ledger = Ledger(empty.ledger)
+        assert [(wish["id"], wish["verb"], wish["argument"]) for wish in control.waiting(ledger)] == [
+            (wishes[0], "promote", tip),
+            (wishes[1], "rollback", tip),
+        ]
+        assert (
+            act("pn")[0] == act("pin", "DIO-none")[0] == 404 and "did you mean 'pin'" in act("pn")[1]["error"]["text"]
+        )
+        (empty.vault / tip / "model.safetensors").write_bytes(b"broken")
+        assert act("verify")[1]["verified"] is False
+        status, told = act("export")
+        assert status == 202 and told["folder"].endswith(f"exports/{tip}") and act("export")[0] == 409
+        deadline = time.monotonic() + 20
+        while not ledger.events_of("export_failed") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "model.safetensors has 6 bytes" in ledger.events_of("export_failed")[0]["text"]
+        ledger.close()

@@ -1,17 +1,20 @@
 """The daemon's process: parses its arguments, wires inbox and housekeeping together, runs until told to stop."""
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
 
-from core.config import load_config
+from core.config import Config, load_config
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from core.training_daemon import TrainingDaemon
 from management.retention import retain
+from management.trash import empty
 from safety.lifeline import Lifeline
+from training.backup_process import Backups
 from training.patience import when_right
 
 
@@ -27,16 +30,26 @@ def main(argv: list[str] | None = None) -> int:
     config = when_right(lambda: load_config(paths.config), "config_wrong", "daemon", ledger, lifeline)
     if config is None:
         return 0
+    backups = Backups(paths, config, ledger)
     daemon = TrainingDaemon(
         paths,
         config,
         ledger,
         time.monotonic,
         lifeline.beat,
-        housekeeping=lambda: retain(paths, config.retention, ledger),
+        housekeeping=lambda: _keep_house(paths, config, ledger, backups),
     )
-    daemon.run(lifeline.should_exit)
+    try:
+        daemon.run(lifeline.should_exit)
+    finally:
+        backups.close()
     return 0
+
+
+def _keep_house(paths: RealmPaths, config: Config, ledger: Ledger, backups: Backups) -> None:
+    retain(paths, config.retention, ledger)
+    empty(paths, room_is_short=shutil.disk_usage(paths.root).free < config.disk.reserve_bytes)
+    backups.turn()
 
 
 if __name__ == "__main__":

@@ -1,86 +1,38 @@
-"""`vault list|show|verify|export|cooldown`: the checkpoints on disk, with what the ledger knows of them."""
+"""`vault list|show|verify|lineage`: the checkpoints on disk, with what the ledger knows of them; the family's other verbs
+are vault_acts', vault_backup's and vault_models'."""
 
-from argparse import ArgumentTypeError
 from dataclasses import asdict
 from typing import Any
 
-from core.checkpoints import manifests, pointed, read, verify
-from core.errors import CheckpointError, UserError, nearest
-from core.paths import RealmPaths
-from training.commands.vault_models import AUTO, cool_down, cooldown_steps, export_model
+from core.checkpoints import read
+from core.errors import CheckpointError
+from core.logs import visible
+from management.lineage import lineage, tree
+from management.trash import deleted
+from management.vault import find, ids, pointers, problem_of, tags
+from training.commands import vault_acts, vault_backup, vault_models
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import bytes_text, cell_text, moment_text, styled, table
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "vault", "checkpoints: list, show, verify, export, cooldown")
-    verb(actions, "list", list_checkpoints, "every checkpoint, newest first")
+    actions = group(verbs, "vault", "checkpoints: look, promote, roll back, name, back up, export")
+    parser = verb(actions, "list", list_checkpoints, "every checkpoint, newest first")
+    parser.add_argument("--deleted", action="store_true", help="those in the trash, which `vault undelete` brings back")
     parser = verb(actions, "show", show, "all about one checkpoint: manifest, files, verdict")
     parser.add_argument("id", metavar="ID")
     parser = verb(actions, "verify", verify_checkpoints, "compare every file with its SHA-256")
     parser.add_argument("id", nargs="?", metavar="ID", help="one checkpoint; none verifies all")
-    parser = verb(
-        actions,
-        "export",
-        lambda realm: export_model(realm, _known(realm, realm.args.id)),
-        "write a model folder that transformers loads, cooled down aside; training goes on undisturbed",
-    )
-    parser.add_argument("id", metavar="ID", help="a checkpoint, the beginning of its name, or tip, current, champion")
-    parser.add_argument("--to", metavar="DIR", help="the folder to make (default: exports/ID)")
-    parser.add_argument(
-        "--cooldown",
-        metavar="STEPS",
-        type=cooldown_steps,
-        default=AUTO,
-        help="steps with a falling learning rate; auto: a tenth of those since birth; 0: none",
-    )
-    parser = verb(
-        actions,
-        "cooldown",
-        lambda realm: cool_down(realm, _known(realm, realm.args.id)),
-        "add a cooled-down branch of a checkpoint to the Vault; training goes on undisturbed",
-    )
-    parser.add_argument("id", metavar="ID", help="a checkpoint, the beginning of its name, or tip, current, champion")
-    parser.add_argument("--steps", metavar="STEPS", type=_some_steps, default=AUTO, help="how many (default: auto)")
-
-
-def _some_steps(given: str) -> int | str:
-    if cooldown_steps(given) == 0:
-        raise ArgumentTypeError("a cooldown has at least 1 step")
-    return cooldown_steps(given)
-
-
-def problem_of(paths: RealmPaths, checkpoint: str) -> str | None:
-    """Why a checkpoint is not whole, or None."""
-    try:
-        verify(paths.vault / checkpoint)
-        return None
-    except CheckpointError as problem:
-        return str(problem)
-
-
-def _ids(realm: Realm) -> list[str]:
-    """Checkpoints with a readable manifest, newest first, then those that the ledger has and the disk no more."""
-    whole = [manifest.id for manifest in manifests(realm.existing)]
-    kept = realm.ledger.all("SELECT id FROM checkpoints WHERE gone IS NULL ORDER BY step DESC")
-    return whole + [row["id"] for row in kept if row["id"] not in set(whole)]
+    parser = verb(actions, "lineage", show_lineage, "which quest made what: the checkpoints as a tree")
+    parser.add_argument("id", nargs="?", metavar="ID", help="only this one's ancestors and descendants")
+    vault_acts.register(actions)
+    vault_backup.register(actions)
+    vault_models.register(actions)
 
 
 def _known(realm: Realm, given: str) -> str:
-    """The id that `given`, perhaps its beginning or a pointer's name, means. Raises UserError."""
-    pointers = {"tip": realm.paths.tip, "current": realm.paths.current_model, "champion": realm.paths.champion}
-    if given in pointers and (checkpoint := pointed(pointers[given])):
-        return checkpoint
-    ids = _ids(realm)
-    matching = [checkpoint for checkpoint in ids if checkpoint == given] or [
-        checkpoint for checkpoint in ids if checkpoint.startswith(given)
-    ]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise UserError(f"{given!r} may be any of {', '.join(matching)}")
-    raise UserError(f"the Vault has no checkpoint {given!r}{nearest(given, ids) or '.'} `vault list` shows them")
+    return find(realm.existing, realm.ledger, given)
 
 
 def _row(realm: Realm, checkpoint: str) -> dict[str, Any]:
@@ -90,27 +42,34 @@ def _row(realm: Realm, checkpoint: str) -> dict[str, Any]:
     except CheckpointError:
         manifest = {}
     facts = {**ledger, **manifest}
-    current = pointed(realm.paths.current_model) == checkpoint
+    pointing = [name for name, target in pointers(realm.paths).items() if target == checkpoint]
     return {
         "id": checkpoint,
         "step": facts.get("step"),
-        "state": "promoted" if current else ledger.get("state", "saved"),
+        "state": "promoted" if "current" in pointing else ledger.get("state", "saved"),
         "parent": facts.get("parent"),
         "branch": facts.get("branch"),
         "quest": facts.get("quest"),
         "validation_loss": facts.get("validation_loss"),
         "verified": problem_of(realm.paths, checkpoint) is None,
-        "champion": pointed(realm.paths.champion) == checkpoint,
+        "champion": "champion" in pointing,
         "pinned": bool(ledger.get("pinned")),
         "bytes": ledger.get("bytes") or sum(file["bytes"] for file in manifest.get("files", {}).values()),
         "created": facts.get("created"),
-        "tip": pointed(realm.paths.tip) == checkpoint,
-        "current": current,
+        "tip": "tip" in pointing,
+        "current": "current" in pointing,
+        "tags": [name for name, target in tags(realm.ledger).items() if target == checkpoint],
+        "rolled_back": bool(ledger.get("rolled_back")),
     }
 
 
 def list_checkpoints(realm: Realm) -> None:
-    rows = [_row(realm, checkpoint) for checkpoint in _ids(realm)]
+    if realm.args.deleted:
+        rows = [{"id": key, **facts} for key, facts in deleted(realm.existing).items()]
+        cells = [(row["id"], bytes_text(row["bytes"]), moment_text(row["goes"])) for row in rows]
+        realm.report(rows, table(("id", "bytes", "goes for good"), cells) if rows else "the trash is empty")
+        return
+    rows = [_row(realm, checkpoint) for checkpoint in ids(realm.existing, realm.ledger)]
     columns = ("id", "step", "state", "quest", "verified", "champion", "pinned", "bytes", "created")
     realm.report(
         rows,
@@ -140,7 +99,7 @@ def show(realm: Realm) -> None:
 
 
 def verify_checkpoints(realm: Realm) -> int:
-    wanted = [_known(realm, realm.args.id)] if realm.args.id else _ids(realm)
+    wanted = [_known(realm, realm.args.id)] if realm.args.id else ids(realm.existing, realm.ledger)
     found = [{"id": checkpoint, "problem": problem_of(realm.paths, checkpoint)} for checkpoint in wanted]
     found = [{"id": one["id"], "verified": one["problem"] is None, "problem": one["problem"]} for one in found]
     lines = [
@@ -149,3 +108,9 @@ def verify_checkpoints(realm: Realm) -> int:
     ]
     realm.report(found, "\n".join(lines) or "the Vault is empty")
     return 0 if all(one["verified"] for one in found) else 1
+
+
+def show_lineage(realm: Realm) -> None:
+    of = _known(realm, realm.args.id) if realm.args.id else None
+    nodes = lineage(realm.existing, realm.ledger, of)
+    realm.report(nodes, lambda: "\n".join(map(visible, tree(nodes))) or "the Vault is empty")

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,15 +15,57 @@ from core.checkpoints import Manifest, commit, holding, record, verify
 from core.cooldown_plan import CooldownPlan, cooldown_plan
 from core.errors import RealmError, UserError
 from core.quest import Settings
-from management.export import check_target, copy_model, export, model_card
+from management import gguf
+from management.export import LONG_NAMES, check_target, copy_model, export, model_card, settle_config
+from management.vault import find
 from monitoring.gpu import read_gpus
+from training.commands.verb import verb
 from training.realm import Realm
 from training.terminal import duration_text
 
 AUTO = "auto"
+WHICH = "a checkpoint: its name or the beginning of it, one given by `vault tag`, or tip, current, champion"
 NICENESS = 10
 TOLD_SECONDS = 2.0
 GPU_SHARE = 3  # times a checkpoint's bytes: weights, moments, gradients, activations
+
+
+def register(actions) -> None:
+    parser = verb(
+        actions,
+        "export",
+        lambda realm: export_model(realm, find(realm.existing, realm.ledger, realm.args.id)),
+        "write a model folder that transformers loads, cooled down aside; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help=WHICH)
+    parser.add_argument("--to", metavar="DIR", help="the folder to make (default: exports/ID)")
+    parser.add_argument(
+        "--cooldown",
+        metavar="STEPS",
+        type=cooldown_steps,
+        default=AUTO,
+        help="steps with a falling learning rate; auto: a tenth of those since birth; 0: none",
+    )
+    parser.add_argument("--dtype", choices=tuple(LONG_NAMES), help="kind of numbers (default: the hero's own)")
+    parser.add_argument(
+        "--gguf",
+        action="store_true",
+        help="a GGUF file and an Ollama Modelfile too, by llama.cpp's converter (LLAMA_CPP)",
+    )
+    parser = verb(
+        actions,
+        "cooldown",
+        lambda realm: cool_down(realm, find(realm.existing, realm.ledger, realm.args.id)),
+        "add a cooled-down branch of a checkpoint to the Vault; training goes on undisturbed",
+    )
+    parser.add_argument("id", metavar="ID", help=WHICH)
+    parser.add_argument("--steps", metavar="STEPS", type=_some_steps, default=AUTO, help="how many (default: auto)")
+
+
+def _some_steps(given: str) -> int | str:
+    if cooldown_steps(given) == 0:
+        raise ArgumentTypeError("a cooldown has at least 1 step")
+    return cooldown_steps(given)
 
 
 def cooldown_steps(given: str) -> int | str:
@@ -37,6 +80,7 @@ def export_model(realm: Realm, checkpoint: str) -> None:
     args = realm.args
     target = check_target(Path(args.to) if args.to else realm.existing.exports / checkpoint)
     source = realm.paths.vault / checkpoint
+    script = gguf.converter() if args.gguf else None
     with holding(source), _readable_errors("exported"):
         manifest = verify(source)
         plan = _plan(realm, manifest, args.cooldown)
@@ -47,12 +91,30 @@ def export_model(realm: Realm, checkpoint: str) -> None:
             hero = _cooled(realm, manifest, plan)
             told, made = asdict(hero.told), replace(hero.branch(), id=manifest.id)
             write = partial(hero.write, tokenizer=source)
-        export(target, model_card(realm.paths, realm.ledger, made, told), write)
+        ready = partial(_make_ready, write, args.dtype, script and partial(gguf.convert, script, name=checkpoint))
+        export(target, model_card(realm.paths, realm.ledger, made, told, args.dtype), ready)
     realm.ledger.event("vault", "model_exported", f"{checkpoint} is exported to {target}.", checkpoint=checkpoint)
+    facts = {"checkpoint": checkpoint, "dtype": args.dtype, "gguf": script is not None}
     realm.report(
-        {"checkpoint": checkpoint, "folder": str(target), "step": made.step, "cooldown": told},
-        "\n".join([*_lines(told), f"exported to {target}"]),
+        {**facts, "folder": str(target), "step": made.step, "cooldown": told},
+        "\n".join([*_lines(told), f"exported to {target}", *_ollama(target, script)]),
     )
+
+
+def _make_ready(write: Callable, dtype: str | None, convert: Callable | None, folder: Path) -> None:
+    """The model's files as they are to be used elsewhere."""
+    write(folder)
+    if dtype:
+        from core.forge.consolidate import recast  # torch
+
+        recast(folder, dtype)
+    settle_config(folder, dtype)
+    if convert:
+        convert(folder=folder, dtype=dtype)
+
+
+def _ollama(target: Path, script: Path | None) -> list[str]:
+    return [f"`ollama create NAME -f {target / gguf.MODELFILE}` brings it into Ollama"] if script else []
 
 
 def cool_down(realm: Realm, checkpoint: str) -> None:

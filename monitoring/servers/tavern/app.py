@@ -14,8 +14,9 @@ from starlette.staticfiles import StaticFiles
 from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages
+from monitoring.servers.tavern import api, pages, vault_api
 from monitoring.servers.tavern.events import Hub
+from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
@@ -39,10 +40,12 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.realm = Realm(paths, config)
+    app.state.exports = Exports(paths)
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
     app.include_router(api.router)
+    app.include_router(vault_api.router)
     app.include_router(pages.router)
     app.mount("/static", _Static(directory=STATIC), name="static")
     for kind, handler in (
@@ -62,6 +65,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     poller = asyncio.create_task(app.state.hub.run())
     yield
     app.state.hub.close()
+    app.state.exports.close()
     poller.cancel()
     with suppress(asyncio.CancelledError):
         await poller

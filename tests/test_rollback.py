@@ -1,0 +1,109 @@
+"""A rollback while the hero is at work: the trainer carries it out between two steps, and trains on as if nothing had been."""
+
+import shutil
+from functools import partial
+from threading import Event
+
+import pytest
+from resident import accept_sums
+
+from core import control
+from core.between_steps import BetweenSteps
+from core.checkpoints import pointed
+from core.durable import read_json
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.worker import Worker
+
+
+@pytest.fixture
+def wake(config):
+    def awaken(paths: RealmPaths) -> Worker:
+        worker = Worker(paths, config, Ledger(paths.ledger), Event(), lambda: None)
+        worker.awaken()
+        return worker
+
+    return awaken
+
+
+def fight(worker: Worker) -> bool:
+    trained = worker.loop()
+    worker.end_writing()
+    return trained
+
+
+def weights(paths: RealmPaths) -> bytes:
+    return (paths.tip / "model.safetensors").read_bytes()
+
+
+def states(worker: Worker) -> list[str]:
+    return [worker.queue.find(quest["id"]).state for quest in worker.ledger.all("SELECT id FROM quests ORDER BY id")]
+
+
+def test_after_a_rollback_training_goes_on_bit_for_bit_as_if_the_quest_had_never_been(realm, wake, config, tmp_path):
+    worker = wake(realm)
+    enqueue = partial(accept_sums, realm, worker.ledger, config=config, save_steps=2)
+    enqueue("good")
+    fight(worker)
+    target, twin = worker.tip.id, RealmPaths(tmp_path / "twin")
+    shutil.copytree(realm.root, twin.root, symlinks=True)
+    bad = enqueue("bad")
+    fight(worker)
+    key = control.wish(worker.ledger, "rollback", target)
+    assert not fight(worker) and control.result(worker.ledger, key) == "done"
+    assert pointed(realm.tip) == pointed(realm.current_model) == target == worker.tip.id
+    assert read_json(realm.status)["hero"]["global_step"] == worker.tip.step
+    enqueue("next", 96)
+    fight(worker)
+
+    other = wake(twin)
+    other.ledger.add("quests", stem="x", origin="user", state="failed", priority="low", created=0, updated=0)
+    assert accept_sums(twin, other.ledger, "next", 96, config=config, save_steps=2) == bad + 1
+    fight(other)
+    assert weights(realm) == weights(twin)
+    assert states(worker) == ["recently_completed"] * 3
+
+    again = wake(realm)  # a restart does not bring the quest back either
+    assert states(again) == ["recently_completed"] * 3 and again.tip.id == worker.tip.id
+    worker.ledger.close()
+
+
+def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled_back_to(
+    realm, wake, config, monkeypatch
+):
+    worker = wake(realm)
+    birth = worker.tip.id
+    enqueue = partial(accept_sums, realm, worker.ledger, config=config)
+    first, second = enqueue("first"), enqueue("second", 96)
+    fight(worker)
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 0.0)
+    after_step, wishes = BetweenSteps.after_step, []
+
+    def wish_at_step_2(self, facts):
+        if facts.step == 2 and not wishes:
+            wishes.append(control.wish(worker.ledger, "promote", pointed(realm.tip)))
+            wishes.append(control.wish(worker.ledger, "rollback", birth))
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", wish_at_step_2)
+    fight(worker)
+    assert [control.result(worker.ledger, key) for key in wishes] == ["done", "done"]
+    assert pointed(realm.tip) == birth and states(worker) == ["recently_completed", "processing"]
+    left = worker.ledger.one("SELECT id FROM checkpoints WHERE rolled_back IS NOT NULL ORDER BY step DESC")["id"]
+    assert (realm.vault / left).is_dir(), "what the battle had reached is kept"
+    fight(worker)
+    assert worker.tip.trained == ((second, second),) and states(worker) == ["recently_completed"] * 2
+    assert worker.tip.step == 6, "all of its steps, from birth on"
+    worker.ledger.close()
+    assert first == 1
+
+
+def test_a_wish_that_cannot_be_carried_out_says_why_and_training_goes_on(realm, wake, config):
+    worker = wake(realm)
+    quest = accept_sums(realm, worker.ledger, "sums", config=config)
+    before = worker.tip.id
+    keys = [control.wish(worker.ledger, verb, "DIO-none") for verb in control.POINTING]
+    assert fight(worker)
+    assert all("not in the Vault" in control.result(worker.ledger, key) for key in keys)
+    assert worker.queue.find(quest).state == "recently_completed" and worker.tip.parent == before
+    worker.ledger.close()
