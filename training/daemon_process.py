@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 from core.config import load_config
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from core.training_daemon import TrainingDaemon
-from management.retention import retain
+from management.auto_disk_manager import AutoDiskManager, InBackground
+from management.retention import Whole, retain
 from safety.lifeline import Lifeline
 from training.patience import when_right
 
@@ -23,18 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     paths = RealmPaths(options.root)
     lifeline = Lifeline(paths, "daemon", options.parent)
     start_logging(paths, "daemon")
-    ledger = Ledger(paths.ledger)
+    ledger = Ledger(paths.ledger, Reserve(paths).release)
     config = when_right(lambda: load_config(paths.config), "config_wrong", "daemon", ledger, lifeline)
     if config is None:
         return 0
-    daemon = TrainingDaemon(
-        paths,
-        config,
-        ledger,
-        time.monotonic,
-        lifeline.beat,
-        housekeeping=lambda: retain(paths, config.retention, ledger),
-    )
+    whole = Whole(paths)
+    prune = InBackground(paths, lambda room: retain(paths, config.retention, ledger, whole=whole, room=room))
+    disk = AutoDiskManager(paths, config.disk, ledger, prune)
+    daemon = TrainingDaemon(paths, config, ledger, time.monotonic, lifeline.beat, prune, disk.turn)
     daemon.run(lifeline.should_exit)
     return 0
 
