@@ -148,7 +148,11 @@ class Disk(Section):
         description="Share in use from which no quest is taken or begun; below it, what was paused goes on.",
     )
     pause_percent: float = Field(
-        95.0, gt=0, le=100, description="Share in use from which the battle waits where it is, and nothing is saved."
+        95.0,
+        gt=0,
+        le=100,
+        validate_default=True,
+        description="Share in use from which the battle waits where it is, and nothing is saved.",
     )
     reserve_bytes: int = Field(
         256 << 20,

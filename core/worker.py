@@ -23,7 +23,7 @@ from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
 from core.config import Config
 from core.disk import Level
-from core.disk_wait import wait_for_room
+from core.disk_wait import tell_no_space, wait_for_room
 from core.errors import CheckpointError, UserError
 from core.forge.hatch import hatch
 from core.forge.means import RECORD, record, settle
@@ -379,12 +379,7 @@ class Worker:
 
     def _no_space(self, problem: Exception) -> None:
         """Say so as far as that is possible, and go back to the tip: weights may be half a step beyond it."""
-        log.error("no space: %s", problem)
-        text = f"There is no room for what is to be written: {problem}. Free space; training goes on by itself."
-        with spared(self.paths.state):
-            self.report.end("stopped", str(problem))
-            if self.ledger.events(limit=1)[-1]["text"] != text:
-                self.ledger.event("trainer", "disk_low", text, "alert")
+        tell_no_space(self, problem)
         try:
             with spared(self.paths.state):
                 self.collect(patient=True)

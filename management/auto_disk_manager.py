@@ -26,6 +26,7 @@ ROOMY = 10.0  # times the next checkpoint's need: with more free, the share in u
 EASE = 1.25  # what was begun for want of room ends only with a quarter more of it
 EASE_SHARE = 0.01  # ... and a hundredth below the mark
 RESERVE_SHARE = 0.01
+BLOCK = 1 << 12
 
 
 def judge(room: Room, needed: int, marks: Disk, before: Level) -> Level:
@@ -53,8 +54,8 @@ def lacking(room: Room, needed: int, marks: Disk) -> int:
         room.free_inodes < NEEDED_INODES or room.used_inodes > max(room.used, marks.claim_percent / 100)
     ):
         return room.size
-    aim = min((1 - marks.claim_percent / 100 + EASE_SHARE) * room.size, ROOMY * needed)
-    return max(0, int(max(aim, EASE * needed) - room.free))
+    aim = min((1 - marks.claim_percent / 100 + EASE_SHARE) * room.size, ROOMY * EASE * needed)
+    return max(0, int(max(aim, EASE * needed) - room.free) + BLOCK)
 
 
 class AutoDiskManager:
@@ -113,9 +114,9 @@ class AutoDiskManager:
         log.info("%s: %s", self.level.word, text)
         with spared(self.paths.state):
             if self.level >= Level.NOT_CLAIMING:
-                self.ledger.event("daemon", "disk_low", text, "alert", level=self.level.word)
+                self.ledger.event("daemon", "disk_low", text, "alert", state=self.level.word)
             elif before >= Level.NOT_CLAIMING:
-                self.ledger.event("daemon", "disk_ok", f"There is room again: {text}", level=self.level.word)
+                self.ledger.event("daemon", "disk_ok", f"There is room again: {text}", state=self.level.word)
 
 
 class InBackground:

@@ -182,33 +182,36 @@ def test_while_one_is_saved_another_can_be_skipped_but_the_trained_one_not_cance
 
 
 def test_a_disk_that_fills_up_in_the_background_holds_the_battle_up_and_nothing_is_trained_again(
-    realm, ledger, enqueue, uninterrupted, monkeypatch
+    realm, ledger, enqueue, uninterrupted, monkeypatch, at_step
 ):
     first, second = enqueue("first"), enqueue("second", 160)
     expected = uninterrupted()
-    write, refusals = Snapshot.write, []
+    write, refusals, filled = Snapshot.write, [], threading.Event()
 
     def write_to_a_full_disk(self, folder: Path, tokenizer):
         if len(refusals) < 3:
+            assert filled.wait(30)
             refusals.append(folder)
             (folder / "model.safetensors").symlink_to("/dev/full")
         return write(self, folder, tokenizer)
 
+    def fill_up(battle):
+        filled.set()
+        while hero.writer.stuck is None:
+            time.sleep(0.01)
+        assert not list(realm.vault.glob(".building-*")) and hero.tip.step == 0
+
     monkeypatch.setattr(Snapshot, "write", write_to_a_full_disk)
     monkeypatch.setattr(checkpoint_writer, "ROOM_SECONDS", 0.3)
     monkeypatch.setattr(between_steps, "LOOK_SECONDS", 0.0)
+    at_step(second, 2, fill_up)
     hero = resident(realm, ledger)
-    born = hero.tip.id
-    assert hero.loop()
-    while hero.writer.stuck is None:
-        time.sleep(0.01)
-    assert not list(realm.vault.glob(".building-*")) and pointed(realm.tip) == born
     train_all(hero)
-    told = [event["code"] for event in ledger.events() if event["service"] == "trainer"]
-    assert len(refusals) == 3 and told.count("quest_done") == 2 and "battle_began" in told
-    assert weights_of(realm) == expected and hero.tip.trained == ((first, second),)
-    steps = ledger.all("SELECT quest, start_step, end_step FROM battles ORDER BY id")
-    assert [(row["quest"], row["start_step"], row["end_step"]) for row in steps] == [(first, 0, 4), (second, 4, 14)]
+    told = [event["code"] for event in ledger.events() if event["service"] == "trainer"][2:]
+    assert told == ["battle_began", "battle_began", "battle_waits", "quest_done", "battle_goes_on", "quest_done"]
+    assert len(refusals) == 3 and weights_of(realm) == expected and hero.tip.trained == ((first, second),)
+    rows = ledger.all("SELECT quest, start_step, end_step FROM battles ORDER BY id")
+    assert [tuple(row.values()) for row in rows] == [(first, 0, 4), (second, 4, 14)]
 
 
 def test_a_save_that_comes_due_during_another_waits_for_it_and_training_does_not(realm, ledger, enqueue, gate, at_step):
