@@ -4,7 +4,6 @@ Steps are collected as they come and read together, since reading waits for the 
 """
 
 import math
-import shutil
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from core.checkpoints import Manifest, record
 from core.durable import read_json, write_json
 from core.forge.evaluate import Evaluation
 from core.forge.step_facts import StepFacts, numbers
+from core.full_disk import spared
 from core.ledger import Ledger
 from core.overfitting import OverfittingWatch
 from core.paths import RealmPaths
@@ -74,9 +74,6 @@ class BattleReport:
         """Say how much of the next quest's rows is tokenised."""
         facts = {"quest": quest.stem, "quest_id": quest.id, "share": share, "eta_seconds": eta_seconds}
         self._write({"state": state, "hero": hero, "battle": None, "preparing": facts})
-
-    def free_bytes(self) -> int:
-        return shutil.disk_usage(self.paths.root).free
 
     # A battle
 
@@ -257,5 +254,6 @@ class BattleReport:
         return row is not None and row["state"] == "saving"
 
     def _write(self, snapshot: dict[str, Any]) -> None:
-        self._shown = snapshot["state"]
-        write_json(self.paths.status, {"time": time.time(), **snapshot}, durable=False)
+        with spared(self.paths.state):
+            write_json(self.paths.status, {"time": time.time(), **snapshot}, durable=False)
+            self._shown = snapshot["state"]

@@ -14,6 +14,7 @@ from core.battle_report import BattleReport
 from core.checkpoint_writer import CheckpointWriter
 from core.forge.evaluate import Evaluation
 from core.forge.step_facts import StepFacts
+from core.paths import RealmPaths
 from core.previews import Question, preview
 from core.quest import Quest
 from core.rendering import Renderer
@@ -25,6 +26,7 @@ LOOK_SECONDS = 0.25
 class Resident(Resting, Protocol):
     """What is needed of the worker whose battle it is."""
 
+    paths: RealmPaths
     report: BattleReport
     should_exit: Event
     beat: Callable[[], None]
@@ -40,8 +42,16 @@ class Resident(Resting, Protocol):
 class BetweenSteps:
     """The trainer's Observer in one battle; `ending` says afterwards whether it was left early."""
 
-    def __init__(self, worker: Resident, quest: Quest, plan: BattlePlan, renderer: Renderer):
-        self.worker, self.quest, self.plan, self.renderer = worker, quest, plan, renderer
+    def __init__(
+        self,
+        worker: Resident,
+        quest: Quest,
+        plan: BattlePlan,
+        renderer: Renderer,
+        wait: Callable[[Resident, Quest, BattlePlan, int], Ending | None] = lambda *place: None,
+    ):
+        """`wait(worker, quest, plan, step)` returns when the battle can go on, or how it is to be left."""
+        self.worker, self.quest, self.plan, self.renderer, self._wait = worker, quest, plan, renderer, wait
         self.stop_ids, self._skill = renderer.stop_ids, quest.card.get("skill")
         self.ending: Ending | None = None
         self._validation_loss: float | None = None
@@ -59,7 +69,8 @@ class BetweenSteps:
             self.worker.report.read()
             self.worker.collect()
             self.worker.report.show(self.worker.hero_facts())
-            self.ending = None if last else self._listen(facts)  # after the last step there is nothing left to skip
+            if not last:  # after the last step there is nothing left to skip
+                self.ending = self._wait(self.worker, self.quest, self.plan, facts.step) or self._listen(facts)
         due = self._owed or now - self._saved >= 60 * self.plan.settings.save_minutes
         if due and self.ending is None and not last and not self.worker.writer.busy:
             self._save(facts.global_step, facts.step)

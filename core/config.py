@@ -4,13 +4,13 @@ A config is read once, at the start of a process, and passed down. Every field s
 does; `config explain` and the settings page show these sentences, so they are written for the user.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from core import config_words
 from core.durable import write_bytes
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
@@ -114,16 +114,60 @@ class Memory(Section):
 
 
 class Retention(Section):
-    keep_last: int = Field(3, ge=2, description="Newest checkpoints that always stay, and newest cooled-down branches.")
-    keep_promoted: int = Field(5, ge=1, description="Newest promoted checkpoints that always stay.")
+    keep_last: int = Field(
+        3, ge=2, description="Newest checkpoints that always stay, whole ones counted; and newest cooled-down branches."
+    )
+    keep_promoted: int = Field(
+        5, ge=1, description="Newest promoted checkpoints that stay while there is room; the newest one always does."
+    )
+    keep_daily: int = Field(
+        7, ge=0, description="Days whose last checkpoint stays while there is room; days without one are not counted."
+    )
+    keep_weekly: int = Field(4, ge=0, description="Weeks whose last checkpoint stays while there is room, likewise.")
+    bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes that all checkpoints may take. Above it the oldest go that need not stay always: neither "
+        "pointed to, nor pinned, nor the newest. Default: no limit but the disk's.",
+    )
 
 
 class Disk(Section):
-    reserve_bytes: int = Field(
-        1 << 30,
-        ge=0,
-        description="Free bytes on the realm's disk below which no checkpoint is begun and no quest is claimed.",
+    """When a disk counts as full. Shares matter only where little is free in bytes, too: see core/disk.py."""
+
+    prune_percent: float = Field(
+        85.0,
+        gt=0,
+        le=100,
+        description="Share of the disk in use (bytes or inodes) from which old checkpoints go at once.",
     )
+    claim_percent: float = Field(
+        90.0,
+        gt=0,
+        le=100,
+        description="Share in use from which no quest is taken or begun; below it, what was paused goes on.",
+    )
+    pause_percent: float = Field(
+        95.0,
+        gt=0,
+        le=100,
+        validate_default=True,
+        description="Share in use from which the battle waits where it is, and nothing is saved.",
+    )
+    reserve_bytes: int = Field(
+        256 << 20,
+        ge=0,
+        description="Bytes that the realm sets aside in state/reserve, a hundredth of the disk at most. When the disk "
+        "is full they are given back, so that ledger and logs can finish what they are writing.",
+    )
+
+    @field_validator("pause_percent")
+    @classmethod
+    def marks_rise(cls, value: float, info: ValidationInfo) -> float:
+        marks = [info.data.get("prune_percent", 0.0), info.data.get("claim_percent", 0.0), value]
+        if marks != sorted(marks):
+            raise ValueError("the marks must rise: disk.prune_percent, claim_percent, pause_percent")
+        return value
 
 
 class Backup(Section):
@@ -233,7 +277,7 @@ class Config(Section):
     temple: Temple = Field(Temple(), description="Judgement of finished battles.")
     retention: Retention = Field(Retention(), description="Which checkpoints stay.")
     backup: Backup = Field(Backup(), description="Copies elsewhere.")
-    disk: Disk = Field(Disk(), description="Room that is left to others.")
+    disk: Disk = Field(Disk(), description="When the disk counts as full.")
     dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     tavern: Tavern = Field(Tavern(), description="The web pages.")
@@ -292,81 +336,24 @@ def check_config(values: Any, source: str = "config.json") -> Config:
     try:
         return Config.model_validate(values, strict=True)
     except ValidationError as problem:
-        raise UserError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from None
+        raise UserError(
+            "\n".join(f"{source}: {config_words.mistake(Config, error)}" for error in problem.errors())
+        ) from None
 
 
-def _explain(error: dict) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown field {path!r}{_nearest_field(path) or '.'} `config explain` lists them all."
-    allowed = f" Allowed: {allowed_values(path)}." if path in fields() else ""
-    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
-
-
-def _nearest_field(path: str) -> str:
-    siblings = [name for name in fields() if name.rpartition(".")[0] == path.rpartition(".")[0]]
-    return nearest(path, siblings) or _same_name_elsewhere(path)
-
-
-def _same_name_elsewhere(path: str) -> str:
-    last = path.rpartition(".")[2]
-    close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in fields()], n=1, cutoff=0.75)
-    homes = [name for name in fields() if close and name.rpartition(".")[2] == close[0]]
-    return f"; did you mean {homes[0]!r}?" if homes else ""
-
-
-def _short(value: Any) -> str:
-    text = orjson.dumps(value, default=str).decode()
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def fields(section: type[Section] = Config, prefix: str = "") -> dict[str, Any]:
+def fields() -> dict[str, Any]:
     """Every field by its dotted path, sections included, in the order of the schema."""
-    found: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        found[prefix + name] = field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found |= fields(field.annotation, f"{prefix}{name}.")
-    return found
+    return config_words.fields(Config)
 
 
 def allowed_values(path: str) -> str:
     """What the field at `path` accepts, in words: its type, choices and bounds."""
-    schema = Config.model_json_schema()
-    node: dict = schema
-    for part in path.split("."):
-        node = _deref(node, schema)["properties"][part]
-    return _describe(_deref(node, schema), schema)
-
-
-def _deref(node: dict, schema: dict) -> dict:
-    while "$ref" in node or len(node.get("allOf", [])) == 1:
-        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node["allOf"][0]
-    return node
-
-
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
-
-
-def _describe(node: dict, schema: dict) -> str:
-    if "anyOf" in node:
-        return " or ".join(_describe(_deref(choice, schema), schema) for choice in node["anyOf"])
-    if "enum" in node:
-        return ", ".join(map(str, node["enum"]))
-    if "const" in node:
-        return str(node["const"])
-    bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
-    return " ".join([node.get("type", "any"), *bounds])
+    return config_words.allowed_values(Config, path)
 
 
 def explain(path: str) -> dict[str, Any]:
     """Path, description, default and allowed values of one field; UserError for an unknown one."""
-    known = fields()
-    if path not in known:
-        raise UserError(f"unknown field {path!r}{_nearest_field(path) or '.'} Known: {', '.join(known)}")
-    default = known[path].get_default(call_default_factory=True)
-    default = default.model_dump() if isinstance(default, BaseModel) else default
-    return {"field": path, "description": known[path].description, "default": default, "allowed": allowed_values(path)}
+    return config_words.explain(Config, path)
 
 
 MAPS = ("trainer", "skill_priorities", "dice")

@@ -84,5 +84,9 @@ def point(link: Path, target: Path) -> None:
     """Make the symlink `link` lead to its neighbour `target` (relative, so that a realm can be moved), in one instant."""
     beside = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
     os.symlink(os.path.relpath(target, link.parent), beside)
-    os.replace(beside, link)
+    try:
+        os.replace(beside, link)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     sync_folder(link.parent)

@@ -4,18 +4,22 @@ The claim gives a file its quest id: a ledger row first, then one rename to `.cl
 leaves a row without a file, or a file whose name says everything; `recover` goes on from there.
 """
 
+import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 import stat
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.config import Config
 from core.durable import move, sync_file
 from core.errors import UserError
+from core.full_disk import is_no_space
 from core.hero import tokenizer_folder
 from core.inbox import SIDECAR, Arrival, Inbox, queue_stem, refusal
 from core.ledger import Ledger
@@ -55,6 +59,8 @@ class Intake:
 
     def recover(self) -> None:
         """Take up what was claimed before a crash; forget rows whose file never was renamed."""
+        for waiting in self._lanes.values():  # of a recovery that a full disk broke off
+            waiting.clear()
         for row in self.ledger.all("SELECT id, stem, priority FROM quests WHERE state='arriving'"):
             claimed = self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"
             if not os.path.lexists(claimed):
@@ -78,15 +84,29 @@ class Intake:
                 self.inbox.put_off(arrival.path, now + STUCK_SECONDS)
                 continue
             if claimed:
-                self._receive(claimed)
+                with self._kept(claimed):
+                    self._receive(claimed)
 
-    def advance(self, now: float) -> None:
-        """Carry out finished judgements and start the next ones."""
+    def advance(self, now: float, begin: bool = True) -> None:
+        """Carry out finished judgements and `begin` the next ones."""
         for lane, waiting in self._lanes.items():
             if lane.busy and lane.task["task"] == "validate" and (done := lane.take(now)):
-                self._settle(*done)
-            while waiting and not lane.busy and (tokenizer := self._tokenizer()):
-                self._judge(lane, waiting.popleft(), tokenizer, now)
+                with self._kept(Path(done[0]["path"])):
+                    self._settle(*done)
+            while begin and waiting and not lane.busy and (tokenizer := self._tokenizer()):
+                claimed = waiting.popleft()
+                with self._kept(claimed):
+                    self._judge(lane, claimed, tokenizer, now)
+
+    @contextlib.contextmanager
+    def _kept(self, claimed: Path) -> Iterator[None]:
+        """A full disk breaks the work off and says nothing about the file: it is judged again."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as problem:
+            if is_no_space(problem, self.paths.state) and os.path.lexists(claimed):
+                self._lanes[self._small].append(claimed)
+            raise
 
     # Claiming
 
@@ -171,6 +191,8 @@ class Intake:
         self._read_again.discard(claimed)
         if self._is_gone(claimed):
             return
+        if "no_space" in report:
+            raise OSError(errno.ENOSPC, report["failure"])
         if "failure" in report:
             self._reject(claimed, report["failure"], {})
             return

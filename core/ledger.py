@@ -10,11 +10,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from core.full_disk import is_no_space
 
 log = logging.getLogger(__name__)
 LOG_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alert": logging.ERROR}
@@ -93,10 +95,14 @@ def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None
 
 
 class Ledger:
-    """One realm's ledger, usable from any thread (a connection each)."""
+    """One realm's ledger, usable from any thread (a connection each).
 
-    def __init__(self, path: Path):
-        self.path = path
+    `make_room` is called when the disk is full and says whether a row is to be written again; a row of which nobody was
+    told that it is there is not there.
+    """
+
+    def __init__(self, path: Path, make_room: Callable[[], bool] = lambda: False):
+        self.path, self._make_room = path, make_room
         self._threads = threading.local()
         migrate(self.connection, MIGRATIONS)
 
@@ -122,14 +128,21 @@ class Ledger:
     def add(self, table: str, **values: Any) -> int:
         """Insert a row and return its id."""
         names, marks = ", ".join(values), ", ".join("?" * len(values))
-        return self.connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
-        ).lastrowid
+        return self._write(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())).lastrowid
 
     def change(self, table: str, key: int | str, **values: Any) -> bool:
         """Update the row with id `key`; False where there is none."""
         names = ", ".join(f"{name}=?" for name in values)
-        return self.connection.execute(f"UPDATE {table} SET {names} WHERE id=?", (*values.values(), key)).rowcount == 1
+        return self._write(f"UPDATE {table} SET {names} WHERE id=?", (*values.values(), key)).rowcount == 1
+
+    def _write(self, statement: str, values: tuple) -> sqlite3.Cursor:
+        within = self.connection.in_transaction  # then only all of it can be tried again
+        while True:
+            try:
+                return self.connection.execute(statement, values)
+            except sqlite3.Error as problem:
+                if within or not (is_no_space(problem, self.path.parent) and self._make_room()):
+                    raise
 
     def event(self, service: str, code: str, text: str, level: str = "info", **data: Any) -> int:
         """Record what happened, for the battle log and the pages; the service's own log says it, too."""

@@ -65,7 +65,7 @@ class DailyFile(logging.Handler):
     def __init__(self, folder: Path, service: str):
         super().__init__()
         self._folder, self._service = folder, service
-        self._day, self._descriptor = "", -1
+        self._day, self._descriptor, self._cut = "", -1, False
         self.setFormatter(JsonLines(service))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -73,7 +73,8 @@ class DailyFile(logging.Handler):
             day = time.strftime("%Y%m%d", time.localtime(record.created))
             if day != self._day:
                 self._open(day)
-            os.write(self._descriptor, (self.format(record) + "\n").encode())
+            line = ("\n" * self._cut + self.format(record) + "\n").encode()
+            self._cut = 0 < os.write(self._descriptor, line) < len(line)  # the disk was full in the middle of it
         except OSError:  # a full disk must not end a service; logging reports it on stderr
             self.handleError(record)
 

@@ -122,6 +122,16 @@ class RealmPaths:
         return self.state / "pack_limits.json"
 
     @property
+    def disk_word(self) -> Path:
+        """What the disk manager said last."""
+        return self.state / "disk.json"
+
+    @property
+    def reserve(self) -> Path:
+        """Bytes and inodes that are given back when the disk is full."""
+        return self.state / "reserve"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -31,6 +31,7 @@ from core.formats import form as form_named
 from core.quest import Settings
 from core.quest_file import chunks, read_rows
 from core.rendering import Rendered, Renderer
+from core.room import Room
 
 CHUNK_ROWS = 512
 BLOCK_ROWS = 1 << 18
@@ -149,6 +150,8 @@ def prepare(
     building.mkdir(parents=True)
     size, read = path.stat().st_size, 0
     try:
+        if not Room.of(building).holds(size):  # tokens take about as much as text
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
             for chunk in chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):

@@ -5,7 +5,6 @@ supervisor's table; what cannot be known is null, never a guess.
 """
 
 import os
-import shutil
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from core import lore
 from core.checkpoints import pointed
 from core.config import Config
 from core.control import is_paused
+from core.disk import Level, about
 from core.durable import read_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -26,11 +26,12 @@ MENDED_BY = {  # alert: the events that show it is over
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
-    "disk_low": ("quest_done", "battle_began", "battle_resumed"),
+    "disk_low": ("quest_done", "battle_began", "battle_resumed", "battle_goes_on", "disk_ok"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
 WARNINGS = ("overfitting",)  # shown among the alerts while they last
 STALE_SECONDS = 60.0
+HELD_UP = ("battle", "idle", "saving", "preparing")  # states that a full disk turns into `blocked`
 
 
 def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[dict] | None = None) -> dict[str, Any]:
@@ -38,8 +39,12 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
     snapshot = read_json(paths.status, {})
     services = service_states(paths)
     trainer = next(service for service in services if service["name"] == "trainer")
+    disk = _disk(paths, ledger)
+    state = snapshot.get("state", "loading") if trainer["state"] == "running" else trainer["state"]
+    if disk["state"] == Level.PAUSED.word and state in HELD_UP:
+        state = "blocked"  # the trainer may have had no room to say so
     return {
-        "state": snapshot.get("state", "loading") if trainer["state"] == "running" else trainer["state"],
+        "state": state,
         "hero": _hero(paths, config, snapshot, ledger),
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
         "preparing": snapshot.get("preparing") if trainer["state"] == "running" else None,
@@ -48,9 +53,9 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
         "paused": is_paused(ledger),
         "current_model": pointed(paths.current_model),
         "services": services,
-        "disk": _disk(paths, config, ledger),
+        "disk": disk,
         "gpus": gpus or [],
-        "alerts": alerts(ledger),
+        "alerts": _with_disk(alerts(ledger), disk),
         "time": time.time(),
     }
 
@@ -77,14 +82,17 @@ def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:
     return row["step"] if row else 0
 
 
-def _disk(paths: RealmPaths, config: Config, ledger: Ledger) -> dict[str, Any]:
-    free = shutil.disk_usage(paths.root).free
+def _disk(paths: RealmPaths, ledger: Ledger) -> dict[str, Any]:
     used = ledger.one("SELECT COALESCE(SUM(bytes), 0) AS used FROM checkpoints WHERE gone IS NULL")["used"]
-    return {
-        "free_bytes": free,
-        "used_by_vault_bytes": used,
-        "state": "ok" if free >= config.disk.reserve_bytes else "low",
-    }
+    return about(paths) | {"used_by_vault_bytes": used}
+
+
+def _with_disk(known: list[dict[str, Any]], disk: dict[str, Any]) -> list[dict[str, Any]]:
+    """The alerts and what the disk says now, which needs no row: a full disk may have taken none."""
+    if disk["state"] not in (Level.NOT_CLAIMING.word, Level.PAUSED.word):
+        return known
+    now = {"code": "disk_low", "text": disk["text"], "since": disk["since"]}
+    return [now, *(alert for alert in known if alert["code"] != "disk_low")]
 
 
 def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:

@@ -6,14 +6,15 @@ block of 64 steps is summed up per quest as it is written, so that a million ste
 """
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from core.full_disk import spared
 from core.ledger import connect, migrate
 
 BLOCK = 64
@@ -95,7 +96,7 @@ class Step:
 
 
 class StepRecord:
-    """Appends what one hero goes through; `flush` writes the steps that were collected in one transaction."""
+    """Appends what one hero goes through; `flush` writes what was collected, or keeps it while the disk is full."""
 
     def __init__(self, path: Path, hero: str):
         self._connection = connect(path, durable=False)
@@ -105,35 +106,59 @@ class StepRecord:
         self._hero = self._connection.execute("SELECT id FROM heroes WHERE name=?", (hero,)).fetchone()[0]
         self._sum_up = _SUM_UP.format(key=f"{self._hero},", chosen=f"hero={self._hero} AND step BETWEEN ? AND ?")
         self._waiting: list[Step] = []
+        self._owed: list[Callable[[], None]] = []
+        self._folder = path.parent
 
     def add(self, step: Step) -> None:
         self._waiting.append(step)
 
     def flush(self) -> None:
-        if self._waiting:
-            self._connection.execute("BEGIN")
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO steps VALUES ({self._hero}, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(astuple, self._waiting),
-            )
-            for block in sorted({step.step // BLOCK for step in self._waiting}):
-                self._connection.execute("DELETE FROM blocks WHERE hero=? AND block=?", (self._hero, block))
-                self._connection.execute(self._sum_up, (block * BLOCK, (block + 1) * BLOCK - 1))
+        with spared(self._folder):
+            if self._waiting:
+                with self._transaction():
+                    self._write_steps()
+                self._waiting.clear()
+            while self._owed:
+                with self._transaction():
+                    self._owed[0]()
+                self._owed.pop(0)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; what a full disk refuses is rolled back, by SQLite or here."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
             self._connection.execute("COMMIT")
-            self._waiting.clear()
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _write_steps(self) -> None:
+        self._connection.executemany(
+            f"INSERT OR REPLACE INTO steps VALUES ({self._hero}, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._waiting)
+        )
+        for block in sorted({step.step // BLOCK for step in self._waiting}):
+            self._connection.execute("DELETE FROM blocks WHERE hero=? AND block=?", (self._hero, block))
+            self._connection.execute(self._sum_up, (block * BLOCK, (block + 1) * BLOCK - 1))
 
     def validation(self, step: int, quest: int, time: float, loss: float) -> None:
         """A held-out loss measured at `step`, nats per trained token."""
-        self.flush()
-        self._connection.execute(
-            "INSERT OR REPLACE INTO validations VALUES (?, ?, ?, ?, ?)", (self._hero, step, quest, time, loss)
+        values = (self._hero, step, quest, time, loss)
+        self._owed.append(
+            lambda: self._connection.execute("INSERT OR REPLACE INTO validations VALUES (?, ?, ?, ?, ?)", values)
         )
+        self.flush()
 
     def previews(self, step: int, quest: int, time: float, answers: Iterable[Any]) -> None:
         """The hero's answers at `step`, dataclasses; of each quest the newest few looks are kept, and of all."""
         text = orjson.dumps([asdict(answer) for answer in answers]).decode()
+        self._owed.append(lambda: self._write_previews(step, quest, time, text))
+        self.flush()
+
+    def _write_previews(self, step: int, quest: int, time: float, text: str) -> None:
         execute = self._connection.execute
-        execute("BEGIN")
         execute("DELETE FROM previews WHERE hero=? AND quest=? AND step>=?", (self._hero, quest, step))
         execute(
             "INSERT INTO previews (hero, quest, step, time, answers) VALUES (?, ?, ?, ?, ?)",
@@ -142,7 +167,6 @@ class StepRecord:
         for of, count, values in (("WHERE quest=?", KEPT_OF_QUEST, (quest, quest)), ("", KEPT_PREVIEWS, ())):
             newest = f"SELECT id FROM previews {of} ORDER BY id DESC LIMIT {count}"
             execute(f"DELETE FROM previews {of or 'WHERE 1'} AND id NOT IN ({newest})", values)
-        execute("COMMIT")
 
 
 def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST) -> list[dict[str, Any]]:

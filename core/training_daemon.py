@@ -16,6 +16,8 @@ from watchdog.observers.inotify import InotifyObserver
 
 from core.config import Config
 from core.control import is_paused
+from core.disk import Level
+from core.full_disk import spared
 from core.hero import tokenizer_folder
 from core.hero_loop import HeroLoop
 from core.intake import Intake
@@ -33,7 +35,10 @@ PREPARED_AHEAD = 2
 
 
 class TrainingDaemon:
-    """Give it a clock and it runs; `housekeeping` is the Vault's part, given in by the process that wires the rooms."""
+    """Give it a clock and it runs; `housekeeping` is the Vault's part, given in by the process that wires the rooms.
+
+    So is `disk(now)`, which says what the room on the disk allows. A turn that a full disk broke off is begun again.
+    """
 
     def __init__(
         self,
@@ -43,9 +48,10 @@ class TrainingDaemon:
         clock: Callable[[], float],
         beat: Callable[[], None],
         housekeeping: Callable[[], None] = lambda: None,
+        disk: Callable[[float], Level] = lambda now: Level.NORMAL,
     ):
         self.paths, self.config, self.ledger = paths, config, ledger
-        self.clock, self.beat, self._housekeeping = clock, beat, housekeeping
+        self.clock, self.beat, self._housekeeping, self._disk = clock, beat, housekeeping, disk
         self.queue = TrainingQueue(paths, ledger)
         self._wake = Event()
         self._small, self._large = ValidationProcess(self._wake.set), ValidationProcess(self._wake.set)
@@ -53,13 +59,14 @@ class TrainingDaemon:
         self.hero_loop = HeroLoop(paths, config, ledger)
         self._next_look = self._next_housekeeping = 0.0
         self._asked: set[int] = set()
+        self._recovered = False
 
     def run(self, should_exit: Event) -> None:
-        self.intake.recover()
         observer = self._watch()
         try:
             while not should_exit.is_set():
-                self.loop(self.clock())
+                with spared(self.paths.state):
+                    self.loop(self.clock())
                 self._wake.wait(LOOK_SECONDS)
                 self._wake.clear()
         finally:
@@ -71,12 +78,16 @@ class TrainingDaemon:
     def loop(self, now: float) -> None:
         """One turn."""
         self.beat()
-        if now >= self._next_look:
+        level = self._disk(now)
+        if not self._recovered:
+            self.intake.recover()
+            self._recovered = True
+        if level < Level.NOT_CLAIMING and now >= self._next_look:
             self.intake.look(now)
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
-        self.intake.advance(now)
-        self._prepare_ahead(now)
-        if self.hero_loop.turn(now, self._quiet()):
+        self.intake.advance(now, begin=level < Level.PAUSED)
+        self._prepare_ahead(now, begin=level < Level.NOT_CLAIMING)
+        if self.hero_loop.turn(now, level < Level.NOT_CLAIMING and self._quiet()):
             self._next_look = now  # else it would seem quiet still, and a second quest would be written
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING_SECONDS
@@ -91,19 +102,22 @@ class TrainingDaemon:
 
     # Ahead of the battle
 
-    def _prepare_ahead(self, now: float) -> None:
+    def _prepare_ahead(self, now: float, begin: bool) -> None:
         """Have the next quests tokenised, so that the trainer finds them ready."""
         if self._large.busy:
             if self._large.task["task"] == "prepare" and (done := self._large.take(now)) and "failure" in done[1]:
                 log.warning("preparing %s failed: %s", done[0]["path"], done[1]["failure"])
+                if "no_space" in done[1]:
+                    self._asked.discard(done[0]["quest"])
             return
-        for quest in self.queue.waiting()[:PREPARED_AHEAD]:
+        for quest in self.queue.waiting()[:PREPARED_AHEAD] if begin else ():
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
             self._asked.add(quest.id)
             self._large.give(
                 {
                     "task": "prepare",
+                    "quest": quest.id,
                     "path": str(quest.path),
                     "form": card["form"],
                     "sha256": card["sha256"],

@@ -5,6 +5,7 @@ file and is replaced when it dies or takes too long. It knows nothing about queu
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import resource
@@ -19,6 +20,7 @@ from typing import Any
 import orjson
 
 from core.errors import UserError
+from core.full_disk import is_no_space
 from core.paths import CHECKOUT
 
 MEMORY_BYTES = 4 << 30
@@ -157,6 +159,8 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
     except UserError as problem:  # of the hero's tokenizer
         return {"failure": str(problem)}
     except OSError as problem:
+        if is_no_space(problem, Path(task["path"]).parent):
+            return {"failure": os.strerror(errno.ENOSPC), "no_space": True}
         remedy = "; let the realm's user read it" if isinstance(problem, PermissionError) else ""
         return {"failure": f"cannot be read: {problem.strerror}{remedy}"}
     except MemoryError:

@@ -6,27 +6,29 @@ they are. So waking up after a kill and after a clean stop are the same thing. I
 Checkpoints are written while training goes on, with the next quest, too: a quest stays in processing/ until the tip holds it.
 """
 
-import errno
 import gc
 import logging
-import os
+import sqlite3
 from collections.abc import Callable
 from threading import Event
 
 import torch
 import transformers
 
-from core import checkpoints, control, turning_back
+from core import checkpoints, control, disk, turning_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
 from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
 from core.config import Config
+from core.disk import Level
+from core.disk_wait import tell_no_space, wait_for_room
 from core.errors import CheckpointError, UserError
 from core.forge.hatch import hatch
 from core.forge.means import RECORD, record, settle
 from core.forge.optimizers import OptimizerKind, weights_to_use
+from core.full_disk import is_no_space, spared
 from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
@@ -42,8 +44,7 @@ log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
 
 IDLE_SECONDS = 0.05
-NO_SPACE_SECONDS = 5.0
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE_SECONDS = 2.0
 
 
 class Worker:
@@ -62,7 +63,7 @@ class Worker:
         self.should_exit, self.beat = should_exit, beat
         self.queue = TrainingQueue(paths, ledger)
         self.last_exit = last_exit
-        self.writer = CheckpointWriter(paths, beat)
+        self.writer = CheckpointWriter(paths, beat, should_exit.is_set)
 
     @property
     def tip(self) -> Manifest:
@@ -180,22 +181,38 @@ class Worker:
 
     def run(self) -> None:
         """Until `should_exit`: one quest after the other."""
-        while not self.should_exit.is_set():
-            if not self.loop():
-                self.should_exit.wait(IDLE_SECONDS)
-        self.end_writing()
+        try:
+            while not self.should_exit.is_set():
+                if not self._turn():
+                    self.should_exit.wait(IDLE_SECONDS)
+            with spared(self.paths.state):  # what is not told now follows when the hero wakes up
+                self.end_writing()
+        finally:
+            self.writer.give_up()
+
+    def _turn(self) -> bool:
+        """`loop`, begun again where a full disk breaks it off: every change of a quest's state is one rename."""
+        try:
+            return self.loop()
+        except (OSError, sqlite3.Error) as problem:
+            if not is_no_space(problem, self.paths.state):
+                raise
+            self._no_space(problem)
+            return False
 
     def loop(self) -> bool:
         """One turn: wishes, then the next quest if there is one. True when something was trained."""
         self.beat()
         self.end_writing(patient=False)
-        paused = hear_wishes(self)
-        if paused or not self._has_room():
+        paused, level = hear_wishes(self), disk.level(self.paths, disk.need_of(self.tip))
+        if paused or self.writer.stuck or level is Level.PAUSED:
             self.report.idle(self.hero_facts(), "paused" if paused else "blocked")
             return False
-        quest = self.left_in_processing() or (self.queue.claim() and self.left_in_processing())
+        may_claim = level < Level.NOT_CLAIMING
+        quest = self.left_in_processing() or (may_claim and self.queue.claim() and self.left_in_processing()) or None
         if quest is None:
-            self.report.idle(self.hero_facts(), "saving" if self.writer.busy else "idle")
+            resting = "saving" if self.writer.busy else "idle" if may_claim else "blocked"
+            self.report.idle(self.hero_facts(), resting)
             return False
         self._undertake(quest)
         return True
@@ -206,18 +223,15 @@ class Worker:
         left = (quest for quest in self.queue.processing() if not self.is_trained(quest))
         return next(left, None)
 
-    def _has_room(self) -> bool:
-        return self.report.free_bytes() >= self.config.disk.reserve_bytes
-
     def _undertake(self, quest: Quest) -> None:
         """One battle, and what comes of it. The boundary at which a quest's errors are caught."""
         try:
             ending = self._fight(quest)
         except Exception as problem:
-            if _is_no_space(problem):
+            if is_no_space(problem, self.paths.state):
                 self._no_space(problem)
                 return
-            if isinstance(problem, OSError | WriteFailed):
+            if isinstance(problem, OSError | WriteFailed | sqlite3.Error):  # the disk's fault, not the quest's
                 raise
             log.exception("battle of %s failed", quest.name)
             named = "" if isinstance(problem, UserError) else f"{type(problem).__name__}: "
@@ -260,7 +274,7 @@ class Worker:
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
-        battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length))
+        battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length), wait_for_room)
         self.trainer.fight(plan, first, rate, battle, compiled=self._was_compiled(quest) if first else None)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
@@ -330,7 +344,7 @@ class Worker:
         try:
             self.collect(patient)
         except WriteFailed as problem:
-            if not _is_no_space(problem):
+            if not is_no_space(problem, self.paths.state):
                 raise
             self._no_space(problem)
 
@@ -368,29 +382,18 @@ class Worker:
         )
 
     def _no_space(self, problem: Exception) -> None:
-        log.error("no space: %s", problem)
-        self.report.end("stopped", str(problem))
+        """Say so as far as that is possible, and go back to the tip: weights may be half a step beyond it."""
+        tell_no_space(self, problem)
         try:
-            self.collect(patient=True)
+            with spared(self.paths.state):
+                self.collect(patient=True)
         except WriteFailed as also:
             log.error("no space: %s", also)
-        self.ledger.event(
-            "trainer",
-            "disk_low",
-            f"No room for a checkpoint: {problem}. Free space; training goes on by itself.",
-            "alert",
-        )
-        self.reload()
-        self.should_exit.wait(NO_SPACE_SECONDS)
+        if not self.should_exit.wait(NO_SPACE_SECONDS):
+            self.reload()
 
     def reload(self) -> None:
-        """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""
+        """Go back to the tip. The weights in memory go first, two heroes may not fit."""
         del self.trainer
         gc.collect()
         self._load(checkpoints.verify(self.paths.vault / self.tip.id))
-
-
-def _is_no_space(problem: Exception) -> bool:
-    """Whether the disk is full, in the words of Python, safetensors or SQLite."""
-    told = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
-    return getattr(problem, "errno", None) in NO_SPACE or any(words in str(problem) for words in told)

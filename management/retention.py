@@ -1,37 +1,103 @@
-"""Which checkpoints stay: a pure `plan`, and `retain`, which carries it out. It never touches what a pointer leads to."""
+"""Which checkpoints stay: a pure `plan` by roles and bytes, and `retain`, which carries it out. It knows nothing about disks.
+
+A role is firm or loose. Firm ones stay whatever happens: what a pointer leads to and its parent, the champion, what is
+pinned, the parent of a battle that goes on, the newest whole ones, the newest promoted one. Loose ones (more promoted
+ones, one a day, one a week) stay as long as there are bytes for them; when there are not, the oldest go first.
+"""
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
-from core.checkpoints import Manifest, is_held, manifests, pointed
+from core.checkpoints import Manifest, is_held, manifests, pointed, verify
 from core.config import Retention
+from core.errors import CheckpointError
 from core.ledger import Ledger
 from core.paths import RealmPaths
 
 YOUNG_SECONDS = 120.0
+DAY = 86400
+MONDAY = 3 * DAY  # the epoch began on a Thursday; a week begins on Monday
 
 
 def plan(
-    found: Iterable[Manifest], promoted: set[str], kept_anyway: set[str], policy: Retention, now: float
+    found: Iterable[Manifest],
+    promoted: set[str],
+    kept_anyway: set[str],
+    policy: Retention,
+    now: float,
+    whole: Callable[[Manifest], bool] = lambda manifest: True,
+    budget: int | None = None,
 ) -> list[Manifest]:
-    """The checkpoints to delete.
+    """The checkpoints to delete, newest first.
 
-    `kept_anyway` (tip, current, champion, pinned, the tip's parent) stay, of every hero the newest `keep_last` and the
-    newest `keep_promoted` promoted ones stay, branches counted apart, and nothing younger than two minutes goes.
+    `kept_anyway` (tip, current, champion, their parents, pinned) stay. Of every hero, its branches counted apart, stay
+    the newest `keep_last`, the newest as many that are `whole`, and the newest promoted one; and nothing younger than
+    two minutes goes. `whole` is asked of the newest only. `budget`: bytes for all of them, besides the policy's own.
     """
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
-    kept = set(kept_anyway)
+    firm = kept_anyway | {manifest.id for manifest in newest_first if now - manifest.created <= YOUNG_SECONDS}
+    loose: set[str] = set()
     for line in {_line(manifest) for manifest in newest_first}:
-        own = [manifest.id for manifest in newest_first if _line(manifest) == line]
-        kept |= {*own[: policy.keep_last], *[key for key in own if key in promoted][: policy.keep_promoted]}
-    return [manifest for manifest in newest_first if manifest.id not in kept and now - manifest.created > YOUNG_SECONDS]
+        own = [manifest for manifest in newest_first if _line(manifest) == line]
+        blessed = [manifest for manifest in own if manifest.id in promoted]
+        firm |= _ids([*own[: policy.keep_last], *islice(filter(whole, own), policy.keep_last), *blessed[:1]])
+        loose |= _ids(blessed[: policy.keep_promoted])
+        if not line[1]:
+            loose |= _ids(islice(_newest_of_each(own, DAY, 0), policy.keep_daily))
+            loose |= _ids(islice(_newest_of_each(own, 7 * DAY, MONDAY), policy.keep_weekly))
+    kept = [manifest for manifest in newest_first if manifest.id in firm | loose]
+    too_much = _ids(_beyond(kept, firm, [limit for limit in (budget, policy.bytes) if limit is not None]))
+    return [manifest for manifest in newest_first if manifest.id not in firm | loose or manifest.id in too_much]
 
 
 def _line(manifest: Manifest) -> tuple[str, bool]:
     """The hero's way, and apart from it what branched off: many branches must not push out what training goes back to."""
     return manifest.hero, manifest.branch is not None
+
+
+def _ids(found: Iterable[Manifest]) -> set[str]:
+    return {manifest.id for manifest in found}
+
+
+def _newest_of_each(newest_first: Iterable[Manifest], period: int, offset: int) -> Iterator[Manifest]:
+    """The newest checkpoint of every period of so many seconds that has one."""
+    seen: set[int] = set()
+    for manifest in sorted(newest_first, key=lambda manifest: manifest.created, reverse=True):
+        if (when := int(manifest.created + offset) // period) not in seen:
+            seen.add(when)
+            yield manifest
+
+
+def _beyond(kept: list[Manifest], firm: set[str], limits: list[int]) -> Iterator[Manifest]:
+    """The oldest of `kept` that are not firm, as many as the smallest limit leaves no bytes for."""
+    over = sum(manifest.bytes for manifest in kept) - min(limits) if limits else 0
+    for manifest in sorted(kept, key=lambda manifest: manifest.created):
+        if over > 0 and manifest.id not in firm:
+            over -= manifest.bytes
+            yield manifest
+
+
+class Whole:
+    """Whether a checkpoint's hashes are right. One that was found whole is not read again before its files change."""
+
+    def __init__(self, paths: RealmPaths):
+        self._vault = paths.vault
+        self._known: dict[str, list[tuple]] = {}
+
+    def __call__(self, manifest: Manifest) -> bool:
+        folder = self._vault / manifest.id
+        try:
+            facts = [(entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in os.scandir(folder)]
+            if self._known.get(manifest.id) != sorted(facts):
+                verify(folder)
+                self._known[manifest.id] = sorted(facts)
+            return True
+        except (CheckpointError, OSError):
+            self._known.pop(manifest.id, None)
+            return False
 
 
 def retain(
@@ -40,22 +106,24 @@ def retain(
     ledger: Ledger,
     clock: Callable[[], float] = time.time,
     dry_run: bool = False,
+    whole: Callable[[Manifest], bool] | None = None,
+    room: int = 0,
 ) -> list[str]:
-    """Delete what `plan` says; returns the ids. A checkpoint loses its name first, so that it is never half there.
+    """Delete what `plan` says; returns the ids. `room`: bytes that are wanted of the disk, at the cost of loose ones.
 
-    `dry_run`: only say what would go.
+    A checkpoint loses its name first, so that it is never half there. `dry_run`: only say what would go.
     """
     found = manifests(paths)
     rows = {row["id"]: row for row in ledger.all("SELECT id, state, pinned FROM checkpoints WHERE gone IS NULL")}
-    pointers = {pointed(link) for link in (paths.tip, paths.current_model, paths.champion)} - {None}
-    parents = {manifest.parent for manifest in found if manifest.id in pointers} - {None}
-    pinned = {key for key, row in rows.items() if row["pinned"]}
-    promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
-    for key in rows.keys() - {manifest.id for manifest in found}:
+    for key in rows.keys() - _ids(found):
         if not (paths.vault / key).exists():  # deleted by hand, or a crash came before the ledger heard of it
             ledger.change("checkpoints", key, gone=clock())
+    promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
+    pinned = {key for key, row in rows.items() if row["pinned"]}
+    kept = _needed(paths, found) | pinned | _before_battles(found, ledger)
+    budget = sum(manifest.bytes for manifest in found) - room if room else None
     deleted = []
-    for manifest in plan(found, promoted, pointers | parents | pinned, policy, clock()):
+    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget):
         if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
             continue
         deleted.append(manifest.id)
@@ -66,3 +134,23 @@ def retain(
         shutil.rmtree(doomed, ignore_errors=True)
         ledger.change("checkpoints", manifest.id, gone=clock())
     return deleted
+
+
+def _needed(paths: RealmPaths, found: list[Manifest]) -> set[str]:
+    """What the pointers lead to, and the parents of those."""
+    pointers = {pointed(link) for link in (paths.tip, paths.current_model, paths.champion)}
+    return (pointers | {manifest.parent for manifest in found if manifest.id in pointers}) - {None}
+
+
+def _before_battles(found: list[Manifest], ledger: Ledger) -> set[str]:
+    """What the battles that go on began from: where a battle ends badly, its hero is taken back to that."""
+    going_on = ledger.all(
+        "SELECT DISTINCT hero, start_step FROM battles WHERE state != 'lost' "
+        "AND quest IN (SELECT id FROM quests WHERE state='processing')"
+    )
+    way = sorted((manifest for manifest in found if manifest.branch is None), key=lambda manifest: manifest.step)
+    before = (
+        [each.id for each in way if (each.hero, True) == (battle["hero"], each.step <= battle["start_step"])]
+        for battle in going_on
+    )
+    return {ids[-1] for ids in before if ids}

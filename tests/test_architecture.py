@@ -52,6 +52,8 @@ NAMES = {
     "heartbeats",
     "realm.lock",
     "services.json",
+    "disk.json",
+    "reserve",
     "logs",
 }
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 import resident as home
 from resident import accept_sums, hold_back, resident
 
-from core import between_steps, control, worker
+from core import between_steps, checkpoint_writer, control
 from core.between_steps import BetweenSteps
-from core.checkpoints import holds, pointed, verify
+from core.checkpoints import pointed, verify
 from core.forge.snapshot import Snapshot
 from core.ledger import Ledger
 from core.paths import CHECKOUT, RealmPaths
@@ -180,28 +181,37 @@ def test_while_one_is_saved_another_can_be_skipped_but_the_trained_one_not_cance
     assert hero.tip.trained == ((first, first),) and hero.tip.open == {second: 2}
 
 
-def test_a_disk_that_fills_up_in_the_background_loses_no_quest_and_no_weight(
-    realm, ledger, enqueue, uninterrupted, monkeypatch
+def test_a_disk_that_fills_up_in_the_background_holds_the_battle_up_and_nothing_is_trained_again(
+    realm, ledger, enqueue, uninterrupted, monkeypatch, at_step
 ):
     first, second = enqueue("first"), enqueue("second", 160)
     expected = uninterrupted()
-    write, full = Snapshot.write, [True]
+    write, refusals, filled = Snapshot.write, [], threading.Event()
 
     def write_to_a_full_disk(self, folder: Path, tokenizer):
-        if full.pop() if full else False:
+        if len(refusals) < 3:
+            assert filled.wait(30)
+            refusals.append(folder)
             (folder / "model.safetensors").symlink_to("/dev/full")
         return write(self, folder, tokenizer)
 
+    def fill_up(battle):
+        filled.set()
+        while hero.writer.stuck is None:
+            time.sleep(0.01)
+        assert not list(realm.vault.glob(".building-*")) and hero.tip.step == 0
+
     monkeypatch.setattr(Snapshot, "write", write_to_a_full_disk)
+    monkeypatch.setattr(checkpoint_writer, "ROOM_SECONDS", 0.3)
     monkeypatch.setattr(between_steps, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(worker, "NO_SPACE_SECONDS", 0.0)
+    at_step(second, 2, fill_up)
     hero = resident(realm, ledger)
-    assert hero.loop() and hero.loop()
-    assert ledger.one("SELECT COUNT(*) AS n FROM events WHERE code='disk_low'")["n"] == 1
-    assert [quest.id for quest in hero.queue.processing()] == [first, second]
-    assert not list(realm.vault.glob(".building-*")) and hero.tip.step == 0 == hero.trainer.global_step
     train_all(hero)
-    assert weights_of(realm) == expected and holds(hero.tip.trained, second)
+    told = [event["code"] for event in ledger.events() if event["service"] == "trainer"][2:]
+    assert told == ["battle_began", "battle_began", "battle_waits", "quest_done", "battle_goes_on", "quest_done"]
+    assert len(refusals) == 3 and weights_of(realm) == expected and hero.tip.trained == ((first, second),)
+    rows = ledger.all("SELECT quest, start_step, end_step FROM battles ORDER BY id")
+    assert [tuple(row.values()) for row in rows] == [(first, 0, 4), (second, 4, 14)]
 
 
 def test_a_save_that_comes_due_during_another_waits_for_it_and_training_does_not(realm, ledger, enqueue, gate, at_step):

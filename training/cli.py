@@ -11,6 +11,7 @@ import sys
 import time
 
 from core.errors import RealmError, nearest
+from core.full_disk import is_no_space
 from core.logs import start_logging
 from core.paths import RealmPaths, find_root
 from training.commands import families
@@ -79,10 +80,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _internal(args: argparse.Namespace, problem: Exception) -> str:
-    """One line for an error of ours; its trace goes to the log."""
+    """One line for an error of ours, whose trace goes to the log; or for a full disk."""
     line = f"internal error: {type(problem).__name__}: {problem}".splitlines()[0]
     with contextlib.suppress(RealmError, OSError):
         paths = RealmPaths(find_root(args.root))
+        if is_no_space(problem, paths.root):
+            return f"the disk is full, so this was not done: {problem}. Free space on it and try again."
         start_logging(paths, "cli", stderr=False)
         logging.getLogger("cli").error("%s failed", args.verb, exc_info=problem)
         return f"{line} (trace: {paths.logs / time.strftime('cli_%Y%m%d.log')})"

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from core.config import Config, load_config
 from core.errors import UserError
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.paths import RealmPaths, find_root
 from core.realm_lock import holder
@@ -25,7 +26,7 @@ class Realm:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.existing.ledger)
+        return Ledger(self.existing.ledger, Reserve(self.paths).release)
 
     @property
     def exists(self) -> bool:

@@ -82,7 +82,7 @@ def _services(services: list[dict[str, Any]]) -> str:
 
 def _disk(disk: dict[str, Any]) -> str:
     free = f"{bytes_text(disk['free_bytes'])} free"
-    free = free if disk["state"] == "ok" else styled(f"{free}, low", "red")
+    free = free if disk["state"] == "ok" else styled(f"{free}, {disk['state'].replace('_', ' ')}", "red")
     return f"{free}, {bytes_text(disk['used_by_vault_bytes'])} in the Vault"
 
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from core.config import load_config
 from core.errors import UserError
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
@@ -85,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     paths = RealmPaths(options.root)
     lifeline = Lifeline(paths, "tavern", options.parent)
     start_logging(paths, "tavern")
-    config = when_right(lambda: load_config(paths.config), "config_wrong", "tavern", Ledger(paths.ledger), lifeline)
+    ledger = Ledger(paths.ledger, Reserve(paths).release)
+    config = when_right(lambda: load_config(paths.config), "config_wrong", "tavern", ledger, lifeline)
     if config is None:
         return 0
     try:

@@ -7,11 +7,14 @@ import threading
 from pathlib import Path
 
 from core.config import load_config
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from safety.lifeline import Lifeline
 from training.patience import when_right
+
+ROOM_SECONDS = 0.5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,11 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     lifeline = Lifeline(paths, "trainer", options.parent)
     start_logging(paths, "trainer")
     lifeline.beat()
+    reserve = Reserve(paths)
     # The trainer shares its cores with its neighbours: a thread that waits for another must sleep, not spin.
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
     # What torch.compile made is found again after a restart; it compiles here, not in a pool of processes.
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(paths.kernels), TORCHINDUCTOR_COMPILE_THREADS="1")
-    ledger = Ledger(paths.ledger)
+    ledger = Ledger(paths.ledger, lambda: _make_room(reserve, lifeline))
     worker_class = _load(lifeline)
 
     def awaken():
@@ -45,6 +49,12 @@ def main(argv: list[str] | None = None) -> int:
     if worker := when_right(awaken, "hero_unclear", "trainer", ledger, lifeline):
         worker.run()
     return 0
+
+
+def _make_room(reserve: Reserve, lifeline: Lifeline) -> bool:
+    """For the ledger on a full disk: the reserve, and when that is used up, time. The hero waits where it is."""
+    lifeline.beat()
+    return reserve.release() or not lifeline.should_exit.wait(ROOM_SECONDS)
 
 
 def _load(lifeline: Lifeline) -> type:

@@ -15,6 +15,7 @@ from core.checkpoints import pointed
 from core.config import load_config
 from core.durable import read_json, write_json
 from core.errors import RealmError
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import CHECKOUT, RealmPaths
@@ -60,7 +61,7 @@ def supervise(
         lifeline = Lifeline(paths, "watchdog")
         signal.signal(signal.SIGHUP, lambda *_: lifeline.should_exit.set())
         await_orphans(paths.services, TRAINER_GRACE)
-        ledger = Ledger(paths.ledger)
+        ledger = Ledger(paths.ledger, Reserve(paths).release)
         table = _Table(paths, me)
         watchdog = Watchdog(
             kept or services(paths, port),

@@ -48,6 +48,11 @@ class Snapshot:
             self._copied = torch.cuda.Event()
             self._copied.record()
 
+    @property
+    def bytes(self) -> int:
+        """How large its tensors' files are."""
+        return sum(file.length for file in self._files.values())
+
     def _fit(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """Have memory for `tensors`; what does not fit them goes before anything new is allocated."""
         self._files = {name: file for name, file in self._files.items() if name in tensors and file.fits(tensors[name])}

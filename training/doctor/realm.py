@@ -1,15 +1,18 @@
 """Checks of one realm: port, room, folders, checkpoints, files that lie where they should not, processes left over."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from core import checkpoints
+from core.config import Disk
+from core.disk import Level, need, words
 from core.errors import CheckpointError
 from core.paths import QUEUE_STATES
 from core.quest import COMPANIONS
+from core.room import Room
+from management.auto_disk_manager import judge
 from safety.child import orphans
 from training import ports
 from training.doctor.case import Case, Finding, bad, look, ok
@@ -42,12 +45,13 @@ def port(case: Case) -> Iterator[Finding]:
 
 def disk(case: Case) -> Iterator[Finding]:
     place = next(folder for folder in (case.paths.root, *case.paths.root.parents) if folder.is_dir())
-    free, reserve = shutil.disk_usage(place).free, case.config.disk.reserve_bytes if case.config else 0
-    text = f"{bytes_text(free)} free on the realm's disk"
-    if free < reserve:
-        yield bad("disk", text, f"nothing is trained below disk.reserve_bytes ({bytes_text(reserve)}); make room")
+    room, needed, marks = Room.of(place), need(case.paths), case.config.disk if case.config else Disk()
+    level = judge(room, needed, marks, Level.NORMAL)
+    if level is Level.NORMAL:
+        yield ok("disk", f"{bytes_text(room.free)} free on the realm's disk")
     else:
-        yield ok("disk", text)
+        severe = bad if level is Level.PAUSED else look
+        yield severe("disk", words(room, level, needed), "free space; `vault list` shows what checkpoints take")
 
 
 def folders(case: Case) -> Iterator[Finding]:

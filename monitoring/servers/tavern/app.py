@@ -1,6 +1,7 @@
 """Puts the Tavern together: realm, door, stream, API and pages. Everything that it needs is handed in."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -13,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from core.config import Config
 from core.errors import RealmBusy, UserError
+from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.servers.tavern import api, pages, vault_api
 from monitoring.servers.tavern.events import Hub
@@ -52,6 +54,8 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         (Refusal, _refused),
         (UserError, _mistaken),
         (RealmBusy, _busy),
+        (OSError, _unwritten),
+        (sqlite3.Error, _unwritten),
         (HTTPException, _http),
         (RequestValidationError, _invalid),
     ):
@@ -77,6 +81,15 @@ async def _refused(request: Request, problem: Refusal) -> Response:
 
 async def _mistaken(request: Request, problem: UserError) -> Response:
     return problem_response(request.scope, 400, "wrong_request", str(problem))
+
+
+async def _unwritten(request: Request, problem: Exception) -> Response:
+    """Reading goes on while the disk is full; what was to be written is not."""
+    if not is_no_space(problem, request.app.state.realm.paths.state):
+        raise problem
+    return problem_response(
+        request.scope, 507, "no_room", "The disk is full, so nothing was written. Free space first."
+    )
 
 
 async def _busy(request: Request, problem: RealmBusy) -> Response:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from core.config import Config
+from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.status import realm_status
@@ -35,7 +36,7 @@ class Realm:
     @property
     def ledger(self) -> Ledger:
         with self._lock:
-            self._ledger = self._ledger or Ledger(self.paths.ledger)
+            self._ledger = self._ledger or Ledger(self.paths.ledger, Reserve(self.paths).release)
         return self._ledger
 
     def status(self) -> dict[str, Any]:

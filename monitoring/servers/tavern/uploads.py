@@ -5,7 +5,6 @@ File names come from anybody: only a stem of plain letters is used, and only .js
 
 import contextlib
 import re
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,9 +15,11 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from core.disk import Level, about, level, need
 from core.inbox import drop
 from core.paths import RealmPaths
 from core.quest import priority_of
+from core.room import Room
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
@@ -58,10 +59,12 @@ async def receive_quests(request: Request, realm: Realm) -> list[dict[str, Any]]
 
 
 def _check_room(request: Request, realm: Realm) -> None:
-    length = request.headers.get("content-length", "0")
-    free = shutil.disk_usage(realm.paths.root).free - realm.config.disk.reserve_bytes
-    if length.isdigit() and int(length) > max(0, free):
-        raise Refusal(507, "no_room", "The realm's disk has no room for this file beside its reserve.")
+    """Nothing is taken while no quest would be begun, and nothing that leaves no room for the next checkpoint."""
+    length, needed = request.headers.get("content-length", "0"), need(realm.paths)
+    if level(realm.paths, needed) >= Level.NOT_CLAIMING:
+        raise Refusal(507, "no_room", about(realm.paths)["text"])
+    if length.isdigit() and not Room.of(realm.paths.root).holds(int(length) + needed):
+        raise Refusal(507, "no_room", "The realm's disk has no room for this file beside the next checkpoint.")
 
 
 async def _raw(request: Request, realm: Realm) -> dict[str, Any]:

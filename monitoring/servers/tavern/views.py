@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.checkpoints import pointed
+from core.disk import Level
 from core.paths import PRIORITIES
 from core.steps import read_previews
 from monitoring.servers.tavern.realm import Realm
@@ -156,18 +157,16 @@ class Next:
 
 def what_next(realm: Realm) -> Next:
     status = realm.status()
-    state, free = status["state"], status["disk"]["free_bytes"]
+    state, disk = status["state"], status["disk"]
     services = {service["name"]: service["state"] for service in status["services"]}
     waiting = sum(status["queue"][priority] for priority in PRIORITIES)
     if services["watchdog"] == "stopped" and services["trainer"] != "running":
         return Next("blocked", "The realm is asleep", "No service runs, so nothing is trained. Wake it with", START)
-    if status["disk"]["state"] == "low" or state == "blocked":
-        reserve = size(realm.config.disk.reserve_bytes)
-        return Next(
-            "blocked",
-            "The disk is almost full",
-            f"{size(free)} are free and {reserve} are kept in reserve. Free some space; training goes on by itself.",
-        )
+    if disk["state"] in (Level.NOT_CLAIMING.word, Level.PAUSED.word):
+        return Next("blocked", "The disk is almost full", disk["text"])
+    if state == "blocked":
+        text = f"What it wants to write does not fit into {size(disk['free_bytes'])}. Free space; it goes on by itself."
+        return Next("blocked", "The trainer waits for room on the disk", text)
     if state in ("starting", "loading"):
         return Next("idle", "The hero wakes up", "The model is being loaded.")
     if services["trainer"] != "running":

@@ -1,0 +1,85 @@
+"""The fields of a checked schema in words: where they are, what they accept, what a mistake was. It knows no field."""
+
+import difflib
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from core.errors import UserError, nearest
+
+Schema = type[BaseModel]
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
+
+
+def fields(schema: Schema, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted path, sections included, in the order of the schema."""
+    found: dict[str, Any] = {}
+    for name, field in schema.model_fields.items():
+        found[prefix + name] = field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= fields(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def explain(schema: Schema, path: str) -> dict[str, Any]:
+    """Path, description, default and allowed values of one field; UserError for an unknown one."""
+    known = fields(schema)
+    if path not in known:
+        raise UserError(f"unknown field {path!r}{_nearest_field(schema, path) or '.'} Known: {', '.join(known)}")
+    default = known[path].get_default(call_default_factory=True)
+    default = default.model_dump() if isinstance(default, BaseModel) else default
+    allowed = allowed_values(schema, path)
+    return {"field": path, "description": known[path].description, "default": default, "allowed": allowed}
+
+
+def mistake(schema: Schema, error: dict) -> str:
+    """What pydantic found wrong, for the user."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown field {path!r}{_nearest_field(schema, path) or '.'} `config explain` lists them all."
+    allowed = f" Allowed: {allowed_values(schema, path)}." if path in fields(schema) else ""
+    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
+
+
+def _nearest_field(schema: Schema, path: str) -> str:
+    siblings = [name for name in fields(schema) if name.rpartition(".")[0] == path.rpartition(".")[0]]
+    return nearest(path, siblings) or _same_name_elsewhere(schema, path)
+
+
+def _same_name_elsewhere(schema: Schema, path: str) -> str:
+    last, known = path.rpartition(".")[2], fields(schema)
+    close = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.75)
+    homes = [name for name in known if close and name.rpartition(".")[2] == close[0]]
+    return f"; did you mean {homes[0]!r}?" if homes else ""
+
+
+def _short(value: Any) -> str:
+    text = orjson.dumps(value, default=str).decode()
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def allowed_values(schema: Schema, path: str) -> str:
+    """What the field at `path` accepts, in words: its type, choices and bounds."""
+    whole = schema.model_json_schema()
+    node: dict = whole
+    for part in path.split("."):
+        node = _deref(node, whole)["properties"][part]
+    return _describe(_deref(node, whole), whole)
+
+
+def _deref(node: dict, whole: dict) -> dict:
+    while "$ref" in node or len(node.get("allOf", [])) == 1:
+        node = whole["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node["allOf"][0]
+    return node
+
+
+def _describe(node: dict, whole: dict) -> str:
+    if "anyOf" in node:
+        return " or ".join(_describe(_deref(choice, whole), whole) for choice in node["anyOf"])
+    if "enum" in node:
+        return ", ".join(map(str, node["enum"]))
+    if "const" in node:
+        return str(node["const"])
+    bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
+    return " ".join([node.get("type", "any"), *bounds])
