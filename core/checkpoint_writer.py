@@ -5,7 +5,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from core.forge.snapshot import Snapshot
 from core.paths import RealmPaths
 
 NICENESS = 10  # a tenth of a busy core
-BEAT_SECONDS = 0.25
 
 
 class WriteFailed(RealmError):
@@ -25,13 +24,13 @@ class WriteFailed(RealmError):
 
 
 class CheckpointWriter:
-    """`start` a checkpoint, `collect` it when it is there; `beat` is called while somebody waits for it."""
+    """`start` a checkpoint, `collect` it when it is there."""
 
     tip: Manifest
     held: Manifest
 
-    def __init__(self, paths: RealmPaths, beat: Callable[[], None]):
-        self._paths, self._beat = paths, beat
+    def __init__(self, paths: RealmPaths):
+        self._paths = paths
         self._snapshot = Snapshot()
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_step_back)
         self._commit: Future[Manifest] | None = None
@@ -63,8 +62,7 @@ class CheckpointWriter:
         commit = self._commit
         if commit is None or not (patient or commit.done()):
             return None
-        while not wait((commit,), BEAT_SECONDS).done:
-            self._beat()
+        wait((commit,))
         self._commit = None
         if problem := commit.exception():
             raise WriteFailed(str(problem)) from problem

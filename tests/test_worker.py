@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 import torch
-from resident import accept_sums
+from resident import accept_sums, death
 
 from core import control
 from core.battle_report import BattleReport
@@ -35,10 +35,9 @@ def enqueue(realm, ledger, config):
 def wake(realm, ledger, config):
     """A worker that has woken up; call it again for the next life."""
 
-    def awaken(last_exit: str = "", paths: RealmPaths = realm) -> Worker:
-        worker = Worker(
-            paths, config, ledger if paths == realm else Ledger(paths.ledger), Event(), lambda: None, last_exit
-        )
+    def awaken(last_exit: str = "", paths: RealmPaths = realm, **evidence) -> Worker:
+        own = ledger if paths == realm else Ledger(paths.ledger)
+        worker = Worker(paths, config, own, Event(), lambda: None, death(last_exit, **evidence))
         worker.awaken()
         return worker
 
