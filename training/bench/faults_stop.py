@@ -42,19 +42,22 @@ def end_at_random_moments(
         if turn % 10 == 0:
             realm.drop(f"long-{turn}", 4000, 30, rng)
         moment = rng.uniform(0.0, latest)
-        ending = _ended(realm, moment, by_verb=turn % 5 == 4)
+        ending = ended(realm, lambda moment=moment: time.sleep(moment), by_verb=turn % 5 == 4)
         endings.append(ending)
         left = f", left: {'; '.join(ending.left)}" if ending.left else ""
         say(f"{turn + 1}: told after {moment:.1f} s ({ending.doing}), ended in {ending.seconds:.2f} s{left}")
     return endings
 
 
-def _ended(realm: LiveRealm, moment: float, by_verb: bool) -> Ending:
+def ended(realm: LiveRealm, wait: Callable[[], object], by_verb: bool = False) -> Ending:
+    """Start the realm, open streams, and tell it to end after `wait()`."""
     realm.start()
+    started = time.monotonic()
     streams = [listen(realm.port, deaf=number == 0) for number in range(STREAMS)]
-    time.sleep(moment)
+    wait()
     family, doing = realm.family(), str(realm.snapshot().get("state"))
     began = time.monotonic()
+    moment = began - started
     if by_verb:
         command = [sys.executable, "-m", "training", "stop-all", "--root", str(realm.paths.root)]
         subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
@@ -102,11 +105,10 @@ def kill_in_battle(root: Path, rng: random.Random, count: int, say: Callable[[st
             time.sleep(rng.uniform(0.5, 4.0))
             done, killed = realm.steps()[-1][0], time.time()
             realm.trainer().kill()
-            new = until(
-                lambda done=done: next((step for step in realm.steps() if step[0] > done and step[1] > killed), None)
-            )
-            again = next(step for step in realm.steps() if step[1] > killed)
-            found.append(Recovery(again[1] - killed, new[1] - killed))
+            until(lambda done=done: realm.steps()[-1][0] > done)
+            since = [(step, moment - killed) for step, moment, _, _ in realm.steps() if moment > killed]
+            again, new = since[0][1], next(seconds for step, seconds in since if step > done)
+            found.append(Recovery(again, new))
             say(f"{turn + 1}: a step again after {found[-1].again:.2f} s, a new one after {found[-1].new:.2f} s")
     finally:
         realm.stop()
