@@ -234,7 +234,8 @@ class Watchdog:
         if self._got_on(life, now):
             life.crashes.clear()
         name, crash = life.service.name, diagnose(evidence)
-        life.last_crash = crash
+        if evidence.code is not None:  # a life that could not begin has answered for nothing
+            life.last_crash = crash
         life.crashes.append((now, _weight(crash)))
         where = f" in its {crash.phase}" if crash.phase else ""
         facts = {key: value for key, value in vars(crash).items() if key != "time"}

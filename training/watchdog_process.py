@@ -93,9 +93,13 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
     def command(name: str, *more: str) -> tuple[str, ...]:
         return (sys.executable, "-m", f"training.{name}_process", *common, *more)
 
+    furthest = 0
+
     def got_on() -> tuple:
+        nonlocal furthest  # steps that are trained again are no progress
         hero = read_json(paths.status, {}).get("hero") or {}
-        return hero.get("global_step"), pointed(paths.tip)
+        furthest = max(furthest, hero.get("global_step") or 0)
+        return furthest, pointed(paths.tip)
 
     return [
         Service("tavern", command("tavern", "--port", str(port))),
