@@ -107,10 +107,9 @@ class LiveRealm:
 
     def living(self, family: list[psutil.Process]) -> list[str]:
         """Who of `family` still runs, and who else says that this realm is its own."""
+        words = " ".join(("--root", str(self.paths.root), ""))
         mine = [
-            process
-            for process in psutil.process_iter(["cmdline"])
-            if str(self.paths.root) in (process.info["cmdline"] or [])
+            each for each in psutil.process_iter(["cmdline"]) if words in " ".join([*(each.info["cmdline"] or []), ""])
         ]
         return sorted(
             {_name(process) for process in (*family, *mine) if process.pid != os.getpid() and _lives(process)}
