@@ -216,6 +216,7 @@ class BattleReport:
         for manifest in found:
             if manifest.id not in known:
                 self.saved(manifest, "saved")
+                self.ledger.change("quests", manifest.quest, failures=0)
 
     def saved(self, manifest: Manifest, state: str) -> None:
         record(self.ledger, manifest, state)

@@ -30,6 +30,7 @@ class Resident(Resting, Protocol):
     report: BattleReport
     should_exit: Event
     beat: Callable[[], None]
+    enter: Callable[..., None]
     writer: CheckpointWriter
 
     def hero_facts(self) -> dict[str, Any]: ...
@@ -63,9 +64,10 @@ class BetweenSteps:
         """True when the battle is to be left here. Most steps wait for nothing: what they brought is read when it is shown."""
         self.worker.report.step(facts)
         now, last = time.monotonic(), facts.step >= self.plan.total_steps
+        looked_at = last or facts.global_step % self.plan.settings.eval_steps == 0
+        self.worker.enter("evaluation" if looked_at else "step", facts.global_step)
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
-            self.worker.beat()
             self.worker.report.read()
             self.worker.collect()
             self.worker.report.show(self.worker.hero_facts())
@@ -118,11 +120,13 @@ class BetweenSteps:
             worker.collect(patient=True)
             text = f"Paused in {self.quest.stem} at step {facts.step} of {self.plan.total_steps}."
             worker.ledger.event("trainer", "paused", text, quest=self.quest.id)
+            worker.enter("paused")
             while ending is None and control.is_paused(worker.ledger):
                 worker.beat()
                 worker.report.show(worker.hero_facts(), "paused")
                 worker.should_exit.wait(LOOK_SECONDS)
                 ending = wished(worker, self.quest, at_rest=True)
+            worker.enter("step")
         return ending
 
 

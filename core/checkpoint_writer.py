@@ -32,7 +32,7 @@ class WriteFailed(RealmError):
 
 
 class CheckpointWriter:
-    """`start` a checkpoint, `collect` it when it is there; `beat` is called while somebody waits for it.
+    """`start` a checkpoint, `collect` it when it is there; `beat` is called while one that is waited for has no room.
 
     `hurried`: whether the hero is to end, so that nobody can wait for room any more.
     """
@@ -99,9 +99,10 @@ class CheckpointWriter:
         if commit is None or not (patient or commit.done()):
             return None
         while not wait((commit,), BEAT_SECONDS).done:
-            self._beat()
-            if self.stuck is not None and self._hurried():
-                self.give_up()
+            if self.stuck is not None:
+                self._beat()
+                if self._hurried():
+                    self.give_up()
         self._commit = self.stuck = None
         if problem := commit.exception():
             raise WriteFailed(str(problem)) from problem

@@ -30,12 +30,14 @@ def wait_for_room(worker: Resident, quest: Quest, plan: BattlePlan, step: int) -
         "trainer", "battle_waits", f"The disk is full: {place} waits for room.", "warning", quest=quest.id
     )
     ending = None
+    worker.enter("paused")
     while ending is None and is_short(worker):
         worker.beat()
         worker.report.show(worker.hero_facts(), "blocked")
         worker.should_exit.wait(LOOK_SECONDS)
         worker.collect()
         ending = wished(worker, quest)
+    worker.enter("step")
     worker.ledger.event("trainer", "battle_goes_on", f"There is room again for {place}.", quest=quest.id)
     return ending
 

@@ -14,6 +14,7 @@ from core.config import Config
 from core.control import is_paused
 from core.disk import Level, about
 from core.durable import read_json
+from core.heartbeat import read_beat
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.realm_lock import same_process
@@ -26,6 +27,7 @@ MENDED_BY = {  # alert: the events that show it is over
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
+    "crash": ("battle_began", "battle_resumed", "quest_done"),
     "disk_low": ("quest_done", "battle_began", "battle_resumed", "battle_goes_on", "disk_ok"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
@@ -135,7 +137,7 @@ def _service(paths: RealmPaths, name: str, known: dict[str, Any], supervised: bo
     state = known.get("state", "off" if name == "oracle" else "stopped")
     if not alive and (state == "running" or not supervised) and state != "off":
         state = "stopped"
-    if state == "running" and (beat is None or beat > STALE_SECONDS):
+    if state == "running" and (beat is None or beat > _granted(paths, name)):
         state = "starting" if beat is None else "silent"
     return {
         "name": name,
@@ -144,6 +146,12 @@ def _service(paths: RealmPaths, name: str, known: dict[str, Any], supervised: bo
         "restarts": known.get("restarts", 0),
         "heartbeat_age_seconds": beat if alive else None,
     }
+
+
+def _granted(paths: RealmPaths, name: str) -> float:
+    """Seconds of silence that say nothing about a service: more where it said that it would be busy for long."""
+    beat = read_beat(paths.heartbeats / name)
+    return max(STALE_SECONDS, beat.silence or 0.0) if beat else STALE_SECONDS
 
 
 def heartbeat_age(paths: RealmPaths, name: str) -> float | None:

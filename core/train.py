@@ -26,7 +26,14 @@ from core.forge.gradient_release import GradientRelease
 from core.forge.looks import Looks
 from core.forge.means import dtype
 from core.forge.optimizers import OptimizerKind
-from core.forge.out_of_memory import CANNOT_BE_SHARED, is_out_of_memory, random_state, set_random_state, smaller
+from core.forge.out_of_memory import (
+    CANNOT_BE_SHARED,
+    halved,
+    is_out_of_memory,
+    random_state,
+    set_random_state,
+    smaller,
+)
 from core.forge.qwen3 import EAGER, Compute, autocast, understands
 from core.forge.state import has_state, load_state
 from core.forge.step_facts import Observer, StepFacts
@@ -313,6 +320,14 @@ class HeroTrainer(Trainer):
         if self.args.device.type == "cuda":
             torch.cuda.empty_cache()
         self.limits.add(self.state.global_step + 1, smaller(batch.packs))
+
+    def narrow(self, plan: BattlePlan, first: int, last: int) -> None:
+        """The kernel ended the last life after step `last` of `plan`: from step `first` on, passes are half as large."""
+        if self.kind.steps_in_backward or self.means.release:
+            return  # a step is one pass
+        room = self._room_at(plan.settings, self.global_step + 1)
+        if tokens := halved(plan, range(first, min(last + 1, plan.total_steps)), room):
+            self.limits.add(self.global_step + 1, tokens)
 
     def floating_point_ops(self, inputs: StepBatch) -> int:
         return 0

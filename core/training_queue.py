@@ -137,12 +137,27 @@ class TrainingQueue:
         self._record(quest.id, state="queued", priority=priority)
         return self._move(quest, priority)
 
-    def blame(self, quest: Quest, reason: str) -> Quest:
-        """Count a failed battle: back to wait, or to failed/ with its dossier after the third."""
+    def blame(self, quest: Quest, reason: str, attempt: dict[str, Any] | None = None, stay: bool = False) -> Quest:
+        """Count a failed battle: back to wait, or to failed/ with its dossier after the third; `stay`: where it is.
+
+        `attempt`: the page of the dossier about it; those from before the last checkpoint are left out.
+        """
         row = self.ledger.one("SELECT failures FROM quests WHERE id=?", (quest.id,))
         failures = (row["failures"] if row else 0) + 1
+        if attempt is not None:
+            report = quest.report
+            since = report.get("attempts", [])[-failures + 1 :] if failures > 1 else []
+            write_json(quest.companion(".report.json"), {**report, "quest": quest.id, "attempts": [*since, attempt]})
         self._record(quest.id, failures=failures, reason=reason)
-        return self.give_up(quest, reason) if failures >= MAX_FAILURES else self.put_back(quest)
+        if failures >= MAX_FAILURES:
+            return self.give_up(quest, reason)
+        return quest if stay else self.put_back(quest)
+
+    def quarantine(self, quest: Quest, reason: str, attempt: dict[str, Any]) -> Quest:
+        """To failed/ at once, with its dossier: another try would end the same way."""
+        attempts = [*quest.report.get("attempts", []), attempt]
+        write_json(quest.companion(".report.json"), {**quest.report, "quest": quest.id, "attempts": attempts})
+        return self.give_up(quest, reason)
 
     def give_up(self, quest: Quest, reason: str) -> Quest:
         """To failed/, with the reason in its report."""

@@ -15,7 +15,7 @@ from threading import Event
 import torch
 import transformers
 
-from core import checkpoints, control, disk, turning_back
+from core import blame, checkpoints, control, disk, turning_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
@@ -24,6 +24,7 @@ from core.checkpoints import Manifest
 from core.config import Config
 from core.disk import Level
 from core.disk_wait import tell_no_space, wait_for_room
+from core.dossier import Crash, attempt_of
 from core.errors import CheckpointError, UserError
 from core.forge.hatch import hatch
 from core.forge.means import RECORD, record, settle
@@ -45,10 +46,14 @@ transformers.utils.logging.disable_progress_bar()
 
 IDLE_SECONDS = 0.05
 NO_SPACE_SECONDS = 2.0
+SLOWEST_SAVE = 2e6  # parameters a second that a disk takes at least, or it counts as hung
 
 
 class Worker:
-    """One hero in memory. `should_exit` ends it between two steps; `beat` is called at least every few seconds of work."""
+    """One hero in memory. `should_exit` ends it between two steps; `enter` is told what begins, `beat` that it goes on.
+
+    `crash`: how the last life ended, if nobody had asked it to.
+    """
 
     def __init__(
         self,
@@ -57,12 +62,14 @@ class Worker:
         ledger: Ledger,
         should_exit: Event,
         beat: Callable[[], None],
-        last_exit: str = "",
+        crash: Crash | None = None,
+        enter: Callable[..., None] = lambda *_, **__: None,
     ):
         self.paths, self.config, self.ledger = paths, config, ledger
-        self.should_exit, self.beat = should_exit, beat
+        self.should_exit, self.beat, self.enter = should_exit, beat, enter
         self.queue = TrainingQueue(paths, ledger)
-        self.last_exit = last_exit
+        self.crash = crash
+        self._short_of_memory: Quest | None = None  # trained by the last life when memory ran out
         self.writer = CheckpointWriter(paths, beat, should_exit.is_set)
 
     @property
@@ -151,10 +158,7 @@ class Worker:
     def _settle(self) -> None:
         """Quests whose training the weights hold are finished; finished ones that they lack go back to wait."""
         self._carry_out_verdicts()
-        if self.last_exit not in ("", "0", "-9", "-15"):
-            suspects = (quest for quest in self.queue.processing() if not self.report.was_saving(quest.id))
-            if suspect := next(suspects, None):
-                self._blame(suspect, f"the trainer ended with {self.last_exit} while it was trained")
+        self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
         known = self.ledger.all("SELECT DISTINCT quest FROM battles WHERE hero=? AND state='done'", (self.tip.hero,))
         trained_by_hero = {row["quest"] for row in known}
         for quest in self.queue.quests("recently_completed"):
@@ -202,7 +206,7 @@ class Worker:
 
     def loop(self) -> bool:
         """One turn: wishes, then the next quest if there is one. True when something was trained."""
-        self.beat()
+        self.enter("idle")
         self.end_writing(patient=False)
         paused, level = hear_wishes(self), disk.level(self.paths, disk.need_of(self.tip))
         if paused or self.writer.stuck or level is Level.PAUSED:
@@ -237,9 +241,10 @@ class Worker:
             named = "" if isinstance(problem, UserError) else f"{type(problem).__name__}: "
             reason = named + str(problem)
             self.report.end("failed", reason)
+            attempt = attempt_of(problem, self.trainer.global_step)
             self.end_writing()
             self.reload()
-            self._blame(quest, reason)
+            blame.blame(self.queue, self.ledger, quest, reason, attempt)
         else:
             if ending is not None:
                 self.leave(quest, ending)
@@ -263,6 +268,7 @@ class Worker:
     def _fight(self, quest: Quest) -> Ending | None:
         """Train `quest` from where the tip left it; None when it was trained to its end."""
         card, settings = quest.card, quest.settings
+        self.enter("preparing", self.trainer.global_step)
         try:
             prepared = self._prepared(quest, card)
         except LeftEarly as left:
@@ -275,6 +281,10 @@ class Worker:
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length), wait_for_room)
+        self.enter("warm-up")
+        if self._short_of_memory and self._short_of_memory.id == quest.id:
+            self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
+            self._short_of_memory = None
         self.trainer.fight(plan, first, rate, battle, compiled=self._was_compiled(quest) if first else None)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
@@ -334,6 +344,8 @@ class Worker:
 
     def collect(self, patient: bool = False) -> None:
         """Record a checkpoint that has come, and do what waited for it. Raises WriteFailed."""
+        if patient and self.writer.busy:
+            self.enter("checkpoint", seconds=self.parameters / SLOWEST_SAVE)
         if tip := self.writer.collect(patient):
             self.report.saved(tip, "saved")
             self.ledger.change("quests", tip.quest, failures=0)
@@ -370,17 +382,6 @@ class Worker:
 
     # Failing
 
-    def _blame(self, quest: Quest, reason: str) -> None:
-        moved = self.queue.blame(quest, reason)
-        failed = moved.state == "failed"
-        self.ledger.event(
-            "trainer",
-            "quest_failed",
-            f"{quest.stem} failed: {reason}" + ("" if failed else "; it will be tried again."),
-            "alert" if failed else "warning",
-            quest=quest.id,
-        )
-
     def _no_space(self, problem: Exception) -> None:
         """Say so as far as that is possible, and go back to the tip: weights may be half a step beyond it."""
         tell_no_space(self, problem)
@@ -394,6 +395,7 @@ class Worker:
 
     def reload(self) -> None:
         """Go back to the tip. The weights in memory go first, two heroes may not fit."""
+        self.enter("setup")
         del self.trainer
         gc.collect()
         self._load(checkpoints.verify(self.paths.vault / self.tip.id))

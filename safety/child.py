@@ -18,17 +18,29 @@ import psutil
 
 from core.durable import read_json
 from core.realm_lock import same_process
+from safety.evidence import KernelLog, MemoryGroup
 
 _OUTPUT_BYTES = 1 << 20
+_LAST_BYTES = 16 << 10
+_LOOK_SECONDS = 1.0
 log = logging.getLogger("watchdog")
 
 
 class Child:
     """One life of a service, in a session of its own; its stdin is empty, `output` gets what it prints."""
 
-    def __init__(self, command: list[str], output: Path, environment: dict[str, str], folder: Path):
+    def __init__(
+        self,
+        command: list[str],
+        output: Path,
+        environment: dict[str, str],
+        folder: Path,
+        kernel: KernelLog | None = None,
+    ):
         _turn_over(output)
+        self._output, self._kernel = output, kernel
         with open(output, "ab") as stream:
+            self._begins = stream.tell()
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -40,13 +52,33 @@ class Child:
             )
         self.pid = self._process.pid
         self.started = psutil.Process(self.pid).create_time()
+        self._group = MemoryGroup(self.pid)
+        self._next_look = 0.0
 
     def poll(self) -> int | None:
         """Exit code, minus the signal's number for a death by signal, or None while it lives."""
         if self._process.returncode is None and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             self._end_session()
             self._process.wait()
+        if self._process.returncode is None and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            self._group.look()
         return self._process.returncode
+
+    def stopped(self) -> bool:
+        """Whether somebody has stopped it (SIGSTOP, a debugger): then its silence is not its own."""
+        return psutil.Process(self.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
+    def said(self) -> str:
+        """The end of what this life printed."""
+        with contextlib.suppress(OSError), open(self._output, "rb") as file:
+            file.seek(max(self._begins, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+            return file.read().decode(errors="replace")
+        return ""
+
+    def oom_killed(self) -> bool:
+        """Whether there is evidence that the kernel ended it, or one of its group, for memory."""
+        return self._group.killed() or (self._kernel is not None and self._kernel.named(self.pid))
 
     def _end_session(self) -> None:
         """Whatever the dead child had begun ends, too. Its pid, the session's name, is still the zombie's."""
@@ -54,9 +86,9 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
 
     def send(self, number: int) -> None:
-        """Signal it, if it lives."""
+        """Signal it, if it lives; what it had begun is killed with it."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            (os.killpg if number == signal.SIGKILL else os.kill)(self.pid, number)
 
 
 def _turn_over(output: Path) -> None:

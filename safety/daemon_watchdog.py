@@ -2,8 +2,8 @@
 
 `loop(now)` is one turn: see deaths, hear heartbeats, start what is due. A death after progress is answered at once;
 deaths without progress wait 1, 2, 4 ... 60 seconds, and after five of them in ten minutes the service stays down, for
-all to see, while the others go on. Whatever touches the world (clock, sleep, process start, jitter, table, ledger) is
-given in.
+all to see, while the others go on. A death in battle counts half, since the quest answers for it too; one that came from
+outside counts nothing. Whatever touches the world (clock, sleep, process start, jitter, table, ledger) is given in.
 """
 
 import random
@@ -13,13 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from core.dossier import Action, Crash, Kind
+from core.heartbeat import Beat
+from safety.crash_detector import LEVELS, Evidence, diagnose, exit_name
 from safety.states import State, change
 
 TURN_SECONDS = 0.1
 BACKOFF_SECONDS = (1.0, 60.0)
 BUDGET = (5, 600.0)  # crashes without progress, in so many seconds
+IN_BATTLE, HOPELESS = (
+    0.5,
+    2.5,
+)  # crashes that a death counts as: what a quest answers for, and what a restart cannot mend
 HEALTHY_SECONDS = 60.0
 HANG_SECONDS = 30.0  # between asking a silent service to end and killing it
+SUSPENDED_SECONDS = 5.0  # a turn that comes later than this: the machine stood still, or all of the realm did
 
 
 class Process(Protocol):
@@ -32,10 +40,17 @@ class Process(Protocol):
 
     def send(self, number: int) -> None: ...
 
+    def stopped(self) -> bool: ...
+
+    def said(self) -> str: ...
+
+    def oom_killed(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Service:
-    """What is to be kept alive. Seconds: `silence` until it counts as hung, `grace` to end when asked.
+    """What is to be kept alive. Seconds: `silence` until it counts as hung, unless its heartbeat says more or less;
+    `grace` to end when asked.
 
     `progress` returns a value that changes when the service gets on; without it, a minute of life is progress.
     """
@@ -57,24 +72,27 @@ class Life:
     process: Process | None = None
     born: float = 0.0
     heard: float = 0.0
-    beat: float | None = None
+    before: Beat | None = None  # the last beat of the life before
+    beat: Beat | None = None
     asked_to_end: float | None = None
+    hung: bool = False
     due: float = 0.0
-    crashes: list[float] = field(default_factory=list)
+    crashes: list[tuple[float, float]] = field(default_factory=list)
     marker: Any = None
     restarts: int = 0
     last_exit: str = ""
+    last_crash: Crash | None = None
 
 
 class Watchdog:
-    """The only parent. `begin(service, environment)` starts a process, `heartbeat(name)` is the time of its last beat
-    on any clock, `publish(rows)` shows the table, `tell(code, text, level, **data)` writes history."""
+    """The only parent. `begin(service, environment)` starts a process, `heartbeat(name)` is its last beat,
+    `publish(rows)` shows the table, `tell(code, text, level, **data)` writes history."""
 
     def __init__(
         self,
         services: list[Service],
         begin: Callable[[Service, dict[str, str]], Process],
-        heartbeat: Callable[[str], float | None],
+        heartbeat: Callable[[str], Beat | None],
         publish: Callable[[list[dict[str, Any]]], None],
         tell: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
@@ -85,6 +103,7 @@ class Watchdog:
         self._begin, self._heartbeat, self._publish, self._tell = begin, heartbeat, publish, tell
         self._clock, self._wall, self._jitter = clock, wall, jitter
         self._shown: list[dict[str, Any]] | None = None
+        self._turned: float | None = None
 
     def run(self, sleep: Callable[[float], bool]) -> None:
         """Watch until `sleep(seconds)` says that it is time to end."""
@@ -95,12 +114,22 @@ class Watchdog:
 
     def loop(self, now: float) -> None:
         """One turn."""
+        self._excuse(now)
         for life in self.lives:
             if life.process is not None:
                 self._look_after(life, now)
             if life.state in (State.STOPPED, State.BACKOFF) and now >= life.due:
                 self._start(life, now)
         self._show()
+
+    def _excuse(self, now: float) -> None:
+        """Time in which the supervisor could do nothing either is nobody's silence."""
+        late = now - self._turned if self._turned is not None else 0.0
+        self._turned = now
+        if late > SUSPENDED_SECONDS:
+            for life in self.lives:
+                life.born, life.heard = life.born + late, life.heard + late
+                life.asked_to_end = life.asked_to_end and life.asked_to_end + late
 
     def stop(self, sleep: Callable[[float], Any]) -> None:
         """Ask every service to end, wait as long as each is granted, kill the rest; returns when none lives."""
@@ -138,14 +167,18 @@ class Watchdog:
     def _start(self, life: Life, now: float) -> None:
         life.restarts += life.state is State.BACKOFF
         life.marker = life.service.progress() if life.service.progress else None
-        life.beat = self._heartbeat(life.service.name)
+        life.beat = life.before = self._heartbeat(life.service.name)
         life.born = life.heard = now
-        life.asked_to_end = None
+        life.asked_to_end, life.hung = None, False
         self._enter(life, State.STARTING)
         try:
-            life.process = self._begin(life.service, {"REALM_LAST_EXIT": life.last_exit})
+            told = {
+                "REALM_LAST_EXIT": life.last_exit,
+                "REALM_LAST_CRASH": life.last_crash.text() if life.last_crash else "",
+            }
+            life.process = self._begin(life.service, told)
         except OSError as problem:  # no memory, no process left, no disk: the same as a death at birth
-            self._crashed(life, "no start", f"could not be started: {problem}", now)
+            self._crashed(life, Evidence(None, str(problem)), now)
             return
         self._tell(
             "service_started",
@@ -159,8 +192,11 @@ class Watchdog:
     def _look_after(self, life: Life, now: float) -> None:
         code = life.process.poll()
         if code is not None:
+            process, beat = life.process, self._heartbeat(life.service.name)
             self._buried(life, code)
-            self._crashed(life, exit_name(code), f"ended ({exit_name(code)})", now)
+            own = beat if beat and beat != life.before else Beat((0, ""))
+            evidence = Evidence(code, process.said(), process.oom_killed(), life.hung, own.phase, own.number)
+            self._crashed(life, evidence, now)
             return
         beat = self._heartbeat(life.service.name)
         if beat is not None and beat != life.beat:
@@ -170,35 +206,47 @@ class Watchdog:
         if life.asked_to_end is not None:
             if now - life.asked_to_end > HANG_SECONDS:
                 life.process.send(signal.SIGKILL)
-        elif now - life.heard > life.service.silence:
+        elif now - life.heard > self._silence(life):
+            where = f" in its {life.beat.phase}" if life.beat and life.beat.phase else ""
             self._tell(
                 "service_hung",
-                f"{life.service.name} has been silent for {now - life.heard:.0f} s and is ended",
+                f"{life.service.name} has been silent{where} for {now - life.heard:.0f} s and is ended",
                 "warning",
                 name=life.service.name,
             )
-            life.asked_to_end = now
+            life.asked_to_end, life.hung = now, not life.process.stopped()
             life.process.send(signal.SIGUSR1)  # its stacks go to logs/NAME.out (safety.lifeline)
             life.process.send(signal.SIGTERM)
+            life.process.send(signal.SIGCONT)  # one that somebody stopped hears nothing before
+
+    def _silence(self, life: Life) -> float:
+        """Seconds that its last beat grants; until the first of this life, those of the service."""
+        named = life.beat.silence if life.beat and life.beat != life.before else None
+        return life.service.silence if named is None else named
 
     def _buried(self, life: Life, code: int) -> None:
         life.process = None
         life.last_exit = str(code)
 
-    def _crashed(self, life: Life, exit: str, what: str, now: float) -> None:
+    def _crashed(self, life: Life, evidence: Evidence, now: float) -> None:
         """Every end that was not asked for is a crash, exit 0 too: a service has no end of its own."""
         crashes, period = BUDGET
         if self._got_on(life, now):
             life.crashes.clear()
-        life.crashes.append(now)
-        name = life.service.name
-        self._tell("service_exited", f"{name} {what}", "warning", name=name, exit=exit)
-        if sum(now - crash <= period for crash in life.crashes) >= crashes:
+        name, crash = life.service.name, diagnose(evidence)
+        if evidence.code is not None:  # a life that could not begin has answered for nothing
+            life.last_crash = crash
+        life.crashes.append((now, _weight(crash)))
+        where = f" in its {crash.phase}" if crash.phase else ""
+        facts = {key: value for key, value in vars(crash).items() if key != "time"}
+        text = f"{name} ended{where} ({crash.kind}, {crash.exit}): {crash.advice}"
+        self._tell("crash", text, LEVELS.get(crash.kind, "warning"), name=name, **facts)
+        if sum(weight for moment, weight in life.crashes if now - moment <= period) >= crashes:
             self._enter(life, State.FAILED)
             self._tell(
                 "service_failed",
-                f"{name} died {crashes} times in {period / 60:.0f} minutes without getting on and "
-                f"stays down; read `logs {name}`, then `stop-all` and `start-all`",
+                f"{name} died again and again without getting on and stays down ({crash.kind}). {crash.advice} Read "
+                f"`logs {name} --crashes`, then `stop-all` and `start-all`.",
                 "alert",
                 name=name,
             )
@@ -242,8 +290,10 @@ def _row(life: Life) -> dict[str, Any]:
     }
 
 
-def exit_name(code: int) -> str:
-    """`exit 1`, or `SIGKILL`."""
-    if code >= 0:
-        return f"exit {code}"
-    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+def _weight(crash: Crash) -> float:
+    """How many crashes a death counts as."""
+    if crash.kind in (Kind.KILLED, Kind.DISK_FULL):
+        return 0.0
+    if crash.action is Action.STOP:
+        return HOPELESS
+    return IN_BATTLE if crash.in_battle else 1.0

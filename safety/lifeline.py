@@ -3,13 +3,15 @@
 Handlers only set a flag; the service looks at it where stopping is safe.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import os
 import signal
 import threading
+from pathlib import Path
 
-from core.full_disk import spared
+from core.heartbeat import Heartbeat
 from core.paths import RealmPaths
 
 _PR_SET_PDEATHSIG = 1
@@ -24,18 +26,20 @@ def end_with_parent(parent: int | None) -> bool:
 
 
 class Lifeline:
-    """`should_exit` is set by SIGTERM or SIGINT; `beat` touches the service's heartbeat file."""
+    """`should_exit` is set by SIGTERM or SIGINT; `beat` and `enter` are the heartbeat's of its main thread.
 
-    def __init__(self, paths: RealmPaths, service: str, parent: int | None = None):
+    `oom_score`: whom the kernel ends first when memory runs out, from -1000 (never) to 1000.
+    """
+
+    def __init__(self, paths: RealmPaths, service: str, parent: int | None = None, oom_score: int = 0):
         self.should_exit = threading.Event()
-        self._heartbeat = paths.heartbeats / service
+        heartbeat = Heartbeat(paths.heartbeats / service)
+        self.beat, self.enter = heartbeat.beat, heartbeat.enter
         faulthandler.enable()
         faulthandler.register(signal.SIGUSR1)  # the supervisor asks a silent service where it stands
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self.should_exit.set())
         if not end_with_parent(parent):
             self.should_exit.set()
-
-    def beat(self) -> None:
-        with spared(self._heartbeat.parent):  # one that is there can be touched on a full disk, too
-            self._heartbeat.touch()
+        with contextlib.suppress(OSError):  # to lower it takes rights that a user need not have
+            Path("/proc/self/oom_score_adj").write_text(str(oom_score))

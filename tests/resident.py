@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 from core.between_steps import BetweenSteps
 from core.config import Config, IdleGeneration
+from core.dossier import Crash
 from core.forge.snapshot import Snapshot
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
@@ -25,6 +26,7 @@ from core.rendering import Renderer
 from core.training_queue import TrainingQueue
 from core.validator import validate_file
 from core.worker import Worker
+from safety.crash_detector import Evidence, diagnose
 
 
 def accept_sums(
@@ -56,10 +58,15 @@ def accept_sums(
     return quest
 
 
+def death(code: str, step: int = 0, **evidence) -> Crash | None:
+    """How a trainer's life ended in battle: its exit code, minus a signal's number; none for no code."""
+    return diagnose(Evidence(int(code), phase="step", step=step, **evidence)) if code else None
+
+
 def resident(paths: RealmPaths, ledger: Ledger, last_exit: str = "") -> Worker:
     """A hero that has woken up."""
     config = Config(idle_generation=IdleGeneration(enabled=False))
-    worker = Worker(paths, config, ledger, threading.Event(), lambda: None, last_exit)
+    worker = Worker(paths, config, ledger, threading.Event(), lambda: None, death(last_exit))
     worker.awaken()
     return worker
 

@@ -21,6 +21,7 @@ from core.json_array import elements
 from core.ledger import Ledger
 from core.paths import CHECKOUT, RealmPaths
 from core.training_queue import TrainingQueue
+from safety.crash_detector import Evidence, diagnose
 from training.cli import build_parser, main
 from training.commands import FAMILIES
 
@@ -409,6 +410,22 @@ def test_doctor_names_what_is_wrong_and_mends_what_is_safe(paths, vault, call):
     set_tip(paths, vault[0].id)
     assert findings(call)["pointers"] == "ok"
     assert findings(call, "--deep")["pointers"] == "error"
+
+
+def test_crashes_are_told_with_class_advice_and_what_followed(paths, call):
+    assert call("logs", "--crashes")[1] == "No service has ended unasked.\n"
+    known = {"trainer": Evidence(-9, "last\x1b words", oom_killed=True, phase="step", step=1234), "daemon": Evidence(3)}
+    for name, evidence in known.items():
+        facts = {key: value for key, value in vars(diagnose(evidence)).items() if key != "time"}
+        Ledger(paths.ledger).event("watchdog", "crash", "text", "warning", name=name, **facts)
+    text = call("logs", "trainer", "--crashes")[1]
+    assert "trainer: oom_kill, SIGKILL in its step after step 1,234" in text and "Then: halve passes." in text
+    assert "plan` shows" in text and "last\\u001b words" in text and "daemon" not in text
+    told = json.loads(call("logs", "--crashes", "--json")[1])
+    assert [(each["name"], each["kind"], each["action"]) for each in told] == [
+        ("trainer", "oom_kill", "halve_passes"),
+        ("daemon", "bug", "restart"),
+    ]
 
 
 def test_logs_skills_and_schools_can_be_asked_for(paths, call, ask):

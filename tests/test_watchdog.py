@@ -12,13 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.dossier import Action, Crash, Kind
 from core.durable import read_json
 from core.errors import RealmBusy
+from core.heartbeat import Beat
 from core.ledger import Ledger
 from core.paths import CHECKOUT, RealmPaths
 from core.realm_lock import held, holder
 from safety.child import orphans
-from safety.daemon_watchdog import Service, Watchdog, exit_name
+from safety.crash_detector import exit_name
+from safety.daemon_watchdog import Service, Watchdog
 from safety.states import NEXT, State, change
 
 SIGKILLED = -9
@@ -44,19 +47,30 @@ class FakeProcess:
         if number == signal.SIGKILL or (number == signal.SIGTERM and not self.deaf):
             self.ends, self.code = self.world.now, -number
 
+    def stopped(self) -> bool:
+        return self.world.stopped
+
+    def said(self) -> str:
+        return self.world.said
+
+    def oom_killed(self) -> bool:
+        return self.world.oom
+
 
 class World:
     """A clock, a service whose lives are given as (seconds, exit code, whether it got on), and what was seen."""
 
     def __init__(self, lives=(), silence: float = 1e9, trainer: bool = True, deaf: bool = False, others=()):
         self.now, self.progress, self.deaf = 0.0, 0, deaf
+        self.said, self.oom, self.stopped = "", False, False
         self.lives = list(lives)
         self.starts: list[float] = []
         self.exits: list[str] = []
         self.told: list[tuple[str, str]] = []
         self.published: list[list[dict]] = []
         self.processes: list[FakeProcess] = []
-        self.beats: dict[str, float] = {}
+        self.crashes: list[Crash] = []
+        self.beats: dict[str, Beat] = {}
         service = Service("trainer", ("t",), silence, 60.0, (lambda: self.progress) if trainer else None)
         self.watchdog = Watchdog(
             [service, *others],
@@ -73,6 +87,8 @@ class World:
             return FakeProcess(self, 99, 1e9, 0)
         self.starts.append(self.now)
         self.exits.append(environment["REALM_LAST_EXIT"])
+        if crash := Crash.told(environment["REALM_LAST_CRASH"]):
+            self.crashes.append(crash)
         seconds, code, got_on = self.lives.pop(0) if self.lives else (1e9, 0, False)
         if seconds is None:
             raise OSError("no memory")
@@ -84,10 +100,13 @@ class World:
     def tell(self, code: str, text: str, level: str, **data) -> None:
         self.told.append((code, level))
 
+    def beat(self, phase: str = "", silence: float | None = None) -> None:
+        self.beats["trainer"] = Beat((int(self.now), phase), phase, 7, silence)
+
     def live(self, until: float, beating: bool = False) -> State:
         while self.now < until:
             if beating:
-                self.beats["trainer"] = self.now
+                self.beat()
             self.watchdog.loop(self.now)
             self.now += 1.0
         return self.watchdog.lives[0].state
@@ -138,13 +157,13 @@ def test_a_failed_service_is_told_as_an_alert_and_the_others_go_on():
     world = World([(1, 1, False)] * 5, others=[Service("daemon", ("d",), silence=1e9)])
     world.live(100)
     assert world.told.count(("service_failed", "alert")) == 1
-    assert world.told.count(("service_exited", "warning")) == 5
+    assert world.told.count(("crash", "alert")) == 5
     assert [row["state"] for row in world.published[-1]] == ["failed", "starting"]
 
 
 def test_a_service_runs_when_it_was_heard_and_the_table_is_published_on_change_only():
     world = World()
-    world.beats["trainer"] = -5.0  # of a former life
+    world.beats["trainer"] = Beat((-5, "of a former life"), "step", 3, 1.0)
     assert world.live(10) == "starting"
     assert world.live(20, beating=True) == "running"
     count = len(world.published)
@@ -166,9 +185,65 @@ def test_a_silent_service_is_asked_where_it_stands_then_to_end_then_killed():
 def test_a_heartbeat_that_jumps_with_the_wall_clock_is_no_silence():
     world = World(silence=60.0)
     world.live(50, beating=True)
-    world.beats["trainer"] = -1e9
+    world.beats["trainer"] = Beat((-(10**9), ""))
     world.live(100)
     assert world.processes[0].signals == []
+
+
+def test_each_phase_has_its_own_limit_and_the_next_life_hears_where_it_hung():
+    world = World(silence=600.0, deaf=True)
+    world.beat("checkpoint", 420.0)
+    world.live(3)
+    world.now += 1
+    world.beat("checkpoint", 420.0)
+    world.live(420)
+    assert world.processes[0].signals == []
+    world.beat("step", 60.0)
+    world.live(480)
+    assert world.processes[0].signals == []
+    world.live(520)
+    assert world.starts[1] - 480 < 35
+    crash = world.crashes[0]
+    assert (crash.kind, crash.phase, crash.step) == (Kind.HANG, "step", 7) and crash.blames_quest
+
+
+def test_a_realm_that_stood_still_as_a_whole_and_a_service_that_somebody_stopped_are_no_hang():
+    world = World(silence=60.0)
+    world.live(50, beating=True)
+    world.now += 86400.0  # a laptop's lid
+    world.watchdog.loop(world.now)
+    world.live(world.now + 55)
+    assert world.processes[0].signals == []
+    world.stopped = True
+    world.live(world.now + 30)
+    assert world.processes[0].signals == [signal.SIGUSR1, signal.SIGTERM, signal.SIGCONT]
+    assert [(crash.kind, crash.blames_quest) for crash in world.crashes] == [(Kind.KILLED, False)]
+
+
+def test_deaths_from_outside_never_end_a_service():
+    world = World([(1, SIGKILLED, False)] * 40)
+    assert world.live(3000) == "starting" and len(world.starts) == 41
+    assert ("crash", "warning") in world.told and not any(level == "alert" for _, level in world.told)
+
+
+@pytest.mark.parametrize(("deaths", "state"), [(9, "starting"), (10, "failed")])
+def test_deaths_in_battle_count_half_so_that_three_poison_quests_in_a_row_do_not_end_the_trainer(deaths, state):
+    world = World([(3, -11, False)] * deaths)
+    while world.now < 590:
+        if len(world.starts) <= deaths:  # the last life is not heard of
+            world.beat("step", 60.0)
+        world.live(world.now + 1)
+    assert world.watchdog.lives[0].state == state
+
+
+def test_what_a_restart_cannot_mend_is_tried_once_more_and_a_full_disk_is_waited_for():
+    world = World([(1, 1, False)] * 20)
+    world.said = "ModuleNotFoundError: No module named 'torch'"
+    assert world.live(100) == "failed" and world.starts == [0, 1]
+    assert world.crashes[0].action is Action.STOP
+    world = World([(1, 1, False)] * 20)
+    world.said = "OSError: [Errno 28] No space left on device"
+    assert world.live(2000) == "starting" and ("crash", "alert") in world.told
 
 
 def test_stopping_asks_all_and_kills_only_who_stays_longer_than_granted():
@@ -198,8 +273,9 @@ def test_exits_have_names():
 # With real processes
 
 STAND_IN = """
-import os, subprocess, sys
+import os, subprocess, sys, time
 from pathlib import Path
+from core import heartbeat
 from core.paths import RealmPaths
 from safety.lifeline import Lifeline
 root, name = Path(sys.argv[1]), sys.argv[2]
@@ -210,6 +286,13 @@ if name == "doomed":
     sys.exit(3)
 if name == "family":
     subprocess.Popen(["sleep", "1000"])
+if name == "learner":
+    heartbeat.SILENCE["step"] = 1.5
+    for step in range(1000):
+        lifeline.enter("step", step)
+        if os.environ["REALM_LAST_EXIT"]:
+            break
+        time.sleep(1000 if step == 3 else 0.05)  # it hangs in a step, deaf to everything
 while not lifeline.should_exit.wait(0.05):
     lifeline.beat()
 """
@@ -221,11 +304,11 @@ import safety.daemon_watchdog as watchdog
 from core.logs import start_logging
 from core.paths import RealmPaths
 from training.watchdog_process import supervise
-watchdog.BACKOFF_SECONDS = (0.05, 1.0)
+watchdog.BACKOFF_SECONDS, watchdog.HANG_SECONDS = (0.05, 1.0), 0.5
 paths, script = RealmPaths(Path(sys.argv[1])), sys.argv[2]
 start_logging(paths, "watchdog")
 begin = (sys.executable, "-c", script, sys.argv[1])
-kept = [watchdog.Service(name, (*begin, name, str(os.getpid()))) for name in sys.argv[3:]]
+kept = [watchdog.Service(name, (*begin, name, str(os.getpid())), silence=2.0) for name in sys.argv[3:]]
 supervise(paths, 1, kept=kept)
 """
 
@@ -291,9 +374,9 @@ def test_a_killed_service_is_back_at_once_and_one_that_cannot_live_fails_alone(r
     assert (paths.root / "doomed.lives").read_text() == "[]" + "[3]" * 4
     assert running(paths, "steady")
     events = Ledger(paths.ledger).events()
-    assert [event["data"]["name"] for event in events if event["level"] == "alert"] == ["doomed"]
-    crashes = [event["data"]["exit"] for event in events if event["level"] == "warning"]
-    assert sorted(crashes) == ["SIGKILL"] + ["exit 3"] * 5
+    assert [event["data"]["name"] for event in events if event["code"] == "service_failed"] == ["doomed"]
+    crashes = [(event["data"]["kind"], event["data"]["exit"]) for event in events if event["code"] == "crash"]
+    assert sorted(crashes) == [("bug", "exit 3")] * 5 + [("killed", "SIGKILL")]
 
 
 def test_sigterm_ends_every_service_and_what_it_had_begun(realm):
@@ -326,6 +409,30 @@ def test_a_killed_supervisor_leaves_no_service_behind_and_a_new_one_just_works(r
     second.terminate()
     assert second.wait(15) == 0
     assert orphans(paths.services) == []
+
+
+def test_a_service_that_hangs_in_a_step_says_where_and_is_replaced_with_all_it_had_begun(realm):
+    paths, begin = realm
+    begin("learner", "steady")
+    crashes = until(lambda: [event["data"] for event in Ledger(paths.ledger).events() if event["code"] == "crash"])
+    assert [(crash["name"], crash["kind"], crash["phase"], crash["step"]) for crash in crashes] == [
+        ("learner", "hang", "step", 3)
+    ]
+    assert any("time.sleep" in line or "<string>" in line for line in crashes[0]["lines"]), "its stacks"
+    until(lambda: (service := running(paths, "learner")) and service["restarts"] == 1)
+    assert (paths.root / "learner.lives").read_text() == "[][-9]"
+
+
+def test_a_service_that_is_stopped_by_a_signal_is_replaced_and_nothing_is_held_against_it(realm):
+    paths, begin = realm
+    begin("steady")
+    first = until(lambda: running(paths, "steady"))
+    os.kill(first["pid"], signal.SIGSTOP)
+    until(lambda: (service := running(paths, "steady")) and service["pid"] != first["pid"])
+    crash = next(event["data"] for event in Ledger(paths.ledger).events() if event["code"] == "crash")
+    assert crash["kind"] == "stopped" and all_gone(
+        [psutil.Process(first["pid"])] if psutil.pid_exists(first["pid"]) else []
+    )
 
 
 def test_of_five_parallel_starts_exactly_one_runs(realm):

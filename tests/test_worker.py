@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 import torch
-from resident import accept_sums
+from resident import accept_sums, death
 
 from core import control
 from core.battle_report import BattleReport
@@ -24,6 +24,7 @@ from core.status import alerts
 from core.steps import KEPT_OF_QUEST, read_previews
 from core.training_queue import TrainingQueue
 from core.worker import Worker
+from safety.crash_detector import Evidence, diagnose
 
 
 @pytest.fixture
@@ -35,10 +36,9 @@ def enqueue(realm, ledger, config):
 def wake(realm, ledger, config):
     """A worker that has woken up; call it again for the next life."""
 
-    def awaken(last_exit: str = "", paths: RealmPaths = realm) -> Worker:
-        worker = Worker(
-            paths, config, ledger if paths == realm else Ledger(paths.ledger), Event(), lambda: None, last_exit
-        )
+    def awaken(last_exit: str = "", paths: RealmPaths = realm, **evidence) -> Worker:
+        own = ledger if paths == realm else Ledger(paths.ledger)
+        worker = Worker(paths, config, own, Event(), lambda: None, death(last_exit, **evidence))
         worker.awaken()
         return worker
 
@@ -250,6 +250,90 @@ def test_an_unexplained_kill_is_not_the_quests_fault_but_a_crash_is(wake, enqueu
         assert state_of(wake("-11"), quest) == "normal"
         TrainingQueue(realm, ledger).claim()
     assert state_of(wake("-11"), quest) == "failed"
+
+
+def test_a_quest_that_kills_the_trainer_three_times_fails_with_its_dossier_unless_a_checkpoint_came_between(
+    wake, enqueue, realm, ledger, monkeypatch
+):
+    quest = enqueue("poison", save_steps=2)
+    assert fight(wake())  # so that its rows are prepared, and the other has something to lose
+    other = enqueue("other", 96, save_steps=2)
+    crash = {"said": "Fatal Python error: Segmentation fault", "step": 5}
+    for count in (1, 2):
+        TrainingQueue(realm, ledger).claim()
+        worker = wake("-11", **crash)
+        assert len(worker.queue.find(other).report["attempts"]) == count
+    after_step = BetweenSteps.after_step
+
+    def die(self, facts):
+        if facts.step == 4:
+            self.worker.collect(patient=True)
+            raise KeyboardInterrupt
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", die)
+    with pytest.raises(KeyboardInterrupt):
+        worker.loop()
+    for count in (1, 2, 3):
+        worker = wake("-11", **crash)
+        attempts = worker.queue.find(other).report["attempts"]
+        assert len(attempts) == count
+        assert state_of(worker, other) == ("normal" if count < 3 else "failed")
+        if count < 3:
+            worker.queue.claim()
+    assert {key: attempts[-1][key] for key in ("kind", "exit", "signal", "step")} == {
+        "kind": "bug", "exit": "SIGSEGV", "signal": "SIGSEGV", "step": 5}  # fmt: skip
+    assert attempts[-1]["lines"] == [crash["said"]] and attempts[-1]["advice"] and attempts[-1]["time"] > 1e9
+    assert state_of(worker, quest) == "recently_completed"
+    assert [alert["code"] for alert in alerts(ledger)] == ["quest_failed"]
+
+
+def test_after_a_kill_for_memory_the_quest_goes_on_in_passes_half_as_large_and_the_third_ends_it(
+    realm, wake, enqueue, ledger, tmp_path
+):
+    straight = wake()
+    quest = enqueue("sums", 160)
+    twin = RealmPaths(tmp_path / "twin")
+    shutil.copytree(realm.root, twin.root, symlinks=True)
+    fight(straight)
+    steps = "SELECT step, tokens, loss FROM steps ORDER BY step"
+    expected = sqlite3.connect(realm.metrics).execute(steps).fetchall()
+
+    queue = TrainingQueue(twin, Ledger(twin.ledger))
+    queue.claim()
+    worker = wake("-9", twin, oom_killed=True, step=3)
+    assert state_of(worker, quest) == "processing"
+    fight(worker)
+    assert state_of(worker, quest) == "recently_completed"
+    ((first, tokens),) = read_json(twin.pack_limits)[worker.tip.hero]
+    widest = max(tokens for _, tokens, _ in expected)
+    assert first == 1 and widest // 2 - 20 <= tokens <= widest // 2
+    assert [row[:2] for row in sqlite3.connect(twin.metrics).execute(steps)] == [row[:2] for row in expected]
+    for ours, theirs in zip(sqlite3.connect(twin.metrics).execute(steps), expected, strict=True):
+        assert ours[2] == pytest.approx(theirs[2], rel=1e-4)
+
+    greedy, other = enqueue("greedy"), enqueue("other")
+    TrainingQueue(realm, ledger).claim()
+    for count in (1, 2, 3):
+        worker = wake("-9", oom_killed=True, step=11)
+        assert state_of(worker, greedy) == ("processing" if count < 3 else "failed")
+    report = worker.queue.find(greedy).report
+    assert [attempt["kind"] for attempt in report["attempts"]] == ["oom_kill"] * 3
+    assert fight(worker) and state_of(worker, other) == "recently_completed"
+
+
+def test_a_death_outside_a_battle_is_no_quests_fault_and_one_that_would_come_again_is_tried_once(
+    realm, ledger, config, enqueue
+):
+    quest = enqueue("sums")
+    TrainingQueue(realm, ledger).claim()
+    for phase, said, state in (("setup", "ImportError", "processing"), ("setup", "x", "processing"),
+                               ("step", "ImportError", "processing"), ("step", "No space left on device", "processing"),
+                               ("step", "JSONDecodeError", "failed")):  # fmt: skip
+        crash = diagnose(Evidence(1, said, phase=phase))
+        worker = Worker(realm, config, ledger, Event(), lambda: None, crash)
+        worker.awaken()
+        assert state_of(worker, quest) == state
 
 
 def test_cancel_in_battle_sends_the_quest_to_failed_with_what_was_learned_kept(realm, wake, enqueue, ledger):

@@ -1,12 +1,12 @@
-"""The trainer's process: parses its arguments, shows that it lives while torch loads, runs the resident hero."""
+"""The trainer's process: parses its arguments, hands on how the last life ended, runs the resident hero."""
 
 import argparse
 import os
 import sys
-import threading
 from pathlib import Path
 
 from core.config import load_config
+from core.dossier import Crash
 from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.logs import start_logging
@@ -15,6 +15,7 @@ from safety.lifeline import Lifeline
 from training.patience import when_right
 
 ROOM_SECONDS = 0.5
+EXPENDABLE = 500  # when memory runs out: it goes on from its last checkpoint, others would lose more
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,26 +24,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int)
     options = parser.parse_args(argv)
     paths = RealmPaths(options.root)
-    lifeline = Lifeline(paths, "trainer", options.parent)
+    lifeline = Lifeline(paths, "trainer", options.parent, EXPENDABLE)
+    lifeline.enter("setup")
     start_logging(paths, "trainer")
-    lifeline.beat()
     reserve = Reserve(paths)
     # The trainer shares its cores with its neighbours: a thread that waits for another must sleep, not spin.
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
     # What torch.compile made is found again after a restart; it compiles here, not in a pool of processes.
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(paths.kernels), TORCHINDUCTOR_COMPILE_THREADS="1")
     ledger = Ledger(paths.ledger, lambda: _make_room(reserve, lifeline))
-    worker_class = _load(lifeline)
+    from core.worker import Worker  # and torch with it, which takes seconds
 
     def awaken():
-        worker = worker_class(
-            paths,
-            load_config(paths.config),
-            ledger,
-            lifeline.should_exit,
-            lifeline.beat,
-            os.environ.get("REALM_LAST_EXIT", ""),
-        )
+        crash = Crash.told(os.environ.get("REALM_LAST_CRASH", ""))
+        config = load_config(paths.config)
+        worker = Worker(paths, config, ledger, lifeline.should_exit, lifeline.beat, crash, lifeline.enter)
         worker.awaken()
         return worker
 
@@ -55,23 +51,6 @@ def _make_room(reserve: Reserve, lifeline: Lifeline) -> bool:
     """For the ledger on a full disk: the reserve, and when that is used up, time. The hero waits where it is."""
     lifeline.beat()
     return reserve.release() or not lifeline.should_exit.wait(ROOM_SECONDS)
-
-
-def _load(lifeline: Lifeline) -> type:
-    """The Worker's class, and torch with it; the import takes seconds, in which the heartbeat must not stand still."""
-    loaded = threading.Event()
-
-    def beat_meanwhile() -> None:
-        while not loaded.wait(1.0):
-            lifeline.beat()
-
-    threading.Thread(target=beat_meanwhile, daemon=True).start()
-    try:
-        from core.worker import Worker
-
-        return Worker
-    finally:
-        loaded.set()
 
 
 if __name__ == "__main__":

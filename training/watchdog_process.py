@@ -16,17 +16,20 @@ from core.config import load_config
 from core.durable import read_json, write_json
 from core.errors import RealmError
 from core.full_disk import Reserve
+from core.heartbeat import SILENCE, read_beat
 from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import CHECKOUT, RealmPaths
 from core.realm_lock import Holder, held
 from safety.child import Child, await_orphans
 from safety.daemon_watchdog import Service, Watchdog
+from safety.evidence import KernelLog
 from safety.lifeline import Lifeline
 
 log = logging.getLogger("watchdog")
 
-TRAINER_SILENCE, TRAINER_GRACE = 300.0, 60.0
+TRAINER_GRACE = 55.0  # the realm has ended a minute after it was told to
+SPARED = -500  # of the kernel's choice when memory runs out; a service says its own
 BEAT_SECONDS = 1.0
 
 
@@ -58,7 +61,7 @@ def supervise(
     port = port or load_config(paths.config).tavern.port
     with held(paths, port) as me:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever began us may have ignored it, and exit codes with it
-        lifeline = Lifeline(paths, "watchdog")
+        lifeline = Lifeline(paths, "watchdog", oom_score=SPARED)
         signal.signal(signal.SIGHUP, lambda *_: lifeline.should_exit.set())
         await_orphans(paths.services, TRAINER_GRACE)
         ledger = Ledger(paths.ledger, Reserve(paths).release)
@@ -66,7 +69,7 @@ def supervise(
         watchdog = Watchdog(
             kept or services(paths, port),
             _beginner(paths),
-            lambda name: _heartbeat(paths, name),
+            lambda name: read_beat(paths.heartbeats / name),
             table.publish,
             lambda code, text, level, **data: _tell(ledger, code, text, level, data),
         )
@@ -91,28 +94,26 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
     def command(name: str, *more: str) -> tuple[str, ...]:
         return (sys.executable, "-m", f"training.{name}_process", *common, *more)
 
+    furthest = 0
+
     def got_on() -> tuple:
+        nonlocal furthest  # steps that are trained again are no progress
         hero = read_json(paths.status, {}).get("hero") or {}
-        return hero.get("global_step"), pointed(paths.tip)
+        furthest = max(furthest, hero.get("global_step") or 0)
+        return furthest, pointed(paths.tip)
 
     return [
         Service("tavern", command("tavern", "--port", str(port))),
         Service("daemon", command("daemon")),
-        Service("trainer", command("trainer"), silence=TRAINER_SILENCE, grace=TRAINER_GRACE, progress=got_on),
+        Service("trainer", command("trainer"), silence=SILENCE["setup"], grace=TRAINER_GRACE, progress=got_on),
     ]
 
 
 def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:
+    kernel = KernelLog()
     return lambda service, environment: Child(
-        list(service.command), paths.logs / f"{service.name}.out", environment, CHECKOUT
+        list(service.command), paths.logs / f"{service.name}.out", environment, CHECKOUT, kernel
     )
-
-
-def _heartbeat(paths: RealmPaths, name: str) -> float | None:
-    try:
-        return os.stat(paths.heartbeats / name).st_mtime
-    except FileNotFoundError:
-        return None
 
 
 def _tell(ledger: Ledger, code: str, text: str, level: str, data: dict[str, Any]) -> None:

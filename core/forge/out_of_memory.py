@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
+from core.battle import BattlePlan
 from core.errors import UserError
-from core.forge.packing import Pack
+from core.forge.packing import Pack, best_fit
 
+LOOKED_AT = 1000  # steps
 _WORDS = ("can't allocate memory", "could not create a memory", "bad_alloc")
 CANNOT_BE_SHARED = (
     "a step does not fit into memory, and its passes cannot be made smaller: with gradient release or lomo a step is one "
@@ -34,6 +36,20 @@ def smaller(packs: Sequence[Pack]) -> int:
             "or trainer.activation_checkpointing to true; `plan` shows what needs how much."
         )
     return max(longest, tokens // 2)
+
+
+def halved(plan: BattlePlan, steps: Sequence[int], room: int) -> int | None:
+    """Tokens of a pass at most after the kernel ended a battle for its memory: half of the widest among the newest of
+    `steps`, or their longest row; None where that shares nothing out. `room`: what a pass could have so far."""
+    if not plan.settings.packing:
+        return None
+    widest = longest = 0
+    for step in steps[-LOOKED_AT:]:
+        lengths = [len(tokens) for tokens, _ in plan.sequences_of(plan.rows_of(step))]
+        widest = max(widest, *(sum(lengths[row] for row in members) for members in best_fit(lengths, room)))
+        longest = max(longest, *lengths)
+    tokens = max(longest, widest // 2)
+    return tokens if tokens < widest else None
 
 
 def random_state(device: torch.device) -> tuple[torch.Tensor, ...]:

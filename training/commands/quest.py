@@ -20,6 +20,7 @@ from core.status import service_states
 from core.steps import read_previews
 from core.training_queue import TrainingQueue
 from training.commands import quest_files
+from training.commands.logs import death_text
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import cell_text, moment_text, table
@@ -95,6 +96,7 @@ def _page(about: dict) -> str:
         if value is not None and not isinstance(value, dict | list)
     ]
     lines += quest_files.judgement(about["report"]) if about["report"] else []
+    lines += [f"failed {death_text(attempt)}" for attempt in about["report"].get("attempts", [])]
     columns = (
         "id",
         "state",
