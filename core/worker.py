@@ -13,20 +13,24 @@ import os
 from collections.abc import Callable
 from threading import Event
 
-import torch
 import transformers
 
-from core import checkpoints, control
+from core import checkpoints, control, going_back
+from core.awakening import load_newest
 from core.battle import BattlePlan
-from core.battle_report import BattleReport
+from core.battle_report import BattleReport, Looked
 from core.between_steps import BetweenSteps
 from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
 from core.config import Config
-from core.errors import CheckpointError, UserError
-from core.forge.hatch import hatch
+from core.errors import NotFinite, UserError
+from core.forge.guard import Spoiled
 from core.forge.means import RECORD, record, settle
 from core.forge.optimizers import OptimizerKind, weights_to_use
+from core.forge.state import seed_streams
+from core.forge.step_guard import StepGuard
+from core.forge.versions import versions
+from core.learning_rate import learning_rate_of
 from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
@@ -34,7 +38,7 @@ from core.preparation import LeftEarly, Preparation
 from core.prepare import Prepared, cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
-from core.train import learning_rate_of, load_hero
+from core.train import load_hero
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -63,11 +67,17 @@ class Worker:
         self.queue = TrainingQueue(paths, ledger)
         self.last_exit = last_exit
         self.writer = CheckpointWriter(paths, beat)
+        self.spoiled: tuple[int, Spoiled] | None = None  # the quest whose battle went back, and why
 
     @property
     def tip(self) -> Manifest:
         """The newest checkpoint on disk."""
         return self.writer.tip
+
+    @property
+    def guard(self) -> StepGuard:
+        """What watches the steps of the battle."""
+        return self.trainer.guard
 
     def is_trained(self, quest: Quest) -> bool:
         """Whether the weights hold all of `quest`, though its checkpoint may still be on its way."""
@@ -82,13 +92,7 @@ class Worker:
         self.report = BattleReport(self.paths, self.ledger, self.config.hero.name)
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
-        tip = checkpoints.newest_verified(self.paths, self.config.hero.name, self._broken) or self._hatch()
-        if checkpoints.pointed(self.paths.tip) != tip.id:
-            checkpoints.set_tip(self.paths, tip.id)
-        self.writer.stand_on(tip)
-        self._mend_current()
-        self.beat()
-        self._load(self.tip)
+        load_newest(self)
         self._settle()
         gc.collect()
         gc.freeze()  # what was loaded stays: the Trainer collects garbage before every battle and need not look at it
@@ -97,34 +101,7 @@ class Worker:
             "trainer", "hero_awake", f"{self.tip.hero} is awake at step {self.tip.step:,}.", checkpoint=self.tip.id
         )
 
-    def _mend_current(self) -> None:
-        """The promoted model must be this hero's and whole; it is not after a crash at its birth, a switch, or bad luck."""
-        current = checkpoints.pointed(self.paths.current_model) or ""
-        try:
-            if current.startswith(f"{self.tip.hero}-") and checkpoints.verify(self.paths.vault / current):
-                return
-        except CheckpointError as problem:
-            self._broken(current, str(problem))
-        checkpoints.set_current(self.paths, self.tip.id)
-
-    def _broken(self, checkpoint: str, why: str) -> None:
-        log.error("checkpoint passed over: %s", why)
-        self.ledger.event(
-            "trainer", "checkpoint_corrupt", f"Checkpoint passed over: {why}", "alert", checkpoint=checkpoint
-        )
-
-    def _hatch(self) -> Manifest:
-        manifest = hatch(self.paths, self.config)
-        self.report.saved(manifest, "promoted")
-        self.ledger.event(
-            "trainer",
-            "hero_hatched",
-            f"{manifest.hero} is born from {manifest.settings['base_model']}.",
-            checkpoint=manifest.id,
-        )
-        return manifest
-
-    def _load(self, manifest: Manifest) -> None:
+    def load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
         means, kind = settle(folder, self.config, self._warn)
         limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
@@ -132,7 +109,7 @@ class Worker:
             folder, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
         )
         if manifest.step == 0:  # later checkpoints bring their own random streams
-            torch.manual_seed(self.config.seed)
+            seed_streams(self.config.seed)
         self.parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         self.writer.stand_on(manifest)
         self._renderers: dict[int, Renderer] = {}
@@ -152,7 +129,7 @@ class Worker:
         if self.last_exit not in ("", "0", "-9", "-15"):
             suspects = (quest for quest in self.queue.processing() if not self.report.was_saving(quest.id))
             if suspect := next(suspects, None):
-                self._blame(suspect, f"the trainer ended with {self.last_exit} while it was trained")
+                self.blame(suspect, f"the trainer ended with {self.last_exit} while it was trained")
         known = self.ledger.all("SELECT DISTINCT quest FROM battles WHERE hero=? AND state='done'", (self.tip.hero,))
         trained_by_hero = {row["quest"] for row in known}
         for quest in self.queue.quests("recently_completed"):
@@ -212,9 +189,15 @@ class Worker:
         """One battle, and what comes of it. The boundary at which a quest's errors are caught."""
         try:
             ending = self._fight(quest)
+        except Spoiled as spoiled:
+            going_back.go_back(self, quest, spoiled)
         except Exception as problem:
             if _is_no_space(problem):
                 self._no_space(problem)
+                return
+            if isinstance(problem.__cause__, NotFinite):
+                self.report.end("failed", str(problem))
+                going_back.not_saved(self, problem.__cause__)
                 return
             if isinstance(problem, OSError | WriteFailed):
                 raise
@@ -223,8 +206,8 @@ class Worker:
             reason = named + str(problem)
             self.report.end("failed", reason)
             self.end_writing()
-            self._reload()
-            self._blame(quest, reason)
+            self.reload()
+            self.blame(quest, reason)
         else:
             if ending is not None:
                 self.leave(quest, ending)
@@ -252,14 +235,22 @@ class Worker:
         plan = BattlePlan(prepared, settings, card["sha256"])
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
+        going_back.same_rows(self, quest, prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
+        spoiled = self._spoiled_in(quest)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length))
-        self.trainer.fight(plan, first, rate, battle, compiled=self._was_compiled(quest) if first else None)
+        compiled = self._was_compiled(quest) if first else None
+        self.trainer.fight(plan, first, rate, battle, compiled=compiled, spoiled=spoiled)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
+
+    def _spoiled_in(self, quest: Quest) -> Spoiled | None:
+        """Why the battle of `quest` went back just now, if it did."""
+        known, self.spoiled = self.spoiled, None
+        return known[1] if known and known[0] == quest.id else None
 
     def _was_compiled(self, quest: Quest) -> bool | None:
         """How the steps of `quest` that the weights hold were computed, so that the rest is computed likewise."""
@@ -288,7 +279,7 @@ class Worker:
 
     # Saving
 
-    def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None) -> None:
+    def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, looked: Looked) -> None:
         """Start a checkpoint, after the one before; after the last step it holds the quest as trained. Raises WriteFailed."""
         self.collect(patient=True)
         held = self.writer.held
@@ -301,18 +292,17 @@ class Worker:
             quest_sha256=plan.quest_sha256,
             trained=held.trained,
             open=held.open,
-            validation_loss=validation_loss,
+            validation_loss=looked.loss,
+            prepared=held.prepared,
+            unfit=looked.unfit,
             settings=plan.settings.model_dump(),
-            versions={
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "kernels": "compiled" if self.trainer.compute.compiled else "eager",
-            },
+            versions=versions(self.trainer),
         )
-        facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step)
+        rows = plan.prepared.folder.name
+        facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step, rows)
         with weights_to_use(self.trainer.optimizer):
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
-            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts)
+            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)
 
     def collect(self, patient: bool = False) -> None:
         """Record a checkpoint that has come, and do what waited for it. Raises WriteFailed."""
@@ -326,18 +316,26 @@ class Worker:
         try:
             self.collect(patient)
         except WriteFailed as problem:
-            if not _is_no_space(problem):
+            if isinstance(problem.__cause__, NotFinite):
+                going_back.not_saved(self, problem.__cause__)
+            elif _is_no_space(problem):
+                self._no_space(problem)
+            else:
                 raise
-            self._no_space(problem)
 
     def _carry_out_verdicts(self) -> None:
-        """Until the Temple judges, every quest that the tip holds is promoted."""
+        """Until the Temple judges, every quest that the tip holds is promoted, unless its weights are unfit to be."""
         for quest in self.queue.processing():
             if checkpoints.holds(self.tip.trained, quest.id):
                 self.report.close(quest.id)
                 self._finish(quest)
 
     def _finish(self, quest: Quest) -> None:
+        if self.tip.unfit:
+            self.queue.finish(quest)
+            text = f"{quest.stem} is trained; {self.tip.id} is not promoted: {self.tip.unfit}."
+            self.ledger.event("trainer", "quest_done", text, "alert", quest=quest.id, checkpoint=self.tip.id)
+            return
         checkpoints.set_current(self.paths, self.tip.id)
         self.report.promoted(self.tip)
         self.queue.finish(quest)
@@ -352,7 +350,7 @@ class Worker:
 
     # Failing
 
-    def _blame(self, quest: Quest, reason: str) -> None:
+    def blame(self, quest: Quest, reason: str) -> None:
         moved = self.queue.blame(quest, reason)
         failed = moved.state == "failed"
         self.ledger.event(
@@ -376,14 +374,14 @@ class Worker:
             f"No room for a checkpoint: {problem}. Free space; training goes on by itself.",
             "alert",
         )
-        self._reload()
+        self.reload()
         self.should_exit.wait(NO_SPACE_SECONDS)
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
         """Weights may be half a step beyond the tip: go back to it. The old ones go first, two may not fit."""
         del self.trainer
         gc.collect()
-        self._load(checkpoints.verify(self.paths.vault / self.tip.id))
+        self.load(checkpoints.verify(self.paths.vault / self.tip.id))
 
 
 def _is_no_space(problem: Exception) -> bool:
