@@ -20,6 +20,7 @@ from core.quest import Quest
 from core.training_queue import TrainingQueue
 
 DOSSIER = "dossier"
+TOLD_LINES = 1000
 
 
 class Returning(Protocol):
@@ -59,7 +60,7 @@ def go_back(worker: Returning, quest: Quest, spoiled: Spoiled) -> None:
         "warning",
         quest=quest.id,
         checkpoint=worker.tip.id,
-        lines=lines,
+        lines=lines[:TOLD_LINES],
     )
 
 

@@ -26,6 +26,7 @@ MENDED_BY = {  # alert: the events that show it is over
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "disk_low": ("quest_done", "battle_began", "battle_resumed"),
+    "checkpoint_unfit": ("quest_done",),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
 WARNINGS = ("overfitting",)  # shown among the alerts while they last

@@ -268,7 +268,13 @@ class Worker:
         renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         return prepare(
-            quest.path, card["form"], settings, renderer, self.paths.prepared / name, Preparation(self, quest)
+            quest.path,
+            card["form"],
+            settings,
+            renderer,
+            self.paths.prepared / name,
+            Preparation(self, quest),
+            card["sha256"],
         )
 
     def _renderer(self, max_length: int) -> Renderer:
@@ -331,22 +337,22 @@ class Worker:
                 self._finish(quest)
 
     def _finish(self, quest: Quest) -> None:
-        if self.tip.unfit:
-            self.queue.finish(quest)
-            text = f"{quest.stem} is trained; {self.tip.id} is not promoted: {self.tip.unfit}."
-            self.ledger.event("trainer", "quest_done", text, "alert", quest=quest.id, checkpoint=self.tip.id)
-            return
-        checkpoints.set_current(self.paths, self.tip.id)
-        self.report.promoted(self.tip)
+        tip, promoted = self.tip, not self.tip.unfit
+        if promoted:
+            checkpoints.set_current(self.paths, tip.id)
+            self.report.promoted(tip)
         self.queue.finish(quest)
         self.ledger.event(
             "trainer",
             "quest_done",
-            f"{quest.stem} is trained; {self.tip.id} is promoted.",
+            f"{quest.stem} is trained; {tip.id} is {'' if promoted else 'not '}promoted.",
             quest=quest.id,
-            checkpoint=self.tip.id,
-            validation_loss=self.tip.validation_loss,
+            checkpoint=tip.id,
+            validation_loss=tip.validation_loss,
         )
+        if not promoted:
+            text = f"{tip.id} is not promoted: {tip.unfit}. current_model stays as it was."
+            self.ledger.event("trainer", "checkpoint_unfit", text, "alert", quest=quest.id, checkpoint=tip.id)
 
     # Failing
 
