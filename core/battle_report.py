@@ -3,12 +3,13 @@
 Steps are collected as they come and read together, since reading waits for the device.
 """
 
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from core import lore
@@ -16,6 +17,7 @@ from core.battle import BattlePlan
 from core.checkpoints import Manifest, record
 from core.durable import read_json, write_json
 from core.forge.evaluate import Evaluation
+from core.forge.guard import LEFT_OUT, NOT_FINITE, PASSED_OVER, finite, names
 from core.forge.step_facts import StepFacts, numbers
 from core.full_disk import spared
 from core.ledger import Ledger
@@ -27,6 +29,8 @@ from core.steps import Step, StepRecord
 
 WINDOW_STEPS = 50
 FLOOR_PERCENTILE = 0.10
+SHOWN_LINES = 16
+TOLD_SPIKES = 20  # events of one battle; all of them are in the record of steps
 MEASURED = (  # of the battle's snapshot: null until it is known
     "loss",
     "validation_loss",
@@ -43,6 +47,14 @@ MEASURED = (  # of the battle's snapshot: null until it is known
     "learning_rate",
     "gradient_norm",
 )
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the last look at the held-out rows found. `unfit`: why the weights must not be promoted, if they must not."""
+
+    loss: float | None = None
+    unfit: str | None = None
 
 
 class BattleReport:
@@ -104,6 +116,7 @@ class BattleReport:
         self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW_STEPS)
         self._school, self._quest, self._floor = school, quest.id, self.floor(school)
+        self._plan, self._spikes = plan, 0
         self._stem, self._peak_flops = quest.stem, facts["peak_flops"]
         self._watch, self._unread = OverfittingWatch(), []
         begun = {"quest": quest.stem, "quest_id": quest.id, "school": school, "step": first}
@@ -120,15 +133,46 @@ class BattleReport:
         """One optimizer step was done; what it brought is read later."""
         self._unread.append((facts, time.time()))
 
-    def read(self) -> None:
-        """Take in the steps since the last reading. Raises FloatingPointError where one has a loss that is no number."""
+    def read(self) -> list[tuple[int, float, float | None]]:
+        """Take in the steps since the last reading; step, loss and gradient norm of those that were no numbers."""
         unread, self._unread = self._unread, []
-        for (facts, moment), (loss, norm) in zip(unread, numbers([facts for facts, _ in unread]), strict=True):
-            if not math.isfinite(loss) or not math.isfinite(norm or 0.0):
-                raise FloatingPointError(f"step {facts.step}: loss {loss}, gradient norm {norm}")
-            self._take_in(facts, moment, loss, norm)
+        bad = []
+        for (facts, moment), (loss, norm, flags) in zip(unread, numbers([facts for facts, _ in unread]), strict=True):
+            values = (finite(loss), facts.learning_rate, finite(norm), facts.tokens, facts.seconds, flags)
+            self.record.add(Step(facts.global_step, self._quest, moment, *values))
+            if flags:
+                self._tell_of_flags(facts.step, loss, norm, flags)
+            if flags & LEFT_OUT:
+                self._battle["step"] = facts.step
+            else:
+                self._take_in(facts, loss, norm)
+            if flags & NOT_FINITE:
+                bad.append((facts.step, loss, norm))
+        return bad
 
-    def _take_in(self, facts: StepFacts, moment: float, loss: float, norm: float | None) -> None:
+    def _tell_of_flags(self, step: int, loss: float, norm: float | None, flags: int) -> None:
+        facts = {"quest": self._quest, "step": step, "loss": finite(loss), "gradient_norm": finite(norm)}
+        if flags & NOT_FINITE:
+            lines = self.lines_of(step)
+            self.ledger.event(
+                "trainer",
+                "step_left_out",
+                f"{self._stem}: step {step} was left out, its loss is {loss}, its gradient norm {norm} "
+                f"(lines {', '.join(map(str, lines[:SHOWN_LINES]))}{' …' if len(lines) > SHOWN_LINES else ''}).",
+                "warning",
+                **facts,
+                lines=lines,
+            )
+        elif not flags & PASSED_OVER and self._spikes < TOLD_SPIKES:
+            self._spikes += 1
+            text = f"{self._stem}: step {step} is a {names(flags)}: loss {loss:.3f}, gradient norm {norm or 0.0:.3g}."
+            self.ledger.event("trainer", "spike", text, **facts)
+
+    def lines_of(self, step: int) -> list[int]:
+        """The lines of the quest's file that are trained in `step`."""
+        return sorted(self._plan.prepared.line(row) for row in self._plan.rows_of(step - 1))
+
+    def _take_in(self, facts: StepFacts, loss: float, norm: float | None) -> None:
         self._recent.append((facts.seconds, facts.tokens, facts.flops))
         seconds, tokens, flops = (sum(values) for values in zip(*self._recent, strict=True))
         strain = lore.strain(loss, self._floor)
@@ -149,14 +193,12 @@ class BattleReport:
             "learning_rate": facts.learning_rate,
             "gradient_norm": norm,
         }
-        values = (loss, facts.learning_rate, norm, facts.tokens, facts.seconds)
-        self.record.add(Step(facts.global_step, self._quest, moment, *values))
 
-    def validated(self, global_step: int, evaluation: Evaluation) -> None:
-        """The held-out rows were scored."""
+    def validated(self, global_step: int, evaluation: Evaluation) -> Looked:
+        """The held-out rows were scored. A loss that is no number is named, and recorded nowhere."""
         loss = evaluation.loss
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"step {self._battle['step']}: held-out loss {loss}")
+        if finite(loss) is None:
+            return self._tell_of_no_loss(evaluation)
         self._battle |= {"validation_loss": loss, "token_accuracy": evaluation.accuracy}
         self.record.validation(global_step, self._quest, time.time(), loss)
         self._evaluated(global_step, validation=loss, accuracy=evaluation.accuracy)
@@ -166,6 +208,16 @@ class BattleReport:
             self._tell_of_overfitting()
         self._battle["best_validation_loss"] = self._watch.best.held_out
         self._floor = self.floor(self._school)
+        return Looked(loss)
+
+    def _tell_of_no_loss(self, evaluation: Evaluation) -> Looked:
+        strange, every = int((~np.isfinite(evaluation.nats_S)).sum()), len(evaluation.nats_S)
+        where = f"at step {self._battle['step']}, no number in {strange} of {every} held-out sequences"
+        unfit = f"the held-out loss was {evaluation.loss} {where}"
+        self._battle["validation_loss"] = None
+        text = f"{self._stem}: {unfit}. These weights are not promoted before another look finds one."
+        self.ledger.event("trainer", "evaluation_not_finite", text, "warning", quest=self._quest)
+        return Looked(None, unfit)
 
     def previewed(self, global_step: int, previews: Sequence[Preview]) -> None:
         """The hero answered the battle's prompts."""

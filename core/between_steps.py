@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from core import control, turning_back
 from core.battle import BattlePlan
-from core.battle_report import BattleReport
+from core.battle_report import BattleReport, Looked
 from core.checkpoint_writer import CheckpointWriter
 from core.forge.evaluate import Evaluation
 from core.forge.step_facts import StepFacts
+from core.forge.step_guard import StepGuard
 from core.paths import RealmPaths
 from core.previews import Question, preview
 from core.quest import Quest
@@ -33,10 +34,10 @@ class Resident(Resting, Protocol):
     enter: Callable[..., None]
     writer: CheckpointWriter
 
+    guard: StepGuard
+
     def hero_facts(self) -> dict[str, Any]: ...
-    def save(
-        self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None
-    ) -> None: ...
+    def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, looked: Looked) -> None: ...
     def collect(self, patient: bool = False) -> None: ...
 
 
@@ -55,7 +56,7 @@ class BetweenSteps:
         self.worker, self.quest, self.plan, self.renderer, self._wait = worker, quest, plan, renderer, wait
         self.stop_ids, self._skill = renderer.stop_ids, quest.card.get("skill")
         self.ending: Ending | None = None
-        self._validation_loss: float | None = None
+        self._looked_at = Looked()
         self._looked = self._saved = time.monotonic()
         self._saved_step = -1
         self._owed = False  # a save that came due while the one before was being written
@@ -68,7 +69,7 @@ class BetweenSteps:
         self.worker.enter("evaluation" if looked_at else "step", facts.global_step)
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
-            self.worker.report.read()
+            self._read()
             self.worker.collect()
             self.worker.report.show(self.worker.hero_facts())
             if not last:  # after the last step there is nothing left to skip
@@ -79,9 +80,8 @@ class BetweenSteps:
         return self.ending is not None
 
     def validated(self, global_step: int, evaluation: Evaluation) -> None:
-        self.worker.report.read()
-        self.worker.report.validated(global_step, evaluation)
-        self._validation_loss = evaluation.loss
+        self._read()
+        self._looked_at = self.worker.report.validated(global_step, evaluation)
         self.worker.beat()
 
     def answered(self, global_step: int, asked: Sequence[Question], answers: list[list[int]]) -> None:
@@ -104,11 +104,16 @@ class BetweenSteps:
         if self.ending is not None:
             self.worker.collect(patient=True)
 
+    def _read(self) -> None:
+        """See what the last steps brought. Raises Spoiled where the battle cannot go on like this."""
+        for step, loss, norm in self.worker.report.read():
+            self.worker.guard.record.take(step, loss, norm, self.plan.total_steps)
+
     def _save(self, global_step: int, step: int) -> None:
-        """Have a checkpoint written, once for each step; never one of weights that are no numbers."""
-        self.worker.report.read()
+        """Have a checkpoint written, once for each step; it knows of every step left out before it."""
+        self._read()
         if step != self._saved_step:
-            self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
+            self.worker.save(self.quest, self.plan, global_step, step, self._looked_at)
         self._saved, self._saved_step, self._owed = time.monotonic(), step, False
 
     def _listen(self, facts: StepFacts) -> Ending | None:

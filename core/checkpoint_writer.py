@@ -57,10 +57,10 @@ class CheckpointWriter:
         """Whether a checkpoint was started and not collected."""
         return self._commit is not None
 
-    def start(self, facts: Manifest, model: Any, optimizer: Any, texts: Mapping[str, bytes]) -> None:
+    def start(self, facts: Manifest, model: Any, optimizer: Any, texts: Mapping[str, bytes], guard: Any) -> None:
         """Copy what the checkpoint holds, and have it written; `texts`: further small files, by name."""
         assert not self.busy, "one checkpoint at a time"
-        self._snapshot.take(model, optimizer, texts)
+        self._snapshot.take(model, optimizer, texts, guard)
         self._commit = self._thread.submit(self._write, facts, self._paths.vault / self.tip.id)
         self.held = facts
 

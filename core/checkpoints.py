@@ -52,6 +52,8 @@ def holds(ranges: Ranges, quest: int) -> bool:
 class Manifest:
     """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch.
 
+    `prepared`: of the quests in `open`, by id as text, which rendering of their rows was trained (prepare.cache_name).
+    `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
     """
 
@@ -70,6 +72,8 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     id: str = ""
     branch: str | None = None
+    prepared: dict[str, str] = field(default_factory=dict)
+    unfit: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -78,11 +82,13 @@ class Manifest:
     def finished(self, quest: int) -> "Manifest":
         """This manifest after `quest` was trained to its end."""
         others = {key: steps for key, steps in self.open.items() if key != quest}
-        return replace(self, trained=add_to(self.trained, quest), open=others)
+        rows = {key: name for key, name in self.prepared.items() if key != str(quest)}
+        return replace(self, trained=add_to(self.trained, quest), open=others, prepared=rows)
 
-    def reached(self, quest: int, steps: int) -> "Manifest":
-        """This manifest with `steps` optimizer steps of `quest` done."""
-        return replace(self, open={**self.open, quest: steps})
+    def reached(self, quest: int, steps: int, prepared: str) -> "Manifest":
+        """This manifest with `steps` optimizer steps of `quest` done, on its rows as `prepared` names them."""
+        rows = {**self.prepared, str(quest): prepared}
+        return replace(self, open={**self.open, quest: steps}, prepared=rows)
 
 
 def record(ledger: Ledger, manifest: Manifest, state: str) -> None:
@@ -227,7 +233,7 @@ def newest_verified(
         for manifest in manifests(paths, hero)
         if manifest.id != tip and manifest.id not in barred and manifest.branch is None
     ]
-    for checkpoint in ([tip] if tip else []) + others:
+    for checkpoint in ([tip] if tip and tip not in barred else []) + others:
         try:
             manifest = verify(paths.vault / checkpoint)
         except CheckpointError as problem:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from core.errors import UserError
+from core.errors import NotFinite, UserError
 from core.heartbeat import OUTSIDE_BATTLE
 
 LAST_LINES = 20
@@ -96,7 +96,7 @@ class Crash:
 
 def attempt_of(problem: BaseException, step: int) -> dict[str, Any]:
     """The page of a dossier for an exception that ended a battle and not the trainer."""
-    if isinstance(problem, FloatingPointError):
+    if isinstance(problem, FloatingPointError | NotFinite):
         kind, advice = Kind.NAN, "Look at the rows and at the learning rate; `quest retry` tries it again."
     elif isinstance(problem, UserError):
         kind, advice = Kind.DATA, str(problem)

@@ -26,6 +26,10 @@ class CheckpointError(RealmError):
     """A checkpoint that is missing, unfinished or altered."""
 
 
+class NotFinite(CheckpointError):
+    """Weights or moments with an infinity or what is no number; they are never saved and never trained on."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known name closest to `name`, or an empty string."""
     close = difflib.get_close_matches(name[:LONGEST_NAME], list(known), n=1, cutoff=0.6)

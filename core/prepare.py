@@ -26,6 +26,7 @@ import numpy as np
 import orjson
 
 from core.durable import read_json, sync_file, sync_folder, write_json
+from core.errors import UserError
 from core.formats import BadRow
 from core.formats import form as form_named
 from core.quest import Settings
@@ -138,29 +139,32 @@ def prepare(
     renderer: Renderer,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
+    sha256: str | None = None,
 ) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
     `progress` is told after every chunk of rows what share of the file is done, and may end the work by raising.
-    Memory does not grow with the file.
+    Memory does not grow with the file. `sha256`: of the file's bytes as they were accepted; UserError for others.
     """
     if (folder / "meta.json").is_file():
         return Prepared(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     building.mkdir(parents=True)
-    size, read = path.stat().st_size, 0
+    size, read, hasher = path.stat().st_size, 0, hashlib.sha256()
     try:
         if not Room.of(building).holds(size):  # tokens take about as much as text
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            for chunk in chunks(read_rows(path, form_named(form), settings.columns), CHUNK_ROWS):
+            for chunk in chunks(read_rows(path, form_named(form), settings.columns, hasher), CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
                 rendered = renderer.render(row for _, _, row in good)
                 writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
                             if not isinstance(result, BadRow)])  # fmt: skip
                 read += sum(len(line) + 1 for _, line, _ in chunk)
                 progress(min(1.0, read / size))
+        if sha256 not in (None, hasher.hexdigest()):
+            raise UserError(f"{path.name}: was altered after it was accepted; drop it into inbox/ again as a new quest")
         for file in building.iterdir():  # else a power cut could leave the name and no bytes
             sync_file(file)
         write_json(building / "meta.json", writer.meta())

@@ -27,6 +27,7 @@ MENDED_BY = {  # alert: the events that show it is over
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
+    "checkpoint_unfit": ("quest_done",),
     "crash": ("battle_began", "battle_resumed", "quest_done"),
     "disk_low": ("quest_done", "battle_began", "battle_resumed", "battle_goes_on", "disk_ok"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),

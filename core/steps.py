@@ -78,21 +78,26 @@ MIGRATIONS = (
         time REAL NOT NULL, answers TEXT NOT NULL);
     CREATE INDEX previews_by_quest ON previews(quest, id);
     """,
+    "ALTER TABLE steps ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;",
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: mean loss in nats per trained token, all tokens of its rows, seconds it took."""
+    """One optimizer step: mean loss in nats per trained token, all tokens of its rows, seconds it took.
+
+    `flags`: what core/forge/guard.py found; loss and gradient norm are None where they were no numbers.
+    """
 
     step: int
     quest: int
     time: float
-    loss: float
+    loss: float | None
     learning_rate: float
     gradient_norm: float | None
     tokens: int
     seconds: float
+    flags: int = 0
 
 
 class StepRecord:
@@ -137,7 +142,8 @@ class StepRecord:
 
     def _write_steps(self) -> None:
         self._connection.executemany(
-            f"INSERT OR REPLACE INTO steps VALUES ({self._hero}, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._waiting)
+            f"INSERT OR REPLACE INTO steps VALUES ({self._hero}, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(astuple, self._waiting),
         )
         for block in sorted({step.step // BLOCK for step in self._waiting}):
             self._connection.execute("DELETE FROM blocks WHERE hero=? AND block=?", (self._hero, block))

@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
-from core.errors import CheckpointError, UserError
+from core.errors import UserError
 from core.flops import peak_flops, training_flops
 from core.forge import optimizers
 from core.forge.arguments import PER_BATTLE, arguments
-from core.forge.attention import ATTENTION
 from core.forge.compiling import warm_up, worth_compiling
 from core.forge.evaluate import Evaluation, evaluate
 from core.forge.generate import greedy_answers
 from core.forge.gradient_release import GradientRelease
+from core.forge.guard import Spoiled
 from core.forge.looks import Looks
-from core.forge.means import dtype
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import (
     CANNOT_BE_SHARED,
@@ -35,8 +34,8 @@ from core.forge.out_of_memory import (
     smaller,
 )
 from core.forge.qwen3 import EAGER, Compute, autocast, understands
-from core.forge.state import has_state, load_state
 from core.forge.step_facts import Observer, StepFacts
+from core.forge.step_guard import StepGuard
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
 from core.machine import compiler
 from core.memory_needs import Means
@@ -48,39 +47,7 @@ from core.schools import school
 from core.time_budget import SHARE
 from core.trainer_keys import layers_again
 
-LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
-
-
-def learning_rate_of(settings: Settings, parameters: int) -> float:
-    """The rate that the settings name, else the usual one for a model of this size."""
-    return settings.learning_rate or next(rate for size, rate in LEARNING_RATES if parameters < size)
-
-
-def load_hero(
-    folder: Path,
-    scratch: Path,
-    step: int,
-    means: Means,
-    kind: OptimizerKind,
-    limits: PackLimits | None = None,
-    seed: int = 0,
-) -> "HeroTrainer":
-    """The hero of a checkpoint, its optimizer and random streams as they were; at step 0 there are none yet."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype(means),
-        attn_implementation=ATTENTION,
-        trust_remote_code=False,
-        local_files_only=True,
-        use_safetensors=True,
-    )
-    trainer = HeroTrainer(model, scratch, step, means, kind, limits, seed)
-    if has_state(folder):
-        load_state(folder, trainer.optimizer)
-    elif step > 0:
-        raise CheckpointError(f"{folder.name} has no optimizer state")
-    return trainer
 
 
 class HeroTrainer(Trainer):
@@ -113,6 +80,7 @@ class HeroTrainer(Trainer):
         self.compute, self._autocast = EAGER, False
         self._release: GradientRelease | None = None
         self._look_rates: dict[str, float] = {}
+        self.guard = StepGuard(self.args.device)
         self._shape = model.config.to_dict()
         self.peak_flops = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
         self.add_callback(_Reporter(self))
@@ -127,14 +95,17 @@ class HeroTrainer(Trainer):
         observer: Observer,
         schedule: Schedule | None = None,
         compiled: bool | None = None,
+        spoiled: Spoiled | None = None,
     ) -> None:
         """Train `plan` from its step `first` to its end, or until the observer says stop.
 
         Without a `schedule` the learning rate is constant, after a warm-up of fresh moments. `compiled`: whether the
-        battle's kernels were compiled until it was left; without it the battle's length decides.
+        battle's kernels were compiled until it was left; without it the battle's length decides. `spoiled`: why it went
+        back to here, and which steps are passed over therefore.
         """
         self._plan, self._first, self._observer = plan, first, observer
         self._school = school(plan.settings.school)
+        self.guard.take_up(plan.quest_sha256, first, spoiled)
         self._adopt(plan, learning_rate, schedule)
         self._choose_compute(plan, compiled, schedule is not None)
         self._loader = StepLoader(plan, first, self._room)
@@ -282,6 +253,9 @@ class HeroTrainer(Trainer):
 
         Where memory runs out, the rows are shared out over smaller passes and the step begins again.
         """
+        if self.guard.record.passes_over(batch.step + 1):
+            self._step_loss, self._step_tokens, self._step_flops = self.guard.pass_over(), 0, 0.0
+            return torch.zeros((), device=self.args.device)
         chance = random_state(self.args.device)
         while True:
             try:
@@ -303,15 +277,19 @@ class HeroTrainer(Trainer):
     def _passes(self, model: torch.nn.Module, batch: StepBatch) -> torch.Tensor:
         model.train()
         if self._release:
-            self._release.begin()
+            self._release.begin(self.guard.bound())
         rate = {"learning_rate": self.lr_scheduler.get_last_lr()[0]} if self.kind.steps_in_backward else {}
         total = torch.zeros((), device=self.args.device)
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
                 loss = self._school.loss_sum(model, pack, self.compute) / batch.labels
-            self.accelerator.backward(loss, **rate)
             total += loss.detach()
+            if self._release:
+                self._release.mind(loss)
+            elif self.kind.steps_in_backward and not total.isfinite():
+                break
+            self.accelerator.backward(loss, **rate)
         return total
 
     def _narrow(self, model: torch.nn.Module, batch: StepBatch) -> None:
@@ -332,14 +310,22 @@ class HeroTrainer(Trainer):
     def floating_point_ops(self, inputs: StepBatch) -> int:
         return 0
 
-    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor | None:
-        if self._in_one_pass:  # the gradients are gone; what was released was clipped then
-            return self._release.norm() if self._release else None
-        return super()._clip_grad_norm(model)
+    def _clip_grad_norm(self, model: torch.nn.Module) -> None:
+        """Left to what is asked for next, whether gradients are clipped or not."""
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
-        self._step_norm = grad_norm
-        return grad_norm
+        """The norm before clipping. From here on the optimizer finds no gradient of a step that is no number."""
+        norm, guard = None, self.guard
+        if guard.record.passes_over(self._first + self.state.global_step - self._began + 1):
+            pass
+        elif self._in_one_pass:  # the gradients are gone; what was released was clipped and looked at then
+            norm = self._release.norm() if self._release else None
+            guard.look(self._step_loss, torch.ones_like(self._step_loss) if norm is None else norm)
+        else:
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+            norm = guard.clip(model.parameters(), optimizer, self._step_loss, self.args.max_grad_norm)
+        self._step_norm = norm
+        return norm
 
     def _get_learning_rate(self) -> float:
         self._step_rate = self.lr_scheduler.get_last_lr()[0]
@@ -383,6 +369,7 @@ class _Reporter(TrainerCallback):
             trainer._step_tokens,
             now - self._clock,
             trainer._step_flops,
+            trainer.guard.flags,
         )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True

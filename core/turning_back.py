@@ -122,12 +122,19 @@ def parent_of_tip(paths: RealmPaths) -> str:
 
 
 def newest_on_the_way(
-    paths: RealmPaths, ledger: Ledger, hero: str, unwanted: Callable[[str, str], None]
+    paths: RealmPaths,
+    ledger: Ledger,
+    hero: str,
+    unwanted: Callable[[str, str], None],
+    barred: frozenset[str] = frozenset(),
 ) -> Manifest | None:
-    """Where training goes on: what a rollback left behind is gone back to only if nothing else of the hero is whole."""
+    """Where training goes on: what a rollback left behind is gone back to only if nothing else of the hero is whole.
+
+    `barred`: ids never to go on from.
+    """
     left = frozenset(row["id"] for row in ledger.all("SELECT id FROM checkpoints WHERE rolled_back IS NOT NULL"))
-    found = newest_verified(paths, hero, unwanted, left - {pointed(paths.tip)})
-    return found or (newest_verified(paths, hero) if left else None)
+    found = newest_verified(paths, hero, unwanted, barred | left - {pointed(paths.tip)})
+    return found or (newest_verified(paths, hero, barred=barred) if left else None)
 
 
 def lacking(paths: RealmPaths, ledger: Ledger, hero: str, checkpoint: str) -> tuple[int, ...]:

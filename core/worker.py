@@ -12,12 +12,12 @@ import sqlite3
 from collections.abc import Callable
 from threading import Event
 
-import torch
 import transformers
 
-from core import blame, checkpoints, control, disk, turning_back
+from core import blame, checkpoints, control, disk, going_back, turning_back
+from core.awakening import load_newest, put_back_what_is_lacking
 from core.battle import BattlePlan
-from core.battle_report import BattleReport
+from core.battle_report import BattleReport, Looked
 from core.between_steps import BetweenSteps
 from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
@@ -25,11 +25,16 @@ from core.config import Config
 from core.disk import Level
 from core.disk_wait import tell_no_space, wait_for_room
 from core.dossier import Crash, attempt_of
-from core.errors import CheckpointError, UserError
-from core.forge.hatch import hatch
+from core.errors import NotFinite, UserError
+from core.forge.guard import Spoiled
+from core.forge.load_hero import load_hero
 from core.forge.means import RECORD, record, settle
 from core.forge.optimizers import OptimizerKind, weights_to_use
+from core.forge.state import seed_streams
+from core.forge.step_guard import StepGuard
+from core.forge.versions import versions
 from core.full_disk import is_no_space, spared
+from core.learning_rate import learning_rate_of
 from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
@@ -37,7 +42,6 @@ from core.preparation import LeftEarly, Preparation
 from core.prepare import Prepared, cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
-from core.train import learning_rate_of, load_hero
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -71,11 +75,17 @@ class Worker:
         self.crash = crash
         self._short_of_memory: Quest | None = None  # trained by the last life when memory ran out
         self.writer = CheckpointWriter(paths, beat, should_exit.is_set)
+        self.spoiled: tuple[int, Spoiled] | None = None  # the quest whose battle went back, and why
 
     @property
     def tip(self) -> Manifest:
         """The newest checkpoint on disk."""
         return self.writer.tip
+
+    @property
+    def guard(self) -> StepGuard:
+        """What watches the steps of the battle."""
+        return self.trainer.guard
 
     def is_trained(self, quest: Quest) -> bool:
         """Whether the weights hold all of `quest`, though its checkpoint may still be on its way."""
@@ -90,15 +100,10 @@ class Worker:
         self.report = BattleReport(self.paths, self.ledger, self.config.hero.name)
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
-        hero = self.config.hero.name
-        tip = turning_back.newest_on_the_way(self.paths, self.ledger, hero, self._broken) or self._hatch()
-        if checkpoints.pointed(self.paths.tip) != tip.id:
-            checkpoints.set_tip(self.paths, tip.id)
-        self.writer.stand_on(tip)
-        self._mend_current()
-        self.beat()
-        self._load(self.tip)
-        self._settle()
+        load_newest(self)
+        self._carry_out_verdicts()
+        self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
+        put_back_what_is_lacking(self)
         gc.collect()
         gc.freeze()  # what was loaded stays: the Trainer collects garbage before every battle and need not look at it
         self.report.idle(self.hero_facts())
@@ -106,34 +111,7 @@ class Worker:
             "trainer", "hero_awake", f"{self.tip.hero} is awake at step {self.tip.step:,}.", checkpoint=self.tip.id
         )
 
-    def _mend_current(self) -> None:
-        """The promoted model must be this hero's and whole; it is not after a crash at its birth, a switch, or bad luck."""
-        current = checkpoints.pointed(self.paths.current_model)
-        try:
-            if current and checkpoints.verify(self.paths.vault / current).hero == self.tip.hero:
-                return
-        except CheckpointError as problem:
-            self._broken(current, str(problem))
-        checkpoints.set_current(self.paths, self.tip.id)
-
-    def _broken(self, checkpoint: str, why: str) -> None:
-        log.error("checkpoint passed over: %s", why)
-        self.ledger.event(
-            "trainer", "checkpoint_corrupt", f"Checkpoint passed over: {why}", "alert", checkpoint=checkpoint
-        )
-
-    def _hatch(self) -> Manifest:
-        manifest = hatch(self.paths, self.config)
-        self.report.saved(manifest, "promoted")
-        self.ledger.event(
-            "trainer",
-            "hero_hatched",
-            f"{manifest.hero} is born from {manifest.settings['base_model']}.",
-            checkpoint=manifest.id,
-        )
-        return manifest
-
-    def _load(self, manifest: Manifest) -> None:
+    def load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
         means, kind = settle(folder, self.config, self._warn)
         limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
@@ -141,7 +119,7 @@ class Worker:
             folder, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
         )
         if manifest.step == 0:  # later checkpoints bring their own random streams
-            torch.manual_seed(self.config.seed)
+            seed_streams(self.config.seed)
         self.parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
         self.writer.stand_on(manifest)
         self._renderers: dict[int, Renderer] = {}
@@ -154,23 +132,6 @@ class Worker:
             f"Memory ran out in step {step:,}: passes have at most {tokens} tokens now, steps the same rows as before."
         )
         self.ledger.event("trainer", "memory_short", text, "warning", step=step, pack_tokens=tokens)
-
-    def _settle(self) -> None:
-        """Quests whose training the weights hold are finished; finished ones that they lack go back to wait."""
-        self._carry_out_verdicts()
-        self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
-        known = self.ledger.all("SELECT DISTINCT quest FROM battles WHERE hero=? AND state='done'", (self.tip.hero,))
-        trained_by_hero = {row["quest"] for row in known}
-        for quest in self.queue.quests("recently_completed"):
-            if quest.id in trained_by_hero and not checkpoints.holds(self.tip.trained, quest.id):
-                self.queue.put_back(quest)
-                self.ledger.event(
-                    "trainer",
-                    "quest_again",
-                    f"{quest.stem} is trained again: the checkpoint that held it is gone.",
-                    "warning",
-                    quest=quest.id,
-                )
 
     def hero_facts(self) -> dict:
         return {
@@ -231,9 +192,15 @@ class Worker:
         """One battle, and what comes of it. The boundary at which a quest's errors are caught."""
         try:
             ending = self._fight(quest)
+        except Spoiled as spoiled:
+            going_back.go_back(self, quest, spoiled)
         except Exception as problem:
             if is_no_space(problem, self.paths.state):
                 self._no_space(problem)
+                return
+            if isinstance(problem.__cause__, NotFinite):
+                self.report.end("failed", str(problem))
+                going_back.not_saved(self, problem.__cause__)
                 return
             if isinstance(problem, OSError | WriteFailed | sqlite3.Error):  # the disk's fault, not the quest's
                 raise
@@ -276,7 +243,9 @@ class Worker:
         plan = BattlePlan(prepared, settings, card["sha256"])
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
+        going_back.same_rows(self, quest, prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
+        spoiled = self._spoiled_in(quest)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
@@ -285,9 +254,15 @@ class Worker:
         if self._short_of_memory and self._short_of_memory.id == quest.id:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
             self._short_of_memory = None
-        self.trainer.fight(plan, first, rate, battle, compiled=self._was_compiled(quest) if first else None)
+        compiled = self._was_compiled(quest) if first else None
+        self.trainer.fight(plan, first, rate, battle, compiled=compiled, spoiled=spoiled)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
+
+    def _spoiled_in(self, quest: Quest) -> Spoiled | None:
+        """Why the battle of `quest` went back just now, if it did."""
+        known, self.spoiled = self.spoiled, None
+        return known[1] if known and known[0] == quest.id else None
 
     def _was_compiled(self, quest: Quest) -> bool | None:
         """How the steps of `quest` that the weights hold were computed, so that the rest is computed likewise."""
@@ -305,7 +280,13 @@ class Worker:
         renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         return prepare(
-            quest.path, card["form"], settings, renderer, self.paths.prepared / name, Preparation(self, quest)
+            quest.path,
+            card["form"],
+            settings,
+            renderer,
+            self.paths.prepared / name,
+            Preparation(self, quest),
+            card["sha256"],
         )
 
     def _renderer(self, max_length: int) -> Renderer:
@@ -316,7 +297,7 @@ class Worker:
 
     # Saving
 
-    def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, validation_loss: float | None) -> None:
+    def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, looked: Looked) -> None:
         """Start a checkpoint, after the one before; after the last step it holds the quest as trained. Raises WriteFailed."""
         self.collect(patient=True)
         held = self.writer.held
@@ -329,18 +310,17 @@ class Worker:
             quest_sha256=plan.quest_sha256,
             trained=held.trained,
             open=held.open,
-            validation_loss=validation_loss,
+            validation_loss=looked.loss,
+            prepared=held.prepared,
+            unfit=looked.unfit,
             settings=plan.settings.model_dump(),
-            versions={
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "kernels": "compiled" if self.trainer.compute.compiled else "eager",
-            },
+            versions=versions(self.trainer),
         )
-        facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step)
+        rows = plan.prepared.folder.name
+        facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step, rows)
         with weights_to_use(self.trainer.optimizer):
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
-            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts)
+            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)
 
     def collect(self, patient: bool = False) -> None:
         """Record a checkpoint that has come, and do what waited for it. Raises WriteFailed."""
@@ -356,29 +336,37 @@ class Worker:
         try:
             self.collect(patient)
         except WriteFailed as problem:
-            if not is_no_space(problem, self.paths.state):
+            if isinstance(problem.__cause__, NotFinite):
+                going_back.not_saved(self, problem.__cause__)
+            elif is_no_space(problem, self.paths.state):
+                self._no_space(problem)
+            else:
                 raise
-            self._no_space(problem)
 
     def _carry_out_verdicts(self) -> None:
-        """Until the Temple judges, every quest that the tip holds is promoted."""
+        """Until the Temple judges, every quest that the tip holds is promoted, unless its weights are unfit to be."""
         for quest in self.queue.processing():
             if checkpoints.holds(self.tip.trained, quest.id):
                 self.report.close(quest.id)
                 self._finish(quest)
 
     def _finish(self, quest: Quest) -> None:
-        checkpoints.set_current(self.paths, self.tip.id)
-        self.report.promoted(self.tip)
+        tip, promoted = self.tip, not self.tip.unfit
+        if promoted:
+            checkpoints.set_current(self.paths, tip.id)
+            self.report.promoted(tip)
         self.queue.finish(quest)
         self.ledger.event(
             "trainer",
             "quest_done",
-            f"{quest.stem} is trained; {self.tip.id} is promoted.",
+            f"{quest.stem} is trained; {tip.id} is {'' if promoted else 'not '}promoted.",
             quest=quest.id,
-            checkpoint=self.tip.id,
-            validation_loss=self.tip.validation_loss,
+            checkpoint=tip.id,
+            validation_loss=tip.validation_loss,
         )
+        if not promoted:
+            text = f"{tip.id} is not promoted: {tip.unfit}. current_model stays as it was."
+            self.ledger.event("trainer", "checkpoint_unfit", text, "alert", quest=quest.id, checkpoint=tip.id)
 
     # Failing
 
@@ -398,4 +386,4 @@ class Worker:
         self.enter("setup")
         del self.trainer
         gc.collect()
-        self._load(checkpoints.verify(self.paths.vault / self.tip.id))
+        self.load(checkpoints.verify(self.paths.vault / self.tip.id))

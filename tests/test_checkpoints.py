@@ -251,7 +251,7 @@ def test_ranges_hold_exactly_what_was_added_in_as_few_ranges_as_can_be(quests):
 
 def test_a_quest_is_open_until_it_is_finished():
     manifest = Manifest(hero="DIO", campaign="first", step=0)
-    begun = manifest.reached(3, 10).reached(4, 5).reached(3, 20)
+    begun = manifest.reached(3, 10, "a").reached(4, 5, "b").reached(3, 20, "a")
     assert begun.open == {3: 20, 4: 5} and not holds(begun.trained, 3)
     done = begun.finished(3)
     assert done.open == {4: 5} and holds(done.trained, 3) and manifest.open == {}

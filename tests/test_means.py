@@ -288,7 +288,7 @@ def test_a_hero_keeps_its_numbers_and_changes_them_only_when_told(wake, enqueue,
         ({"memory": Memory(weights="fp32", moments="fp32")}, ("fp32", "fp32"), 2),
     ):
         worker.config = config_with(**sections)
-        worker._reload()
+        worker.reload()
         means = worker.trainer.means
         assert ((means.weights, means.moments), len(ledger.all(changed))) == (kinds, told)
     assert type(worker.trainer.optimizer) is torch.optim.AdamW and worker.trainer.model.dtype == torch.float32

@@ -56,7 +56,11 @@ class RealmAdamW(torch.optim.Optimizer):
 
     Random bits are a function of `seed`, the tensor's place, the element and the tensor's step, so a run that is
     resumed from `state_dict` is the uninterrupted run, bit for bit. `compiled` fuses an update by torch.compile.
+
+    `found_inf`, as in torch's fused AdamW: where it is 1, on the device, weights and moments stay; their step counts.
     """
+
+    found_inf: torch.Tensor | None = None
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class RealmAdamW(torch.optim.Optimizer):
         step = int(state["step"])
         rates, keys = _rates(group, step), q.stream_keys(group["seed"], step)
         weight_N, gradient_N, count = parameter.view(-1), parameter.grad.reshape(-1), parameter.numel()
+        stay = None if self.found_inf is None else self.found_inf.bool()
         piece = PIECE_COMPILED if self.compiled else PIECE[parameter.device.type]
         for first in range(0, count, piece):
             end = min(first + piece, count)
@@ -115,7 +120,8 @@ class RealmAdamW(torch.optim.Optimizer):
             numbers = rates, Stream(_wrapped(self._starts[parameter] + first), *keys)
             if self.compiled:
                 numbers = _as_inputs(*numbers)
-            self._advance(weight_N[first:end], gradient_N[first:end], kept, *numbers, self.rounding == "stochastic")
+            by_chance = self.rounding == "stochastic"
+            self._advance(weight_N[first:end], gradient_N[first:end], kept, *numbers, by_chance, stay)
 
     def _fresh(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         """The state of a tensor before its first step."""
@@ -207,8 +213,9 @@ def advance(
     rates: Rates,
     stream: Stream,
     stochastic: bool,
+    stay: torch.Tensor | None = None,
 ) -> None:
-    """Move weights and moments one step, in place."""
+    """Move weights and moments one step, in place; not where `stay` is true."""
     count = weight_N.numel()
     gradient_N = gradient_N.float()
     exact_N = q.join(weight_N, kept[REMAINDER]) if REMAINDER in kept else weight_N.float()
@@ -220,14 +227,18 @@ def advance(
     coarse = SECOND not in kept or kept[SECOND].dtype == torch.bfloat16
     bits_N = q.random_bits(count, *stream, weight_N.device) if by_chance or coarse else None
     if by_chance:
-        weight_N.copy_(q.round_stochastically(exact_N, q.low_half(bits_N)))
+        _put(weight_N, q.round_stochastically(exact_N, q.low_half(bits_N)), stay)
     elif REMAINDER in kept:
         upper_N, rest_N = q.split(exact_N)
-        weight_N.copy_(upper_N)
-        kept[REMAINDER].copy_(rest_N)
+        _put(weight_N, upper_N, stay)
+        _put(kept[REMAINDER], rest_N, stay)
     else:
-        weight_N.copy_(exact_N)
-    _write_moments(kept, first, second, bits_N)
+        _put(weight_N, exact_N, stay)
+    _write_moments(kept, first, second, bits_N, stay)
+
+
+def _put(place: torch.Tensor, new: torch.Tensor, stay: torch.Tensor | None) -> None:
+    place.copy_(new if stay is None else torch.where(stay, place, new.to(place.dtype)))
 
 
 def read_moments(kept: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,20 +252,24 @@ def read_moments(kept: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
 
 
 def _write_moments(
-    kept: dict[str, torch.Tensor], first_N: torch.Tensor, second_N: torch.Tensor, bits_N: torch.Tensor | None
+    kept: dict[str, torch.Tensor],
+    first_N: torch.Tensor,
+    second_N: torch.Tensor,
+    bits_N: torch.Tensor | None,
+    stay: torch.Tensor | None,
 ) -> None:
     """Put the moments back, rounded stochastically where they are kept in fewer than 32 bits."""
     if bits_N is None:
-        kept[FIRST].copy_(first_N)
-        kept[SECOND].copy_(second_N)
+        _put(kept[FIRST], first_N, stay)
+        _put(kept[SECOND], second_N, stay)
         return
     first_bits_N, second_bits_N = q.high_half(bits_N), q.low_half(q.mix(~bits_N))
     if FIRST in kept:
-        kept[FIRST].copy_(q.round_stochastically(first_N, first_bits_N))
-        kept[SECOND].copy_(q.round_stochastically(second_N, second_bits_N))
+        _put(kept[FIRST], q.round_stochastically(first_N, first_bits_N), stay)
+        _put(kept[SECOND], q.round_stochastically(second_N, second_bits_N), stay)
         return
     first = q.encode_first(q.blocks(first_N), q.blocks(first_bits_N))
     second = q.encode_second(q.blocks(second_N), q.blocks(second_bits_N))
     for name, (codes_B, scales_B) in ((FIRST, first), (SECOND, second)):
-        kept[name + CODES].copy_(codes_B)
-        kept[name + SCALES].copy_(scales_B)
+        _put(kept[name + CODES], codes_B, stay)
+        _put(kept[name + SCALES], scales_B, stay)

@@ -16,16 +16,18 @@ import transformers
 
 from core.checkpoints import Manifest
 from core.cooldown_plan import CooldownPlan
-from core.errors import RealmError
+from core.errors import NotFinite, RealmError
 from core.forge import means
 from core.forge.evaluate import Evaluation
+from core.forge.load_hero import load_hero
 from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.state import save_model
 from core.forge.step_facts import StepFacts
+from core.forge.tensor_file import not_finite
+from core.learning_rate import learning_rate_of
 from core.memory_needs import Means
 from core.paths import RealmPaths
 from core.previews import Question
-from core.train import learning_rate_of, load_hero
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -85,6 +87,8 @@ class CooledHero:
     def write(self, folder: Path, tokenizer: Path) -> None:
         """Weights and tokenizer; the optimizer's state ends here, for nothing is trained on from a branch."""
         with weights_to_use(self.trainer.optimizer):
+            if name := not_finite(self.trainer.model.state_dict()):
+                raise NotFinite(f"the cooldown ended with a number in {name} that is not finite; nothing was written")
             save_model(self.trainer.model, folder, tokenizer)
 
 

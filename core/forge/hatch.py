@@ -9,7 +9,9 @@ from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from core.checkpoints import Manifest, commit, set_champion, set_current, set_tip
 from core.config import Config
+from core.errors import UserError
 from core.forge.state import save_model
+from core.forge.tensor_file import not_finite
 from core.hero import CAMPAIGN, base_model
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
@@ -58,6 +60,8 @@ def hatch(paths: RealmPaths, config: Config) -> Manifest:
             base, dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True
         )
         tokenizer = base
+    if name := not_finite(model.state_dict()):
+        raise UserError(f"{base or 'the new hero'}: {name} holds a number that is not finite; get the model anew")
     manifest = Manifest(
         hero=config.hero.name,
         campaign=CAMPAIGN,

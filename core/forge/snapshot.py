@@ -11,7 +11,9 @@ import orjson
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 
+from core.errors import NotFinite
 from core.forge.state import MAX_SHARD, OPTIMIZER, STATE, copy_tokenizer, take_state
+from core.forge.step_guard import StepGuard
 from core.forge.tensor_file import TensorFile
 
 _WEIGHTS, _INDEX = "model{suffix}.safetensors", "model.safetensors.index.json"
@@ -27,11 +29,15 @@ class Snapshot:
         self._copied: torch.cuda.Event | None = None
 
     def take(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, texts: Mapping[str, bytes] | None = None
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        texts: Mapping[str, bytes] | None = None,
+        guard: StepGuard | None = None,
     ) -> None:
         """Copy. Nobody may be in `write` meanwhile. `texts`: further files by name."""
         weights = _weights(model)
-        state, skeleton = take_state(optimizer)
+        state, skeleton = take_state(optimizer, guard)
         shards = split_torch_state_dict_into_shards(weights, filename_pattern=_WEIGHTS, max_shard_size=MAX_SHARD)
         tensors = {
             name: {each: weights[each] for each in inside} for name, inside in shards.filename_to_tensors.items()
@@ -60,12 +66,18 @@ class Snapshot:
             self._files[name] = TensorFile(tensors[name], None if name == OPTIMIZER else {"format": "pt"})
 
     def write(self, folder: Path, tokenizer: Path) -> dict[str, str]:
-        """The checkpoint's files, and the SHA-256 of the large ones, which were read back from the disk and compared."""
+        """The checkpoint's files, and the SHA-256 of the large ones, which were read back from the disk and compared.
+
+        Raises NotFinite, with nothing written, where a tensor holds what is no number.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+        for file in self._files.values():
+            if name := file.not_finite():
+                raise NotFinite(f"{name} holds a number that is not finite")
         copy_tokenizer(tokenizer, folder)
         for name, text in self._texts.items():
             (folder / name).write_bytes(text)
-        if self._copied is not None:
-            self._copied.synchronize()
         return {name: file.write(folder / name) for name, file in self._files.items()}
 
 

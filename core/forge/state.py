@@ -1,9 +1,11 @@
 """Model, optimizer and random state to files and back, as safetensors and JSON: nothing here can execute on loading."""
 
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
 from safetensors import SafetensorError
@@ -11,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from core.checkpoints import STATE_FILES
 from core.errors import CheckpointError
+from core.forge.guard import Record
+from core.forge.step_guard import StepGuard
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,35 +49,68 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def save_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Optimizer moments and the random streams, beside the model's files."""
-    tensors, text = take_state(optimizer)
+def save_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
+    """Optimizer moments, the random streams and what the guard remembers, beside the model's files."""
+    tensors, text = take_state(optimizer, guard)
     save_file(tensors, folder / OPTIMIZER)
     (folder / STATE).write_bytes(text)
 
 
-def take_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], bytes]:
+def take_state(
+    optimizer: torch.optim.Optimizer, guard: StepGuard | None = None
+) -> tuple[dict[str, torch.Tensor], bytes]:
     """What `OPTIMIZER` and `STATE` hold: the tensors themselves, not copies of them, and what stands around them."""
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = _take_tensors(optimizer.state_dict(), "optimizer", tensors)
+    values: dict[str, Any] = {"optimizer": _take_tensors(optimizer.state_dict(), "optimizer", tensors)}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    return tensors, orjson.dumps({"optimizer": skeleton}, option=orjson.OPT_NON_STR_KEYS)
+    values["random"] = _take_streams(tensors)
+    if guard is not None:
+        tensors["guard.running"] = guard.running
+        values["guard"] = guard.record.values()
+    return tensors, orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS)
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+def load_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
     """Put back what `save_state` wrote. Raises CheckpointError where it is not there; it is never skipped in silence."""
     try:
         tensors = load_file(folder / OPTIMIZER)
         random_state = tensors["rng.cpu"]
-        state = _give_tensors(orjson.loads((folder / STATE).read_bytes())["optimizer"], tensors)
+        values = orjson.loads((folder / STATE).read_bytes())
+        state = _give_tensors(values["optimizer"], tensors)
     except (OSError, KeyError, SafetensorError, orjson.JSONDecodeError) as problem:
         raise CheckpointError(f"{folder.name}: the optimizer's state cannot be read: {problem}") from problem
     optimizer.load_state_dict(state)
     torch.set_rng_state(random_state)
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
+    if "random" in values:  # checkpoints made before this was kept lack it
+        _give_streams(values["random"], tensors)
+    if guard is not None and "guard" in values:
+        guard.load(tensors["guard.running"], Record.of(values["guard"]))
+
+
+def seed_streams(seed: int) -> None:
+    """Where a hero's life begins."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _take_streams(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Python's and NumPy's random streams; nothing of ours draws from them in a battle, other people's code may."""
+    version, python, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state()
+    tensors["rng.python"] = torch.tensor(python, dtype=torch.int64)
+    tensors["rng.numpy"] = torch.from_numpy(keys.astype(np.int64))
+    return {"python": [version, gauss], "numpy": [kind, int(place), int(has_gauss), float(cached)]}
+
+
+def _give_streams(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    (version, gauss), (kind, place, has_gauss, cached) = values["python"], values["numpy"]
+    random.setstate((version, tuple(tensors["rng.python"].tolist()), gauss))
+    np.random.set_state((kind, tensors["rng.numpy"].numpy().astype(np.uint32), place, has_gauss, cached))
 
 
 def has_state(folder: Path) -> bool:

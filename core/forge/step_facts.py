@@ -14,7 +14,8 @@ from core.previews import Question
 @dataclass(frozen=True)
 class StepFacts:
     """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows;
-    `flops`: the arithmetic they need. `loss` and `gradient_norm` may still be in the making: see `numbers`."""
+    `flops`: the arithmetic they need; `flags`: what guard.py calls it. `loss`, `gradient_norm` and `flags` may still be
+    in the making: see `numbers`."""
 
     global_step: int
     step: int
@@ -24,20 +25,21 @@ class StepFacts:
     tokens: int
     seconds: float
     flops: float
+    flags: torch.Tensor | int = 0
 
 
-def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None]]:
-    """Loss and gradient norm of each step as numbers; this waits for the device, once for all of them."""
+def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None, int]]:
+    """Loss, gradient norm and flags of each step as numbers; this waits for the device, once for all of them."""
     if not steps:
         return []
     device = steps[0].loss.device
     norms = [math.nan if facts.gradient_norm is None else facts.gradient_norm for facts in steps]
-    columns = ([facts.loss for facts in steps], norms)
-    losses, read = torch.stack(
+    columns = ([facts.loss for facts in steps], norms, [facts.flags for facts in steps])
+    losses, read, flags = torch.stack(
         [torch.stack([torch.as_tensor(value, device=device).float() for value in column]) for column in columns]
     ).tolist()
     known = (None if facts.gradient_norm is None else norm for facts, norm in zip(steps, read, strict=True))
-    return list(zip(losses, known, strict=True))
+    return list(zip(losses, known, map(int, flags), strict=True))
 
 
 class Observer(Protocol):

@@ -60,9 +60,24 @@ class TensorFile:
         copies = [self._copies[name] for name in tensors]
         torch._foreach_copy_(copies, list(tensors.values()), non_blocking=True)
 
+    def not_finite(self) -> str | None:
+        """The name of a tensor that holds what is no number, if one does."""
+        return not_finite(self._copies)
+
     def write(self, path: Path) -> str:
         """Write the file, read it back, and return its SHA-256. Raises OSError."""
         return write_compared(path, self._memory, self.length)
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The first of `tensors` that holds an infinity or what is no number; it is read once, and nothing is allocated."""
+    floating = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel())
+    return next((name for name, tensor in floating if not _is_finite(tensor)), None)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    least, most = torch.aminmax(tensor)
+    return bool(least.isfinite() & most.isfinite())
 
 
 def _layout(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None) -> tuple[bytes, dict[str, int]]:
