@@ -38,7 +38,8 @@ def wait_for_room(worker: Resident, quest: Quest, plan: BattlePlan, step: int) -
         worker.collect()
         ending = wished(worker, quest)
     worker.enter("step")
-    worker.ledger.event("trainer", "battle_goes_on", f"There is room again for {place}.", quest=quest.id)
+    if ending is None:
+        worker.ledger.event("trainer", "battle_goes_on", f"There is room again for {place}.", quest=quest.id)
     return ending
 
 

@@ -80,7 +80,9 @@ class Intake:
         for arrival in self.inbox.complete(now):
             try:
                 claimed = self._claim(arrival)
-            except OSError:
+            except OSError as problem:
+                if is_no_space(problem, self.paths.state):
+                    raise
                 self.inbox.put_off(arrival.path, now + STUCK_SECONDS)
                 continue
             if claimed:
@@ -125,6 +127,8 @@ class Intake:
             return None
         except OSError as problem:  # we may not move it, say, or it is no file and on another file system
             self._vanished(quest, claimed, arrival.sidecar)
+            if is_no_space(problem, self.paths.state):
+                raise
             text = f"{stem} cannot be taken from the inbox: {problem.strerror}."
             self.ledger.event("daemon", "quest_stuck", text, "warning", quest=quest)
             raise

@@ -6,6 +6,8 @@ times what the next checkpoint wants; and where less is free than that, nothing 
 """
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 PRUNE_SECONDS = 10.0
+NICENESS = 10  # hashing leaves the processor to the trainer
 ROOMY = 10.0  # times the next checkpoint's need: with more free, the share in use says nothing
 EASE = 1.25  # what was begun for want of room ends only with a quarter more of it
 EASE_SHARE = 0.01  # ... and a hundredth below the mark
@@ -102,10 +105,11 @@ class AutoDiskManager:
     def _keep_reserve(self, room: Room, needed: int) -> None:
         """Give the reserve back to a disk that is full; set it aside where that changes nothing else."""
         wanted = min(self.marks.reserve_bytes, int(RESERVE_SHARE * room.size))
-        if room.full:
+        held = self._reserve.bytes
+        if room.full or held > 2 * wanted:
             self._reserve.release()
-        elif wanted and self._reserve.bytes != wanted:
-            rest = Room(room.size, room.free + self._reserve.bytes - wanted, room.inodes, room.free_inodes)
+        elif wanted > 2 * held:  # what a pool calls its size changes all the time
+            rest = Room(room.size, room.free + held - wanted, room.inodes, room.free_inodes)
             if judge(rest, int(needed * EASE), self.marks, Level.NORMAL) <= Level.PRUNING:
                 self._reserve.take(wanted)
 
@@ -124,7 +128,7 @@ class InBackground:
 
     def __init__(self, paths: RealmPaths, work: Callable[[int], object]):
         self._paths, self._work = paths, work
-        self._thread = ThreadPoolExecutor(1, "housekeeping")
+        self._thread = ThreadPoolExecutor(1, "housekeeping", initializer=_step_back)
         self._begun: Future | None = None
 
     def __call__(self, room: int = 0) -> None:
@@ -136,3 +140,7 @@ class InBackground:
         if problem is not None and not is_no_space(problem, self._paths.state):
             raise problem
         self._begun = self._thread.submit(self._work, room)
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

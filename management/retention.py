@@ -17,7 +17,7 @@ from core.errors import CheckpointError
 from core.ledger import Ledger
 from core.paths import RealmPaths
 
-YOUNG_SECONDS = 120.0
+YOUNG_SECONDS, YOUNG_IN_NEED = 120.0, 10.0  # until ledger and pointers know of a checkpoint
 DAY = 86400
 MONDAY = 3 * DAY  # the epoch began on a Thursday; a week begins on Monday
 
@@ -30,15 +30,16 @@ def plan(
     now: float,
     whole: Callable[[Manifest], bool] = lambda manifest: True,
     budget: int | None = None,
+    young: float = YOUNG_SECONDS,
 ) -> list[Manifest]:
     """The checkpoints to delete, newest first.
 
     `kept_anyway` (tip, current, champion, their parents, pinned) stay. Of every hero, its branches counted apart, stay
-    the newest `keep_last`, the newest as many that are `whole`, and the newest promoted one; and nothing younger than
-    two minutes goes. `whole` is asked of the newest only. `budget`: bytes for all of them, besides the policy's own.
+    the newest `keep_last`, the newest as many that are `whole`, and the newest promoted one; and nothing goes that is
+    `young`, in seconds. `whole` is asked of the newest only. `budget`: bytes for all of them, besides the policy's own.
     """
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
-    firm = kept_anyway | {manifest.id for manifest in newest_first if now - manifest.created <= YOUNG_SECONDS}
+    firm = kept_anyway | {manifest.id for manifest in newest_first if now - manifest.created <= young}
     loose: set[str] = set()
     for line in {_line(manifest) for manifest in newest_first}:
         own = [manifest for manifest in newest_first if _line(manifest) == line]
@@ -123,7 +124,8 @@ def retain(
     kept = _needed(paths, found) | pinned | _before_battles(found, ledger)
     budget = sum(manifest.bytes for manifest in found) - room if room else None
     deleted = []
-    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget):
+    young = YOUNG_IN_NEED if room else YOUNG_SECONDS
+    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget, young):
         if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
             continue
         deleted.append(manifest.id)

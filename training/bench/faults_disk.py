@@ -29,12 +29,12 @@ from core.paths import CHECKOUT, QUEUE_STATES, RealmPaths
 from core.quest import parse_name
 from training.ports import next_free
 
-DISK_BYTES, DISK_INODES = 400 << 20, 2000
+DISK_BYTES, DISK_INODES = 512 << 20, 2000
 KINDS = ("bytes", "inodes")
 PROMISED_SECONDS = 60.0
 PATIENCE = 120.0
 PAGES = ("/api/status", "/", "/vault", "/quests", "/api/quests", "/healthz")
-SETTINGS = {"idle_generation": {"enabled": False}, "batch_size": 16, "save_steps": 40, "eval_steps": 1000}
+SETTINGS = {"idle_generation": {"enabled": False}, "batch_size": 16, "save_steps": 100, "eval_steps": 1000}
 
 
 class Broken(RealmError):
@@ -43,12 +43,14 @@ class Broken(RealmError):
 
 @dataclass
 class Round:
-    """One filling. `resumed`: seconds from there being room to the first new step; `reads`: pages asked while it was full."""
+    """One filling. `resumed`: seconds from there being room to the first new step; `reads`: pages asked while it
+    was full; `refused`: uploads that were told so."""
 
     kind: str
     full: float = 0.0
     resumed: float = 0.0
     reads: int = 0
+    refused: int = 0
     findings: list[str] = field(default_factory=list)
 
 
@@ -100,7 +102,7 @@ class RunningRealm:
 
     def __init__(self, paths: RealmPaths):
         self.paths, self.port = paths, next_free("127.0.0.1", random.randrange(20000, 50000))
-        self.dropped = 0
+        self.dropped: list[bytes] = []
 
     def command(self, *words: str) -> str:
         line = [sys.executable, "-m", "training", *words, "--root", str(self.paths.root)]
@@ -132,16 +134,12 @@ class RunningRealm:
     def step(self) -> int:
         return self.status().get("hero", {}).get("global_step") or 0
 
-    def drop_quest(self, rows: int) -> None:
-        """Drop the next quest, and wait until it is claimed, so that quests are numbered as they come."""
-        chance = random.Random(self.dropped)
-        with drop(self.paths, f"quest-{self.dropped:03d}") as file:
-            for _ in range(rows):
-                one, two = chance.randrange(1000), chance.randrange(1000)
-                row = {"question": f"{self.dropped}: what is {one} plus {two}?", "answer": f"It is {one + two}."}
-                file.write(json.dumps(row).encode() + b"\n")
-        self.dropped += 1
-        until(lambda: len(self.quests()) >= self.dropped, "the quest's being claimed")
+    def drop_quest(self, content: bytes) -> None:
+        """Drop a quest, and wait until it is claimed, so that quests are numbered as they come."""
+        with drop(self.paths, f"quest-{len(self.dropped):03d}") as file:
+            file.write(content)
+        self.dropped.append(content)
+        until(lambda: len(self.quests()) >= len(self.dropped), "the quest's being claimed")
 
     def quests(self) -> dict[int, list[str]]:
         """In which folders each quest lies."""
@@ -154,7 +152,17 @@ class RunningRealm:
 
     def is_done(self) -> bool:
         queue = self.status().get("queue", {})
-        return bool(queue) and queue["recently_completed"] == self.dropped
+        return bool(queue) and queue["recently_completed"] == len(self.dropped)
+
+
+def sums(number: int, rows: int) -> bytes:
+    """Quest `number`: sums in words."""
+    chance, lines = random.Random(number), []
+    for _ in range(rows):
+        one, two = chance.randrange(1000), chance.randrange(1000)
+        row = {"question": f"{number}: what is {one} plus {two}?", "answer": f"It is {one + two}."}
+        lines.append(json.dumps(row).encode() + b"\n")
+    return b"".join(lines)
 
 
 def until(happens: Callable[[], Any], what: str, seconds: float = PATIENCE) -> float:
@@ -185,7 +193,7 @@ def one_round(realm: RunningRealm, kind: str, hold: float, rows: int) -> Round:
     """Have a battle going, fill the disk, keep it full for a while, free it, and see the battle go on."""
     result, filling = Round(kind), realm.paths.root / "filling"
     if not (realm.status().get("queue") or {}).get("normal"):
-        realm.drop_quest(rows)
+        realm.drop_quest(sums(len(realm.dropped), rows))
     first, services = realm.step(), realm.services()
     until(lambda: realm.step() > first and realm.status().get("battle"), "a step before the filling")
     began = time.monotonic()
@@ -197,6 +205,8 @@ def one_round(realm: RunningRealm, kind: str, hold: float, rows: int) -> Round:
             result.findings.append(f"the battle did not wait, the state is {held_up}")
             break
     result.full = time.monotonic() - began
+    if not result.refused:
+        result.findings.append("no upload was refused")
     last = realm.step()
     for file in filling.iterdir():
         file.unlink()
@@ -215,8 +225,12 @@ def _look(realm: RunningRealm, result: Round) -> None:
         result.reads += 1
         if code != 200:
             result.findings.append(f"{page} answered {code}: {body[:200]!r}")
-    code, body = realm.ask("/api/quests?name=more.jsonl", b'{"text": "more"}\n')
-    if code != 507:
+    more = sums(len(realm.dropped), 12)
+    code, body = realm.ask("/api/quests?name=more.jsonl", more)
+    result.refused += code == 507
+    if code == 201:  # old checkpoints went just then, and there was room
+        realm.dropped.append(more)
+    elif code != 507:
         result.findings.append(f"an upload was answered with {code}: {body[:200]!r}")
     status = realm.status()
     if status.get("state") == "blocked" and not any(alert["code"] == "disk_low" for alert in status["alerts"]):
@@ -226,8 +240,8 @@ def _look(realm: RunningRealm, result: Round) -> None:
 def losses(realm: RunningRealm) -> list[str]:
     """What of a realm that was stopped is lost, twice, or broken."""
     found = [f"quest {quest} lies in {places}" for quest, places in realm.quests().items() if len(places) != 1]
-    if len(realm.quests()) != realm.dropped:
-        found.append(f"{realm.dropped} quests were dropped, {len(realm.quests())} are there")
+    if len(realm.quests()) != len(realm.dropped):
+        found.append(f"{len(realm.dropped)} quests were dropped, {len(realm.quests())} are there")
     try:
         tip = checkpoints.verify(realm.paths.vault / (checkpoints.pointed(realm.paths.tip) or "none"))
     except CheckpointError as problem:
@@ -275,15 +289,15 @@ def fill_and_free(
             if compare:
                 until(realm.is_done, "the end of all quests", 20 * PATIENCE)
         lost, trained = losses(realm), weights(realm.paths)
-    if compare and trained != _undisturbed(realm.dropped, rows):
+    if compare and trained != _undisturbed(realm.dropped):
         lost.append("the weights are not those of an undisturbed run")
     return rounds, lost
 
 
-def _undisturbed(quests: int, rows: int) -> str:
+def _undisturbed(quests: list[bytes]) -> str:
     with tempfile.TemporaryDirectory(prefix="realm-disk-") as folder:
         with running(Path(folder)) as realm:
-            for _ in range(quests):
-                realm.drop_quest(rows)
+            for content in quests:
+                realm.drop_quest(content)
             until(realm.is_done, "the end of all quests", 20 * PATIENCE)
         return weights(realm.paths)

@@ -54,8 +54,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         (Refusal, _refused),
         (UserError, _mistaken),
         (RealmBusy, _busy),
-        (OSError, _unwritten),
-        (sqlite3.Error, _unwritten),
+        (sqlite3.OperationalError, _unwritten),
         (HTTPException, _http),
         (RequestValidationError, _invalid),
     ):
@@ -83,7 +82,7 @@ async def _mistaken(request: Request, problem: UserError) -> Response:
     return problem_response(request.scope, 400, "wrong_request", str(problem))
 
 
-async def _unwritten(request: Request, problem: Exception) -> Response:
+async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Response:
     """Reading goes on while the disk is full; what was to be written is not."""
     if not is_no_space(problem, request.app.state.realm.paths.state):
         raise problem
