@@ -1,7 +1,7 @@
 """What follows from steps that went wrong in a battle: numbers in, a verdict out. It knows no tensors, files or clocks.
 
 One step whose loss or gradient is no number is left out and training goes on. Three in a row, or more than 1 % of the
-battle's steps, and it goes back to a checkpoint before the trouble and passes over the stretch that led into it (as
+battle's steps (and more than two), and it goes back to a checkpoint before the trouble and passes over the stretch that led into it (as
 PaLM did with its spikes, Chowdhery et al., arXiv 2204.02311, section 5.1). If that does not help, the rows are to blame.
 
 All that is remembered is in the `Record`, which every checkpoint carries: what a killed trainer does again, it judges
@@ -18,7 +18,8 @@ from core.errors import RealmError
 NOT_FINITE, NORM_SPIKE, LOSS_SPIKE, PASSED_OVER = 1, 2, 4, 8  # what a step's flags say, added up
 LEFT_OUT = NOT_FINITE | PASSED_OVER
 IN_A_ROW = 3
-SHARE = 0.01  # of a battle's steps that may be left out one by one; one step always may
+SHARE = 0.01  # of a battle's steps that may be left out one by one
+FEW = 2  # may in a short battle, too: going back would cost it more rows
 BEFORE = 20  # steps passed over before the first bad one: whose gradients are still in AdamW's moments, 1 / (1 - 0.95)
 KEPT = 100  # bad steps that a record names at most
 
@@ -81,7 +82,7 @@ class Record:
         self.bad = [*self.bad, BadStep(step, str(loss), str(gradient_norm))][-KEPT:]
         self.count += 1
         run = _run_before(self.bad, step)
-        if run >= IN_A_ROW or self.count > max(1, SHARE * total_steps):
+        if run >= IN_A_ROW or self.count > max(FEW, SHARE * total_steps):
             first = step - run + 1
             raise Spoiled(Stretch(max(1, first - BEFORE), step), [*self.before, *self.bad], self.over is not None)
 
