@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -59,13 +60,17 @@ def test_a_commit_killed_at_every_rename_and_fsync_loses_nothing(queued, tmp_pat
     start = faults_ground.copy(queued, tmp_path / "queued")
     for path in sorted(start.queued("normal").glob("*-q00000[23]*")):
         path.rename(start.queued("failed") / path.name)
-    course = faults_calls._course("commit", "commit", start, ("train",), tmp_path)
-    calls = faults_calls._counted(course, tmp_path / "counted", ("rename", "renameat2", "fsync"))
+    course = faults_calls.course_of("commit", "commit", start, ("train",), tmp_path)
+    calls = faults_calls.counted(course, tmp_path / "counted", ("rename", "renameat2", "fsync"))
     assert calls["renameat2"] >= 2 and calls["fsync"] >= 20
     every = [faults_calls.Point("commit", call, index + 1) for call in calls for index in range(calls[call])]
-    points = [point for point in every if point.call != "fsync" or point.index % 6 == 1]
-    for point in points:
-        assert faults_calls._disturbed(course, point, "signal=KILL", tmp_path / "lane") == [], point
+    points = [point for point in every if point.call != "fsync" or point.index % 8 == 1]  # `bench faults` tries all
+
+    def attempt(number: int) -> list[Violation]:
+        return faults_calls.disturbed(course, points[number], "signal=KILL", tmp_path / f"lane-{number}")
+
+    with ThreadPoolExecutor(2) as lanes:
+        assert list(lanes.map(attempt, range(len(points)))) == [[]] * len(points)
 
 
 @pytest.mark.parametrize("harm", faults_corrupt.HARM)
@@ -74,7 +79,7 @@ def test_a_harmed_checkpoint_gives_way_to_the_one_before(whole, tmp_path, harm):
     name = {"deleted": "optimizer.safetensors", "cut short": "trainer_state.json", "zeroed": checkpoints.MANIFEST}
     paths = faults_ground.copy(whole, tmp_path / "broken")
     chosen = name.get(harm, "model.safetensors")
-    assert faults_corrupt._attempt(paths, chosen, harm, 1, random.Random(1), expected) == []
+    assert faults_corrupt.attempt(paths, chosen, harm, 1, random.Random(1), expected) == []
 
 
 NO_POWER = "only root may mount an image" if os.geteuid() else ""
@@ -93,7 +98,7 @@ def test_when_the_power_fails_what_was_saved_is_there(queued, whole, tmp_path, f
             time.sleep(0.002)
         rng = random.Random(flag)
         rng.choice = lambda _: flag
-        assert faults_power._struck(disk, paths, life, rng, losses) == []
+        assert faults_power.struck(disk, paths, life, rng, losses) == []
         faults_ground.finish("train", paths)
         assert faults_ground.compared(paths, faults_ground.outcome_of(whole)) == []
 

@@ -73,7 +73,7 @@ def _run(harm: str, calls: tuple[str, ...]) -> Callable[[RealmPaths, random.Rand
         points = [
             Point(stage, call, index + 1)
             for stage, course in courses.items()
-            for call, count in _counted(course, realm.root / "counted", calls).items()
+            for call, count in counted(course, realm.root / "counted", calls).items()
             for index in range(count)
         ]
         rng.shuffle(points)
@@ -81,7 +81,7 @@ def _run(harm: str, calls: tuple[str, ...]) -> Callable[[RealmPaths, random.Rand
         def attempt(lane_and_point: tuple[int, Point]) -> None:
             lane, point = lane_and_point
             if time_left(until):
-                found = _disturbed(courses[point.stage], point, harm, realm.root / f"lane-{lane}-{point.index}")
+                found = disturbed(courses[point.stage], point, harm, realm.root / f"lane-{lane}-{point.index}")
                 with lock:
                     outcome.add(str(point), found)
 
@@ -104,7 +104,7 @@ def missing() -> str:
 def _courses(root: Path, rng: random.Random) -> Iterator[Course]:
     """The ways, each from a realm made ready for it."""
     fresh = ground.make(RealmPaths(root / "birth"))
-    yield _course("birth", "waking", fresh, ("train",), root)
+    yield course_of("birth", "waking", fresh, ("train",), root)
     dropped = ground.copy(fresh, root / "intake")
     ground.finish("train", dropped)
     ground.fill(dropped, rng, 1)
@@ -112,18 +112,19 @@ def _courses(root: Path, rng: random.Random) -> Iterator[Course]:
     with open(path, "ab") as file:  # a row that is set aside, and a sidecar: more files to be moved
         file.write(b"no row\n")
     write_json(path.with_name(path.stem + SIDECAR), {"priority": "normal"})
-    yield _course("intake", "intake", dropped, ("serve", "train"), root)
+    yield course_of("intake", "intake", dropped, ("serve", "train"), root)
     queued = ground.copy(dropped, root / "queued")
     ground.finish("serve", queued)
-    yield _course("claim", "claim", queued, ("train",), root)
-    yield _course("commit", "commit", queued, ("train",), root)
+    assert any(queued.queued("normal").iterdir())
+    yield course_of("claim", "claim", queued, ("train",), root)
+    yield course_of("commit", "commit", queued, ("train",), root)
     unfinished = ground.copy(queued, root / "unfinished")
     ground.finish("train", unfinished)
     _unfinish(unfinished)
-    yield _course("waking", "waking", unfinished, ("train",), root)
+    yield course_of("waking", "waking", unfinished, ("train",), root)
 
 
-def _course(name: str, stage: str, start: RealmPaths, after: tuple[str, ...], root: Path) -> Course:
+def course_of(name: str, stage: str, start: RealmPaths, after: tuple[str, ...], root: Path) -> Course:
     straight = ground.copy(start, root / "straight")
     for each in after:
         ground.finish(each, straight)
@@ -144,7 +145,7 @@ def _unfinish(paths: RealmPaths) -> None:
     checkpoints.set_current(paths, first.id)
 
 
-def _counted(course: Course, root: Path, calls: tuple[str, ...]) -> dict[str, int]:
+def counted(course: Course, root: Path, calls: tuple[str, ...]) -> dict[str, int]:
     """How often each of `calls` comes in an undisturbed life."""
     paths, log = ground.copy(course.start, root), root.with_suffix(".trace")
     _traced(course, paths, log, [f"trace={','.join(calls)}"])
@@ -152,7 +153,7 @@ def _counted(course: Course, root: Path, calls: tuple[str, ...]) -> dict[str, in
     return {call: found[call] for call in calls if found[call]}
 
 
-def _disturbed(course: Course, point: Point, harm: str, root: Path) -> list[Violation]:
+def disturbed(course: Course, point: Point, harm: str, root: Path) -> list[Violation]:
     """One life in which the call `point` comes to harm, the check, and the lives after it."""
     paths, log = ground.copy(course.start, root), root.with_suffix(".trace")
     injected = f"inject={point.call}:{harm}:when={point.index}"

@@ -51,14 +51,12 @@ def run(realm: RealmPaths, rng: random.Random, until: float) -> Outcome:
         if not time_left(until):
             break
         broken = ground.copy(whole, realm.root / "broken")
-        outcome.add(f"{name} {harm}, {depth} deep", _attempt(broken, name, harm, depth, rng, expected))
+        outcome.add(f"{name} {harm}, {depth} deep", attempt(broken, name, harm, depth, rng, expected))
     outcome.worst = f"{outcome.tried} of {len(points)} ways"
     return outcome
 
 
-def _attempt(
-    paths: RealmPaths, name: str, harm: str, depth: int, rng: random.Random, expected: dict
-) -> list[Violation]:
+def attempt(paths: RealmPaths, name: str, harm: str, depth: int, rng: random.Random, expected: dict) -> list[Violation]:
     newest = [manifest.id for manifest in checkpoints.manifests(paths)]
     for checkpoint in newest[:depth]:
         HARM[harm](paths.vault / checkpoint / name, rng)

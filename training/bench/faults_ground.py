@@ -8,7 +8,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ SETTINGS = {
     "batch_size": 4,
     "save_steps": 3,
     "eval_steps": 1000,
+    "max_bad_rows": 0.1,
     "retention": {"keep_last": 3, "keep_promoted": 2},
 }
 PATIENCE = 120.0
@@ -50,6 +51,13 @@ class Outcome:
         self.tried += 1
         self.held += not found
         self.findings += [f"{where}: {violation}" for violation in found]
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """What several lanes found, as one."""
+    every = list(outcomes)
+    findings = [finding for each in every for finding in each.findings]
+    return Outcome(sum(each.tried for each in every), sum(each.held for each in every), findings)
 
 
 @dataclass(frozen=True)

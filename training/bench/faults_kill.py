@@ -3,35 +3,45 @@
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from core.invariants import Violation, nothing_half_built
 from core.paths import RealmPaths
 from training.bench import faults_ground as ground
 from training.bench import stand_in
-from training.bench.faults_ground import Driver, Outcome, Watch, time_left
+from training.bench.faults_ground import Driver, Outcome, Watch, joined, time_left
 from training.bench.stand_in import Life
 
 QUESTS, AGAIN = 20, 4  # quests of a queue; how often it is trained from the beginning
-LONGEST_LIFE = 1.5
+LANES = 2
+WAKING_SHARE, LONGEST_WAKING, LONGEST_BATTLE = 0.25, 0.8, 0.8
 DEATHS = {"kill": 8, "term": 1, "stop": 1}  # how often each; a stopped process goes on, or is killed where it stands
 MOST_LIVES = 400
 
 
 def run(realm: RealmPaths, rng: random.Random, until: float) -> Outcome:
+    """Two lanes at once, each with its own realms and its own randomness: a life mostly waits to be killed."""
+    chances = [random.Random(rng.random()) for _ in range(LANES)]
+    with ThreadPoolExecutor(LANES) as lanes:
+        return joined(lanes.map(lambda lane: _lane(realm.root / f"lane-{lane}", chances[lane], until), range(LANES)))
+
+
+def _lane(folder: Path, rng: random.Random, until: float) -> Outcome:
     outcome, turn = Outcome(), 0
     while time_left(until):
-        root = realm.root / f"turn-{turn}"
+        root = folder / f"turn-{turn}"
         queued = ground.make(RealmPaths(root / "queued"))
         dropped = ground.fill(queued, rng, QUESTS)
-        _intake(queued, dropped, rng, outcome, f"turn {turn}, intake")
+        _intake(queued, dropped, rng, outcome, f"{folder.name}, turn {turn}, intake")
         straight = ground.copy(queued, root / "straight")
         ground.finish("train", straight)
         expected = ground.outcome_of(straight)
         for again in range(AGAIN):
             if time_left(until):
                 paths = ground.copy(queued, root / "killed")
-                _training(paths, expected, rng, until, outcome, f"turn {turn}.{again}, training")
+                _training(paths, expected, rng, until, outcome, f"{folder.name}, turn {turn}.{again}, training")
         turn += 1
     return outcome
 
@@ -42,7 +52,7 @@ def _intake(
     """The daemon dies while it takes files in; then it takes in the rest."""
     for number in range(kills):
         daemon = stand_in.begin("serve", paths)
-        time.sleep(rng.uniform(0.0, LONGEST_LIFE))
+        time.sleep(rng.uniform(0.0, LONGEST_WAKING * 2))
         if not daemon.lives():
             daemon.end()
             break
@@ -66,9 +76,9 @@ def _training(
         for number in range(MOST_LIVES):
             trainer = stand_in.begin("train", paths, last_exit)
             daemon = daemon if daemon and daemon.lives() else stand_in.begin("keep", paths)
-            time.sleep(rng.uniform(0.0, LONGEST_LIFE))
+            _await_moment(trainer, rng)
             kind = rng.choices(list(DEATHS), list(DEATHS.values()))[0]
-            if not trainer.lives() or not time_left(until + ground.PATIENCE):
+            if not trainer.lives() or not time_left(until):
                 break
             if rng.random() < 0.2:
                 daemon.kill()
@@ -89,6 +99,17 @@ def _training(
     outcome.findings += [f"{where}, after all: {violation}" for violation in found]
 
 
+def _await_moment(life: Life, rng: random.Random) -> None:
+    """Some come while it wakes up, most in its battles, and all at a random moment."""
+    if rng.random() < WAKING_SHARE:
+        time.sleep(rng.uniform(0.0, LONGEST_WAKING))
+        return
+    deadline = time.monotonic() + ground.PATIENCE
+    while not life.awake and life.lives() and time_left(deadline):
+        time.sleep(0.005)
+    time.sleep(rng.uniform(0.0, LONGEST_BATTLE))
+
+
 def _strike(life: Life, kind: str, rng: random.Random) -> int | None:
     if kind == "term":
         life.send(signal.SIGTERM)
@@ -98,7 +119,7 @@ def _strike(life: Life, kind: str, rng: random.Random) -> int | None:
         time.sleep(rng.uniform(0.0, 0.3))
         if rng.random() < 0.5:
             life.send(signal.SIGCONT)
-            time.sleep(rng.uniform(0.0, LONGEST_LIFE / 2))
+            time.sleep(rng.uniform(0.0, LONGEST_BATTLE))
     return life.kill()
 
 

@@ -67,16 +67,16 @@ def _training(
     for number in range(MOST_CUTS):
         trainer = stand_in.begin("train", paths)
         _moment(trainer, rng)
-        if not trainer.lives() or not time_left(until + PATIENCE):
+        if not trainer.lives() or not time_left(until):
             break
-        outcome.add(f"{where}, cut {number}", _struck(disk, paths, trainer, rng, losses))
+        outcome.add(f"{where}, cut {number}", struck(disk, paths, trainer, rng, losses))
         ground.grow_old(paths)
     code = trainer.end(PATIENCE)
     found = [] if code == 0 else [Violation("I2", "trainer", f"the last life ended with {code} and not well")]
     _finally(paths, expected, outcome, where, found)
 
 
-def _struck(
+def struck(
     disk: PoweredDisk, paths: RealmPaths, trainer: Any, rng: random.Random, losses: list[int]
 ) -> list[Violation]:
     """Cut, start the machine, look: what was said to be on the disk is there."""
@@ -151,7 +151,7 @@ def _real_turn(
         faults_trainer.moment(trainer, rng)
         if trainer.idle():
             break
-        outcome.add(f"{where}, cut {number}", _struck(disk, paths, trainer, rng, losses))
+        outcome.add(f"{where}, cut {number}", struck(disk, paths, trainer, rng, losses))
         ground.grow_old(paths)
     trained = faults_trainer.until_trained(trainer, time.monotonic() + PATIENCE)
     code = trainer.end()
