@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from core import durable
 from core.durable import move, point, read_json, sync_file, sync_folder, write_json
 from core.errors import CheckpointError
 from core.ledger import Ledger
@@ -246,6 +247,8 @@ def newest_verified(
 
 def sweep(paths: RealmPaths) -> None:
     """Remove what a crash left half built; what another process is building stays."""
+    for folder in paths.written():
+        durable.sweep(folder)
     for folder in paths.vault.glob(".building-*"):
         if not is_held(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,13 +7,19 @@ of the folder (research: "All file systems are not created equal", OSDI 2014).
 import ctypes
 import errno
 import os
+import re
 import secrets
+import stat
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
+_BESIDE = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+LEFT_SECONDS = 60.0  # nobody takes so long between a file and its rename
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -90,3 +96,21 @@ def point(link: Path, target: Path) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(link.parent)
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Files and links in `folder` whose rename never came: a crash was quicker. Those that are just written are none."""
+    for path in folder.iterdir():
+        if _BESIDE.fullmatch(path.name):
+            try:
+                facts = path.lstat()
+            except FileNotFoundError:  # its rename came
+                continue
+            if not stat.S_ISDIR(facts.st_mode) and time.time() - facts.st_mtime > LEFT_SECONDS:
+                yield path
+
+
+def sweep(folder: Path) -> None:
+    """Remove the `leftovers` in `folder`."""
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)

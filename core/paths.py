@@ -151,6 +151,11 @@ class RealmPaths:
             self.logs,
         )
 
+    def written(self) -> tuple[Path, ...]:
+        """The folders in which only the realm itself writes, as far as they are there."""
+        others = tuple(folder for folder in self.folders() if self.inbox not in (folder, folder.parent))
+        return tuple(filter(Path.is_dir, (self.root, self.models, self.state, *others)))
+
     def make(self) -> None:
         for folder in self.folders():
             try:

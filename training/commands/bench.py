@@ -1,4 +1,4 @@
-"""`bench forge|ingest|learning`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning|faults`: measure on this machine what the realm promises, beside its peers."""
 
 import os
 import sys
@@ -6,6 +6,8 @@ import sys
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
+from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, faults_text, run_faults
+from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
 from training.bench.ingest import ingest_text, run_ingest
 from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
@@ -20,7 +22,7 @@ QUICK_SECONDS = 540.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning")
+    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning, faults")
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
         "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
@@ -44,6 +46,29 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
+    parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
+    parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
+    parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
+    parser.add_argument("--quick", action="store_true", help="the light kinds only, in two minutes or less")
+    parser.add_argument("--kinds", metavar="LIST", help=f"of {', '.join(DRIVERS)} (default: all)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
+
+
+def faults(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    args = realm.args
+    minutes = QUICK_MINUTES if args.quick else args.minutes
+    if minutes <= 0:
+        raise UserError(f"--minutes {minutes:g}: must be above 0")
+    options = FaultOptions(args.seed, minutes, chosen(args.kinds, args.quick))
+    result = run_faults(options, _say, len(os.sched_getaffinity(0)))
+    realm.report(result, lambda: faults_text(result))
+    if args.write_docs:
+        for path in write_faults(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    return 1 if result["violations"] else 0
 
 
 def ingest(realm: Realm) -> int:

@@ -7,7 +7,7 @@ from core.config import load_config
 from core.errors import UserError
 from core.paths import RealmPaths
 from core.realm_lock import holder
-from training.doctor import machine, realm
+from training.doctor import machine, promises, realm
 from training.doctor.case import Case, Check, Finding, bad, ok
 
 __all__ = ["Finding", "examine"]
@@ -30,11 +30,12 @@ CHECKS: tuple[Check, ...] = (
     realm.claims,
     realm.companions,
     realm.leftovers,
+    promises.promises,
 )
 
 
 def examine(paths: RealmPaths, deep: bool = False) -> list[Finding]:
-    """All findings; `deep` hashes every checkpoint."""
+    """All findings; `deep` hashes every checkpoint and quest, and reads the databases."""
     try:
         config = load_config(paths.config)
         about = ok("config", "config.json is valid" if paths.config.exists() else "no config.json: all defaults")
