@@ -34,6 +34,7 @@ from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
 from core.machine import compiler
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
+from core.model_folder import config_values
 from core.pack_limits import PackLimits
 from core.previews import most_tokens
 from core.quest import Settings
@@ -60,6 +61,7 @@ def load_hero(
     seed: int = 0,
 ) -> "HeroTrainer":
     """The hero of a checkpoint, its optimizer and random streams as they were; at step 0 there are none yet."""
+    config_values(folder)  # refuses what would have code run
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype(means),
