@@ -7,6 +7,7 @@ follows from looking.
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from threading import Event
 
@@ -51,7 +52,7 @@ class TrainingDaemon:
         self._small, self._large = ValidationProcess(self._wake.set), ValidationProcess(self._wake.set)
         self.intake = Intake(paths, config, ledger, self.queue, self._small, self._large)
         self.hero_loop = HeroLoop(paths, config, ledger)
-        self._next_look = self._next_housekeeping = 0.0
+        self._next_look = self._next_prepare = self._next_housekeeping = 0.0
         self._asked: set[int] = set()
 
     def run(self, should_exit: Event) -> None:
@@ -97,7 +98,11 @@ class TrainingDaemon:
             if self._large.task["task"] == "prepare" and (done := self._large.take(now)) and "failure" in done[1]:
                 log.warning("preparing %s failed: %s", done[0]["path"], done[1]["failure"])
             return
-        for quest in self.queue.waiting()[:PREPARED_AHEAD]:
+        if now < self._next_prepare:
+            return
+        ahead = list(islice(self.queue.coming(), PREPARED_AHEAD))
+        self._next_prepare = now + min(10.0, LOOK_SHARE * (self.clock() - now))
+        for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
             self._asked.add(quest.id)
