@@ -73,6 +73,14 @@ def read_json(path: Path, default=None):
 
 def move(source: Path, target: Path) -> None:
     """Rename within one file system, durably; a target that exists raises FileExistsError instead of being replaced."""
+    rename(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """`move` without making the names durable, for many at once: their folders are the caller's to sync."""
     result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
     if result != 0:
         code = ctypes.get_errno()
@@ -81,9 +89,6 @@ def move(source: Path, target: Path) -> None:
         if os.path.lexists(target):  # file systems without NOREPLACE (NFS, some FUSE)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         os.rename(source, target)
-    sync_folder(target.parent)
-    if source.parent != target.parent:
-        sync_folder(source.parent)
 
 
 def point(link: Path, target: Path) -> None:

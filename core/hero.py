@@ -5,6 +5,7 @@ models/<base model>/               what the user brought; the next hero starts f
 core/assets/tokenizer/             what a hatched micro hero speaks
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.checkpoints import manifests, pointed, read
 from core.config import Config
 from core.durable import read_json
 from core.errors import CheckpointError, UserError, nearest
+from core.model_folder import model_type, never_read, problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
 CAMPAIGN = "first"
@@ -19,36 +21,24 @@ _RESERVED = {"vault", "current_model"}
 
 
 def base_models(paths: RealmPaths) -> list[dict[str, Any]]:
-    """The folders below models/ in Hugging Face layout: name, architecture, bytes of weights, and why one cannot be used."""
+    """The folders below models/ in Hugging Face layout: name, architecture, bytes of weights, why one cannot be used, and
+    the files in it that are never read."""
     folders = sorted(path for path in paths.models.iterdir()) if paths.models.is_dir() else []
     return [
         _describe_base(path)
         for path in folders
-        if path.name not in _RESERVED and not path.name.startswith(".") and (path / "config.json").is_file()
+        if path.name not in _RESERVED and not path.name.startswith(".") and os.path.lexists(path / "config.json")
     ]
 
 
 def _describe_base(path: Path) -> dict[str, Any]:
-    config = read_json(path / "config.json", {})
-    weights = list(path.glob("*.safetensors"))
     return {
         "name": path.name,
-        "model_type": config.get("model_type"),
-        "bytes": sum(file.stat().st_size for file in weights),
-        "problem": _problem(path, config, weights),
+        "model_type": model_type(path),
+        "bytes": sum(file.lstat().st_size for file in path.glob("*.safetensors")),
+        "problem": problem(path),
+        "never_read": never_read(path),
     }
-
-
-def _problem(path: Path, config: dict, weights: list[Path]) -> str | None:
-    if config.get("model_type") != "qwen3":
-        return f"model_type is {config.get('model_type')!r}; a hero is a qwen3 model"
-    if "auto_map" in config:
-        return "its config.json names code to be run (auto_map); such models are refused"
-    if not weights:
-        return "it has no .safetensors file; other weight files are never loaded"
-    if not (path / "tokenizer.json").is_file():
-        return "it has no tokenizer.json"
-    return None
 
 
 def base_model(paths: RealmPaths, config: Config) -> Path | None:

@@ -25,7 +25,8 @@ from core.durable import move, write_json
 from core.errors import UserError
 from core.paths import PRIORITIES, RealmPaths
 
-AT_ONCE = 500  # files that one look gives at most, so that a flood never keeps its reader from showing that it lives
+AT_ONCE = 2000  # files that one look gives at most, so that a flood never keeps its reader from showing that it lives
+HINTS = 10_000
 QUIET_SECONDS = 2.0
 QUIET_SECONDS_WITHOUT_LEASE = 10.0
 SIDECAR = ".quest.json"
@@ -50,7 +51,7 @@ class Arrival:
         return self.path.with_name(self.stem + SIDECAR)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Seen:
     signature: tuple
     since: float
@@ -64,25 +65,23 @@ class Inbox:
         self._seen: dict[Path, _Seen] = {}
         self._renamed: set[Path] = set()
         self._put_off: dict[Path, float] = {}
+        self.wrong: dict[Path, str] = {}  # folders that cannot be looked into, and why
 
     def renamed_in(self, path: Path) -> None:
         """A hint: `path` got its name by a rename, so its writer has finished."""
-        self._renamed.add(path)
+        if len(self._renamed) < HINTS:  # the others are taken after a quiet time
+            self._renamed.add(path)
 
     def complete(self, now: float) -> list[Arrival]:
         """The files that can be taken, in order of priority and age. `now`: seconds of a monotonic clock."""
         hints = frozenset(self._renamed)  # one that comes while we look is for the next look
         self._put_off = {path: until for path, until in self._put_off.items() if until > now}
-        found = [
-            (path, priority)
-            for priority in PRIORITIES
-            for path in _candidates(self.paths.inbox_for(priority))
-            if path not in self._put_off
-        ]
-        present = {path for path, _ in found}
-        self._seen = {path: seen for path, seen in self._seen.items() if path in present}
-        self._renamed -= hints - present
-        looks = (self._look(path, priority, now) for path, priority in found)
+        found = {priority: self._candidates(priority) for priority in PRIORITIES}
+        present = {self.paths.inbox_for(priority): set(names) for priority, names in found.items()}
+        self._seen = {path: seen for path, seen in self._seen.items() if path.name in present[path.parent]}
+        self._renamed -= {path for path in hints if path.name not in present.get(path.parent, ())}
+        paths = ((self.paths.inbox_for(priority) / name, priority) for priority in found for name in found[priority])
+        looks = (self._look(path, priority, now) for path, priority in paths if path not in self._put_off)
         arrivals = list(islice(filter(None, looks), AT_ONCE))
         for arrival in arrivals:
             self._seen.pop(arrival.path, None)
@@ -97,6 +96,23 @@ class Inbox:
     def pending(self) -> int:
         """Files seen at the last look that were not complete."""
         return len(self._seen)
+
+    def _candidates(self, priority: str) -> list[str]:
+        """The names in one folder, oldest first. The inbox may be a link to anywhere, what lies in it may not lead out of it."""
+        folder = self.paths.inbox_for(priority)
+        if folder != self.paths.inbox and folder.is_symlink():
+            self.wrong[folder] = f"inbox/{folder.name} is a symbolic link and is not looked into; make it a folder"
+            return []
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((_age(entry), entry.name) for entry in entries if is_quest_name(entry.name))
+        except FileNotFoundError:
+            return []
+        except OSError as problem:
+            self.wrong[folder] = f"{folder.relative_to(self.paths.root)} cannot be looked into: {problem.strerror}"
+            return []
+        self.wrong.pop(folder, None)
+        return [name for _, name in found]
 
     def _look(self, path: Path, priority: str, now: float) -> Arrival | None:
         try:
@@ -119,19 +135,11 @@ class Inbox:
         return None
 
 
-def _candidates(folder: Path) -> list[Path]:
+def _age(entry: os.DirEntry) -> int:
     try:
-        entries = [entry for entry in os.scandir(folder) if is_quest_name(entry.name)]
+        return entry.stat(follow_symlinks=False).st_mtime_ns
     except FileNotFoundError:
-        return []
-    return [Path(entry.path) for entry in sorted(entries, key=_age)]
-
-
-def _age(entry: os.DirEntry) -> tuple[int, str]:
-    try:
-        return (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
-    except FileNotFoundError:
-        return (0, entry.name)
+        return 0
 
 
 def is_quest_name(name: str) -> bool:
@@ -202,6 +210,8 @@ def drop(paths: RealmPaths, name: str, priority: str = "normal", sidecar: dict |
     if priority not in PRIORITIES:
         raise UserError(f"unknown priority {priority!r}. Known: {', '.join(PRIORITIES)}")
     folder = paths.inbox_for(priority)
+    if folder != paths.inbox and folder.is_symlink():
+        raise UserError(f"inbox/{folder.name} is a symbolic link; make it a folder, or take another priority")
     folder.mkdir(parents=True, exist_ok=True)
     hidden = folder / f".{secrets.token_hex(8)}.part"
     card = hidden.with_suffix(".card")

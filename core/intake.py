@@ -7,21 +7,20 @@ leaves a row without a file, or a file whose name says everything; `recover` goe
 import contextlib
 import errno
 import os
-import shutil
 import sqlite3
-import stat
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.claims import Claims
 from core.config import Config
-from core.durable import move, sync_file
+from core.durable import sync_file
 from core.errors import UserError
 from core.full_disk import is_no_space
 from core.hero import tokenizer_folder
-from core.inbox import SIDECAR, Arrival, Inbox, queue_stem, refusal
+from core.inbox import SIDECAR, Inbox, refusal
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import Sidecar, freeze, parse_name, quest_name, read_sidecar
@@ -46,11 +45,12 @@ class Intake:
         large: ValidationProcess,
     ):
         self.paths, self.config, self.ledger, self.queue = paths, config, ledger, queue
-        self.inbox = Inbox(paths)
+        self.inbox, self.claims = Inbox(paths), Claims(paths, ledger)
         self._lanes = {small: deque(), large: deque()}
         self._small, self._large = small, large
         self._read_again: set[Path] = set()
         self._told: str | None = None
+        self._wrong: dict[Path, str] = {}
 
     @property
     def busy(self) -> bool:
@@ -64,10 +64,15 @@ class Intake:
         for row in self.ledger.all("SELECT id, stem, priority FROM quests WHERE state='arriving'"):
             claimed = self.paths.claims / f"{quest_name(row['stem'], row['id'])}.jsonl"
             if not os.path.lexists(claimed):
-                self._vanished(row["id"], claimed, self.paths.inbox_for(row["priority"]) / f"{row['stem']}{SIDECAR}")
+                self.claims.vanished(
+                    row["id"], claimed, self.paths.inbox_for(row["priority"]) / f"{row['stem']}{SIDECAR}"
+                )
+        judged = {lane.task["path"] for lane in self._lanes if lane.busy}
         for path in sorted(
             self.paths.claims.iterdir(), key=lambda path: (parse_name(path) or ("", 0))[1]
         ):  # as they came
+            if str(path) in judged:
+                continue
             if not parse_name(path):
                 data = path.with_name(path.name.removesuffix(SIDECAR) + ".jsonl")
                 if not (path.name.endswith(SIDECAR) and os.path.lexists(data)):
@@ -77,17 +82,16 @@ class Intake:
 
     def look(self, now: float) -> None:
         """Claim every file of the inbox that is complete."""
-        for arrival in self.inbox.complete(now):
-            try:
-                claimed = self._claim(arrival)
-            except OSError as problem:
-                if is_no_space(problem, self.paths.state):
-                    raise
+        if arrivals := self.inbox.complete(now):
+            claimed, stuck = self.claims.take(arrivals)
+            for arrival in stuck:
                 self.inbox.put_off(arrival.path, now + STUCK_SECONDS)
-                continue
-            if claimed:
-                with self._kept(claimed):
-                    self._receive(claimed)
+            for path in claimed:
+                self._receive(path)
+        for folder, why in self.inbox.wrong.items():
+            if self._wrong.get(folder) != why:
+                self.ledger.event("daemon", "inbox_wrong", f"{why}.", "warning")
+        self._wrong = dict(self.inbox.wrong)
 
     def advance(self, now: float, begin: bool = True) -> None:
         """Carry out finished judgements and `begin` the next ones."""
@@ -96,7 +100,7 @@ class Intake:
                 with self._kept(Path(done[0]["path"])):
                     self._settle(*done)
             while begin and waiting and not lane.busy and (tokenizer := self._tokenizer()):
-                claimed = waiting.popleft()
+                claimed = self.paths.claims / waiting.popleft()
                 with self._kept(claimed):
                     self._judge(lane, claimed, tokenizer, now)
 
@@ -107,38 +111,10 @@ class Intake:
             yield
         except (OSError, sqlite3.Error) as problem:
             if is_no_space(problem, self.paths.state) and os.path.lexists(claimed):
-                self._lanes[self._small].append(claimed)
+                self._lanes[self._small].append(claimed.name)
             raise
 
-    # Claiming
-
-    def _claim(self, arrival: Arrival) -> Path | None:
-        now, stem = time.time(), queue_stem(arrival.stem)
-        quest = self.ledger.add(
-            "quests", stem=stem, origin="user", state="arriving", priority=arrival.priority, created=now, updated=now
-        )
-        claimed = self.paths.claims / f"{quest_name(stem, quest)}.jsonl"
-        try:
-            if os.path.isfile(arrival.sidecar) and not os.path.islink(arrival.sidecar):
-                _take(arrival.sidecar, claimed.with_suffix(SIDECAR))
-            _take(arrival.path, claimed)
-        except FileNotFoundError:
-            self._vanished(quest, claimed, arrival.sidecar)
-            return None
-        except OSError as problem:  # we may not move it, say, or it is no file and on another file system
-            self._vanished(quest, claimed, arrival.sidecar)
-            if is_no_space(problem, self.paths.state):
-                raise
-            text = f"{stem} cannot be taken from the inbox: {problem.strerror}."
-            self.ledger.event("daemon", "quest_stuck", text, "warning", quest=quest)
-            raise
-        return claimed
-
-    def _vanished(self, quest: int, claimed: Path, sidecar: Path) -> None:
-        """The file was taken back by its owner, or a crash came first: its sidecar waits for it in the inbox."""
-        if claimed.with_suffix(SIDECAR).exists() and not os.path.lexists(sidecar):
-            _take(claimed.with_suffix(SIDECAR), sidecar)
-        self.ledger.change("quests", quest, state="vanished", updated=time.time())
+    # Judging
 
     def _receive(self, claimed: Path) -> None:
         """What was claimed is to be judged, if it is still there and a regular file."""
@@ -150,9 +126,7 @@ class Intake:
         if reason := refusal(facts):
             self._reject(claimed, reason, {})
         else:
-            self._lanes[self._large if facts.st_size > LARGE_BYTES else self._small].append(claimed)
-
-    # Judging
+            self._lanes[self._large if facts.st_size > LARGE_BYTES else self._small].append(claimed.name)
 
     def _tokenizer(self) -> Path | None:
         """What the hero speaks; None, told once, while it is unclear who the hero is: files wait for that."""
@@ -263,17 +237,3 @@ class Intake:
         self.ledger.event(
             "daemon", "quest_rejected", f"{stem} is rejected: {report.get('text', reason)}", "warning", quest=quest
         )
-
-
-def _take(source: Path, target: Path) -> None:
-    """Move a file out of the inbox, by copy where the inbox is on another file system."""
-    try:
-        move(source, target)
-    except OSError as problem:
-        if problem.errno != errno.EXDEV or not stat.S_ISREG(source.lstat().st_mode):
-            raise
-        beside = target.with_name(f".{target.name}.tmp")
-        shutil.copyfile(source, beside)
-        sync_file(beside)
-        move(beside, target)
-        source.unlink()

@@ -6,11 +6,12 @@ write-ahead log even with FULL, which leaves the journal's removal unflushed. Wr
 3.51.3, whose WAL-reset bug needs just our shape: several processes that write.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ class Ledger:
         if hasattr(self._threads, "connection"):
             self._threads.connection.close()
             del self._threads.connection
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written meanwhile is one transaction, on disk at its end or not at all."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
 
     def all(self, query: str, parameters: Iterable = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self.connection.execute(query, tuple(parameters))]

@@ -15,10 +15,12 @@ from core.config import Config, Section
 from core.durable import read_json
 from core.errors import UserError, nearest
 from core.paths import PRIORITIES
+from core.regular_file import open_regular
 
 SIDECAR_BYTES = 1 << 20
 SHOWN_ERRORS = 5
 COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl")
+ENDING = ".jsonl"
 _NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 
 
@@ -81,9 +83,11 @@ def read_sidecar(path: Path, source: str | None = None) -> Sidecar:
     """The sidecar at `path`, all defaults where there is none. Raises UserError naming `source`, field, value and remedy."""
     source = source or path.name
     try:
-        if path.stat().st_size > SIDECAR_BYTES:
+        with open_regular(path) as file:
+            content = file.read(SIDECAR_BYTES + 1)
+        if len(content) > SIDECAR_BYTES:
             raise UserError(f"{source}: is larger than {SIDECAR_BYTES >> 20} MiB; it holds settings only")
-        values = orjson.loads(path.read_bytes())
+        values = orjson.loads(content)
     except FileNotFoundError:
         return Sidecar()
     except orjson.JSONDecodeError as problem:
@@ -152,8 +156,14 @@ def quest_name(stem: str, quest: int) -> str:
 
 def parse_name(path: Path) -> tuple[str, int] | None:
     """Stem and id of a quest file's name, or None for a file that is none."""
-    hidden = path.name.startswith(".") or path.name.endswith(".bad.jsonl")
-    match = _NAME.match(path.stem) if path.suffix.lower() == ".jsonl" and not hidden else None
+    return parse_file_name(path.name)
+
+
+def parse_file_name(name: str) -> tuple[str, int] | None:
+    """`parse_name` of a name alone."""
+    if name.startswith(".") or name.endswith(".bad.jsonl") or not name.lower().endswith(ENDING):
+        return None
+    match = _NAME.match(name[: -len(ENDING)])
     return (match["stem"], int(match["id"])) if match else None
 
 

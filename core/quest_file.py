@@ -20,15 +20,19 @@ def read_lines(path: Path, hasher=None) -> Iterator[tuple[int, bytes, BadRow | N
             number += 1
             if hasher:
                 hasher.update(line)
-            problem = None
-            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                _skip_line(file, hasher)
-                problem = BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row")
+            too_long = len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
             if number == 1 and line.startswith(_BOM):
                 line = line[len(_BOM) :]
             line = line.rstrip(b"\r\n")
-            if problem or line.strip():
-                yield number, line, problem
+            if too_long:
+                yield (
+                    number,
+                    line,
+                    BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row"),
+                )
+                _skip_line(file, hasher)  # read on only if another line is asked for
+            elif line.strip():
+                yield number, line, None
 
 
 def _skip_line(file, hasher) -> None:

@@ -72,6 +72,7 @@ class Renderer:
         is_seam = lru_cache(maxsize=1 << 14)(self._encoder.is_seam)
         self._writer = SpanWriter(ChatTemplate(template, constants), specials, is_seam)
         self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self.highest_id: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
         self._name_tokens(constants)
         parts = [tokenizer, template.encode(), orjson.dumps([sorted(constants.items()), RENDERING_VERSION, max_length])]
         self.fingerprint = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

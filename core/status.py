@@ -17,6 +17,7 @@ from core.durable import read_json
 from core.heartbeat import read_beat
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.quest import parse_file_name
 from core.realm_lock import same_process
 from core.training_queue import TrainingQueue
 
@@ -52,7 +53,7 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
         "preparing": snapshot.get("preparing") if trainer["state"] == "running" else None,
         "queue": TrainingQueue(paths, ledger).counts()
-        | {"arriving": sum(1 for _ in paths.claims.glob("*-q*[0-9].jsonl"))},
+        | {"arriving": sum(1 for name in os.listdir(paths.claims) if parse_file_name(name))},
         "paused": is_paused(ledger),
         "current_model": pointed(paths.current_model),
         "services": services,

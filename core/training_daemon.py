@@ -7,6 +7,7 @@ follows from looking.
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from threading import Event
 
@@ -57,7 +58,7 @@ class TrainingDaemon:
         self._small, self._large = ValidationProcess(self._wake.set), ValidationProcess(self._wake.set)
         self.intake = Intake(paths, config, ledger, self.queue, self._small, self._large)
         self.hero_loop = HeroLoop(paths, config, ledger)
-        self._next_look = self._next_housekeeping = 0.0
+        self._next_look = self._next_prepare = self._next_housekeeping = 0.0
         self._asked: set[int] = set()
         self._recovered = False
 
@@ -83,7 +84,9 @@ class TrainingDaemon:
             self.intake.recover()
             self._recovered = True
         if level < Level.NOT_CLAIMING and now >= self._next_look:
+            self._recovered = False  # a full disk that breaks the looking off leaves claims behind
             self.intake.look(now)
+            self._recovered = True
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
         self.intake.advance(now, begin=level < Level.PAUSED)
         self._prepare_ahead(now, begin=level < Level.NOT_CLAIMING)
@@ -110,7 +113,11 @@ class TrainingDaemon:
                 if "no_space" in done[1]:
                     self._asked.discard(done[0]["quest"])
             return
-        for quest in self.queue.waiting()[:PREPARED_AHEAD] if begin else ():
+        if now < self._next_prepare or not begin:
+            return
+        ahead = list(islice(self.queue.coming(), PREPARED_AHEAD))
+        self._next_prepare = now + min(10.0, LOOK_SHARE * (self.clock() - now))
+        for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
             self._asked.add(quest.id)

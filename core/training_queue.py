@@ -8,6 +8,8 @@ The data file's place decides; card, report and set-aside rows go ahead of it an
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from core.durable import move, read_json, sync_folder, write_json
 from core.errors import UserError
 from core.ledger import Ledger
 from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
-from core.quest import COMPANIONS, Quest, parse_name, priority_of, quest_name
+from core.quest import COMPANIONS, Quest, parse_file_name, parse_name, priority_of, quest_name
 
 MAX_FAILURES = 3
 
@@ -29,13 +31,14 @@ class TrainingQueue:
 
     # Looking
 
-    def quests(self, state: str) -> list[Quest]:
-        """The quests in one folder, oldest first."""
-        found = []
-        for path in self.paths.queued(state).iterdir():
-            if (parsed := parse_name(path)) and path.is_file():
-                found.append(Quest(parsed[1], parsed[0], state, path))
-        return sorted(found, key=lambda quest: quest.id)
+    def quests(self, state: str, most: int | None = None) -> list[Quest]:
+        """The quests in one folder, oldest first; at most so many."""
+        folder = self.paths.queued(state)
+        with os.scandir(folder) as entries:
+            names = [(parsed, entry.name) for entry in entries
+                     if (parsed := parse_file_name(entry.name)) and entry.is_file(follow_symlinks=False)]  # fmt: skip
+        names.sort(key=lambda named: named[0][1])
+        return [Quest(quest, stem, state, folder / name) for (stem, quest), name in islice(names, most)]
 
     def processing(self) -> list[Quest]:
         """The claimed quests in the order of their claims, in which they are trained."""
@@ -67,14 +70,16 @@ class TrainingQueue:
 
     def waiting(self) -> list[Quest]:
         """The quests to train, in the order in which they will be: priority, fewest failures, age."""
+        return list(self.coming())
+
+    def coming(self) -> Iterator[Quest]:
+        """`waiting`, looked up as far as it is asked for."""
         failures = {
-            row["id"]: row["failures"] for row in self.ledger.all("SELECT id, failures FROM quests WHERE failures > 0")
+            row["id"]: row["failures"]
+            for row in self.ledger.all("SELECT id, failures FROM quests WHERE failures > 0 AND state='queued'")
         }
-        return [
-            quest
-            for priority in PRIORITIES
-            for quest in sorted(self.quests(priority), key=lambda quest: (failures.get(quest.id, 0), quest.id))
-        ]
+        for priority in PRIORITIES:
+            yield from sorted(self.quests(priority), key=lambda quest: (failures.get(quest.id, 0), quest.id))
 
     # Moving
 
@@ -105,7 +110,7 @@ class TrainingQueue:
         name = quest_name(stem, quest) if taken or misread else stem
         write_json(folder / f"{name}.report.json", {"quest": quest, **report})
         sidecar = claimed.with_suffix(".quest.json")
-        if sidecar.exists():  # copied, since after a crash the file is judged again, and by it
+        if sidecar.is_file() and not sidecar.is_symlink():  # copied: after a crash the file is judged again, and by it
             shutil.copyfile(sidecar, folder / f"{name}.quest.json")
         facts = {key: report.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")}
         self._record(quest, state="rejected", reason=report["reason"], **facts)
@@ -115,7 +120,7 @@ class TrainingQueue:
 
     def claim(self) -> Quest | None:
         """The next quest, moved to processing/; None where there is none. Losing a race to a cancel is no error."""
-        for quest in self.waiting():
+        for quest in self.coming():
             last = self.ledger.one("SELECT COALESCE(MAX(claimed), 0) AS claimed FROM quests")["claimed"]
             self._record(quest.id, claimed=last + 1)  # ahead of the rename: what is in processing/ has its place
             try:

@@ -26,6 +26,7 @@ from core.paths import CHECKOUT
 MEMORY_BYTES = 4 << 30
 SILENT_SECONDS = 120.0  # a few MiB of rows take seconds, also on a machine that trains
 ALIVE_SECONDS = 1.0
+FLUSHED_BYTES = 8 << 20
 THRIFTY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}  # what a long row took is given back at once
 _ALIVE = b"alive\n"
 
@@ -173,12 +174,16 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(task: dict[str, Any]) -> dict[str, Any]:
+    from core.durable import sync_file
     from core.quest import Settings
     from core.validator import validate_file
 
     settings = Settings(**task["settings"])
     renderer = _renderer(task["tokenizer"], settings.max_length)
-    return validate_file(Path(task["path"]), settings, renderer, Path(task["bad_rows"]), _alive)
+    report = validate_file(Path(task["path"]), settings, renderer, Path(task["bad_rows"]), _alive)
+    if report["bytes"] > FLUSHED_BYTES:
+        sync_file(Path(task["path"]))  # minutes, perhaps, for which the daemon has no time
+    return report
 
 
 def _prepare(task: dict[str, Any]) -> dict[str, Any]:

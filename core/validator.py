@@ -83,9 +83,11 @@ def validate_file(
     hasher = hashlib.sha256()
     tally, aside = _Tally(), _SetAside(bad_rows)
     size = path.stat().st_size
-    stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS, size // SAMPLE_BYTES)
     lines = read_lines(path, hasher)
     head = next(chunks(lines, DETECT_ROWS), [])
+    if head and head[0][2]:
+        return _not_read(path, size, head[0], tally)
+    stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS, size // SAMPLE_BYTES)
     form, reason = _detect(head, settings)
     for chunk in chunks(chain(head, lines), CHUNK_ROWS):
         _judge(chunk, form, settings, renderer, stride, tally, aside)
@@ -96,6 +98,14 @@ def validate_file(
         tally.errors.clear()  # they would speak of rows where there are none
     aside.close(keep=verdict is None)
     return _report(path, form, verdict, stride, size, hasher.hexdigest(), tally)
+
+
+def _not_read(path: Path, size: int, first: tuple[int, bytes, BadRow], tally: _Tally) -> dict[str, Any]:
+    """The report on a file whose first line is too long to be a row: the rest of it is not read."""
+    number, line, problem = first
+    _count_bad(number, line, problem, tally, _SetAside(None))
+    why = _kind(path) or f"line {number} {problem.reason} and comes before any row; the file is read no further"
+    return _report(path, None, why, 1, size, None, tally)
 
 
 def _kind(path: Path) -> str | None:
@@ -196,7 +206,7 @@ def _verdict(tally: _Tally, settings: Settings) -> str | None:
 
 
 def _report(
-    path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str, tally: _Tally
+    path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str | None, tally: _Tally
 ) -> dict[str, Any]:
     ordered, tokens = np.sort(np.array(tally.lengths, np.int64)), None
     if count := len(ordered):

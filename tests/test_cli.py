@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from model_folders import write_model
 
 from core import control
 from core.checkpoints import Manifest, commit, set_current, set_tip
@@ -439,11 +440,10 @@ def test_logs_skills_and_schools_can_be_asked_for(paths, call, ask):
 
 def test_heroes_are_listed_and_switched(paths, call, ask):
     base = paths.models / "Tiny-0.1B"
-    base.mkdir()
-    (base / "config.json").write_text('{"model_type": "qwen3"}')
-    (base / "model.safetensors").write_bytes(b"x")
+    write_model(base)
+    (base / "tokenizer.json").rename(base / "hidden")
     assert "no tokenizer.json" in call("hero", "switch", "Tiny-0.1B")[2]
-    (base / "tokenizer.json").write_text("{}")
+    (base / "hidden").rename(base / "tokenizer.json")
     assert ask("hero", "list")[0]["problem"] is None
     assert "did you mean 'Tiny-0.1B'?" in call("hero", "switch", "Tiny-0.1")[2]
     assert ask("hero", "switch", "Tiny-0.1B")["name"] == "Tiny_0_1B"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from core.config import Config, IdleGeneration
 from core.durable import read_json
+from core.errors import UserError
 from core.inbox import LONGEST_STEM, drop
 from core.intake import Intake
 from core.ledger import Ledger
@@ -457,8 +458,62 @@ def test_a_file_that_its_owner_takes_back_in_the_last_moment_leaves_its_sidecar(
     path = desk.put(text(rows(3)), sidecar='{"epochs": 4}')
     [arrival] = desk.intake.inbox.complete(time.monotonic())
     path.unlink()
-    assert desk.intake._claim(arrival) is None
+    assert desk.intake.claims.take([arrival]) == ([], [])
     assert arrival.sidecar.read_text() == '{"epochs": 4}' and list(desk.paths.claims.iterdir()) == []
+
+
+def test_a_sidecar_that_is_no_regular_file_keeps_its_quest_in_the_inbox_and_says_so(desk, tmp_path):
+    (tmp_path / "secret").write_text('{"epochs": 9}')
+    spoil = {
+        "link": lambda path: path.symlink_to(tmp_path / "secret"),
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+        "second name": lambda path: os.link(tmp_path / "secret", path),
+    }
+    for name, make in spoil.items():
+        make(desk.paths.inbox / f"{name}.quest.json")
+        desk.put(text(rows(3)), name=f"{name}.jsonl")
+    desk.intake.look(-2000.0)
+    desk.intake.look(-1000.0)
+    assert sorted(path.name for path in desk.paths.inbox.glob("*.jsonl")) == sorted(f"{name}.jsonl" for name in spoil)
+    assert not any(desk.paths.claims.iterdir())
+    told = [event["text"] for event in desk.ledger.events() if event["code"] == "quest_stuck"]
+    assert len(told) == len(spoil) and any("link.quest.json is a symbolic link" in each for each in told)
+    (desk.paths.inbox / "link.quest.json").unlink()
+    desk.work()
+    assert [quest.stem for quest in desk.queue.waiting()] == ["link"]
+
+
+def test_a_folder_of_the_inbox_that_leads_elsewhere_is_not_looked_into(desk, tmp_path):
+    (tmp_path / "home").mkdir()
+    private = tmp_path / "home" / "private.jsonl"
+    private.write_text(text(rows(3)))
+    os.utime(private, (1.0, 1.0))
+    (desk.paths.inbox / "high").rmdir()
+    (desk.paths.inbox / "high").symlink_to(tmp_path / "home")
+    (desk.paths.inbox / "low").rmdir()
+    (desk.paths.inbox / "low").write_text("no folder")
+    desk.put(text(rows(3)))
+    for now in (-3000.0, -2000.0, -1000.0):
+        desk.intake.look(now)
+    assert private.exists() and len(list(desk.paths.claims.glob("*.jsonl"))) == 1
+    told = [event["text"] for event in desk.ledger.events() if event["code"] == "inbox_wrong"]
+    assert (
+        len(told) == 2 and "inbox/high is a symbolic link" in told[0] and "inbox/low cannot be looked into" in told[1]
+    )
+    with pytest.raises(UserError, match="symbolic link"), drop(desk.paths, "mine", "high"):
+        pass
+
+
+def test_many_files_are_claimed_by_one_transaction_and_all_of_them_are_safe_before_they_are_judged(desk, monkeypatch):
+    for number in range(300):
+        desk.put(text(rows(1)), name=f"many {number}.jsonl")
+    synced = []
+    monkeypatch.setattr("core.claims.sync_folder", synced.append)
+    desk.intake.look(-2000.0)
+    desk.intake.look(-1000.0)
+    assert len(list(desk.paths.claims.glob("*.jsonl"))) == 300 and not list(desk.paths.inbox.glob("*.jsonl"))
+    assert synced == [desk.paths.claims, desk.paths.inbox]
 
 
 # The daemon around it

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from safetensors import SafetensorError
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from core.checkpoints import Manifest, commit, set_champion, set_current, set_tip
 from core.config import Config
 from core.errors import UserError
 from core.forge.state import save_model
-from core.forge.tensor_file import not_finite
 from core.hero import CAMPAIGN, base_model
+from core.model_folder import config_values
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
 MICRO = {
@@ -25,6 +26,7 @@ MICRO = {
     "max_position_embeddings": 4096,
     "rope_theta": 10_000.0,
 }
+ZEROS_SHARE = 3  # one matrix in three may be zero: a model made deeper begins with some
 
 
 def micro_hero(seed: int, tokenizer: Path = BUNDLED_TOKENIZER) -> Qwen3ForCausalLM:
@@ -50,18 +52,43 @@ def micro_hero(seed: int, tokenizer: Path = BUNDLED_TOKENIZER) -> Qwen3ForCausal
         torch.set_rng_state(state)
 
 
+def imported_hero(base: Path) -> Qwen3ForCausalLM:
+    """The model in a folder that `core/model_folder.py` found no fault with. Raises UserError naming folder and tensor."""
+    try:
+        model = Qwen3ForCausalLM.from_pretrained(
+            base, config=Qwen3Config(**config_values(base)), dtype=torch.float32, trust_remote_code=False,
+            local_files_only=True, use_safetensors=True,
+        )  # fmt: skip
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as problem:
+        why = str(problem).strip().partition("\n")[0]
+        raise UserError(
+            f"models/{base.name}: transformers cannot load it: {why}; copy the model again, whole"
+        ) from problem
+    _refuse_ruins(model, base.name)
+    return model
+
+
+def _refuse_ruins(model: torch.nn.Module, name: str) -> None:
+    """Weights that are no numbers, or are missing and read as zeros, load like any others; no training mends them."""
+    matrices = {key: weight for key, weight in model.named_parameters() if weight.ndim > 1}
+    for key, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UserError(f"models/{name}: {key} holds NaN or infinity; copy the model again, or take another")
+    empty = [key for key, weight in matrices.items() if not weight.any()]
+    if "model.embed_tokens.weight" in empty or len(empty) * ZEROS_SHARE > len(matrices):
+        raise UserError(
+            f"models/{name}: {len(empty)} of {len(matrices)} matrices hold nothing but zeros, {empty[0]} first, as after "
+            "a copy that failed; copy the model again"
+        )
+
+
 def hatch(paths: RealmPaths, config: Config) -> Manifest:
     """Checkpoint 0 of a new hero, promoted: every pointer leads to it."""
     base = base_model(paths, config)
     if base is None:
         model, tokenizer = micro_hero(config.seed), BUNDLED_TOKENIZER
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True
-        )
-        tokenizer = base
-    if name := not_finite(model.state_dict()):
-        raise UserError(f"{base or 'the new hero'}: {name} holds a number that is not finite; get the model anew")
+        model, tokenizer = imported_hero(base), base
     manifest = Manifest(
         hero=config.hero.name,
         campaign=CAMPAIGN,

@@ -11,6 +11,7 @@ from core.forge.optimizers import OptimizerKind
 from core.forge.state import has_state, load_state, take_state
 from core.forge.tensor_file import not_finite
 from core.memory_needs import Means
+from core.model_folder import config_values
 from core.pack_limits import PackLimits
 from core.train import HeroTrainer
 
@@ -28,6 +29,7 @@ def load_hero(
 
     Raises CheckpointError, NotFinite where a number in it is not finite.
     """
+    config_values(folder)  # refuses what would have code run
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype(means),

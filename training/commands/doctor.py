@@ -16,7 +16,9 @@ def register(verbs) -> None:
     parser.add_argument(
         "--fix", action="store_true", help="make missing folders, remove half-built checkpoints when nothing runs"
     )
-    parser.add_argument("--deep", action="store_true", help="hash every checkpoint and quest, check databases and promises I1-I5")
+    parser.add_argument(
+        "--deep", action="store_true", help="hash every checkpoint and quest, check databases and promises I1-I5"
+    )
 
 
 def doctor(realm: Realm) -> int:

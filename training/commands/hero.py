@@ -1,5 +1,6 @@
 """`hero list|show|hatch|fetch|switch`: who is trained, and where a new hero comes from."""
 
+import os
 import re
 from pathlib import Path
 
@@ -31,8 +32,17 @@ def register(verbs) -> None:
 def list_bases(realm: Realm) -> None:
     found = base_models(realm.existing)
     text = table(
-        ("name", "type", "weights", "problem"),
-        ((base["name"], base["model_type"], bytes_text(base["bytes"]), base["problem"]) for base in found),
+        ("name", "type", "weights", "problem", "never read"),
+        (
+            (
+                base["name"],
+                base["model_type"],
+                bytes_text(base["bytes"]),
+                base["problem"],
+                ", ".join(base["never_read"]) or None,
+            )
+            for base in found
+        ),
     )
     realm.report(
         found, text if found else f"none; bring one to {realm.paths.models}, `hero fetch` one, or hatch a micro hero"
@@ -52,6 +62,7 @@ def hatch(realm: Realm) -> None:
             f"the hero {about['name']} exists already, at checkpoint {about['checkpoint']}; "
             f"`config set hero.name OTHER` names a new one"
         )
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true", OMP_WAIT_POLICY="passive")
     from core.forge.hatch import hatch as make_hero  # torch
 
     manifest = make_hero(realm.paths, realm.config)

@@ -1,6 +1,8 @@
 """The boards of quests and checkpoints, as plain dictionaries: folders say what is, the ledger says what was."""
 
+import os
 from functools import lru_cache
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from core.durable import read_json
 from core.errors import CheckpointError
 from core.inbox import is_quest_name
 from core.paths import PRIORITIES, RealmPaths
-from core.quest import parse_name, quest_name
+from core.quest import parse_file_name, quest_name
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern.realm import Realm
 
@@ -24,7 +26,7 @@ def quests(realm: Realm) -> dict[str, Any]:
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
     cards = {
-        state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state)[:COLUMN]]
+        state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state, COLUMN)]
         for state in (*PRIORITIES, "processing")
     }
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
@@ -39,14 +41,15 @@ def quests(realm: Realm) -> dict[str, Any]:
 
 
 def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
-    """Files in the inbox, and those that are being checked."""
+    """Files in the inbox, and those that are being checked; the first of each."""
     found = []
     for priority in PRIORITIES:
         folder = paths.inbox_for(priority)
-        names = sorted(path.name for path in folder.iterdir() if is_quest_name(path.name)) if folder.is_dir() else []
-        found += [{"name": name, "where": "in the inbox"} for name in names]
-    claimed = sorted(path for path in paths.claims.iterdir() if parse_name(path)) if paths.claims.is_dir() else []
-    return found + [{"name": f"{parse_name(path)[0]}.jsonl", "where": "is being checked"} for path in claimed]
+        names = filter(is_quest_name, os.listdir(folder)) if folder.is_dir() else ()
+        found += [{"name": name, "where": "in the inbox"} for name in nsmallest(COLUMN, names)]
+    claimed = filter(parse_file_name, os.listdir(paths.claims)) if paths.claims.is_dir() else ()
+    names = [f"{parse_file_name(name)[0]}.jsonl" for name in nsmallest(COLUMN, claimed)]
+    return found + [{"name": name, "where": "is being checked"} for name in names]
 
 
 def _card(realm: Realm, quest: int, stem: str) -> dict[str, Any]:
