@@ -1,11 +1,14 @@
 """A rollback while the hero is at work: the trainer carries it out between two steps, and trains on as if nothing had been."""
 
+import json
 import shutil
+import time
 from functools import partial
 from threading import Event
 
 import pytest
 from resident import accept_sums
+from test_realm import cli, drop, free_port, in_state, status, until, write_rows
 
 from core import control
 from core.between_steps import BetweenSteps
@@ -107,3 +110,35 @@ def test_a_wish_that_cannot_be_carried_out_says_why_and_training_goes_on(realm, 
     assert all("not in the Vault" in control.result(worker.ledger, key) for key in keys)
     assert worker.queue.find(quest).state == "recently_completed" and worker.tip.parent == before
     worker.ledger.close()
+
+
+def test_a_running_realm_is_turned_by_the_command_line_in_the_midst_of_a_battle(tmp_path):
+    root = tmp_path / "realm"
+    root.mkdir()
+    settings = {"idle_generation": {"enabled": False}, "save_steps": 10, "batch_size": 16}
+    (root / "config.json").write_text(json.dumps({**settings, "backup": {"to": str(tmp_path / "backups")}}))
+    cli(root, "start-all", "--port", str(free_port()))
+    try:
+        paths = RealmPaths(root)
+        drop(paths, write_rows(tmp_path / "first.jsonl", 200))
+        until(lambda: in_state(paths, "recently_completed", "first"))
+        target = pointed(paths.current_model)
+        drop(paths, write_rows(tmp_path / "long.jsonl", 6000, 3))
+        until(lambda: ((status(root)["battle"] or {}).get("step") or 0) > 12)
+        began = time.monotonic()
+        told = json.loads(cli(root, "vault", "rollback", target, "--json").stdout)
+        assert told["lacking"] == [] and pointed(paths.current_model) == target
+        assert time.monotonic() - began < 10
+        rolled = [row for row in json.loads(cli(root, "vault", "list", "--json").stdout) if row["rolled_back"]]
+        assert rolled and all(row["step"] > 12 for row in rolled[:1])
+        until(lambda: (status(root)["battle"] or {}).get("step"))
+        assert cli(root, "vault", "tag", "mine", "current").returncode == 0
+        assert cli(root, "vault", "promote", rolled[0]["id"]).returncode == 0
+        assert pointed(paths.current_model) == rolled[0]["id"] and in_state(paths, "processing", "long")
+        assert cli(root, "vault", "promote", "DIO-none", check=False).returncode == 1
+        assert cli(root, "vault", "backup", "mine").returncode == 0
+    finally:
+        cli(root, "stop-all")
+    again = json.loads(cli(tmp_path / "again", "vault", "restore", str(tmp_path / "backups"), "--json").stdout)
+    assert again["checkpoint"] == target and again["realm_restored"]
+    assert cli(tmp_path / "again", "vault", "verify").returncode == 0
