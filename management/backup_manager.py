@@ -106,7 +106,7 @@ def _copy_of(ledger: Ledger, path: Path) -> Path:
     """The ledger as it is at one instant, whoever writes to it."""
     copy = sqlite3.connect(path)
     try:
-        ledger.connection.backup(copy)
+        ledger.connection.backup(copy, sleep=0.01)  # of seconds, between two attempts at a busy one
         if (told := copy.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
             raise RealmError(f"the ledger is damaged: {told}")
     finally:
@@ -220,13 +220,22 @@ def restore(paths: RealmPaths, ledger: Ledger, known: Record, target: Target) ->
 
 
 def restore_realm(paths: RealmPaths, known: Record, target: Target) -> None:
-    """Config and ledger of a backup, for a realm of which nothing is there; files that are there stay."""
+    """Config and ledger of a backup, for a realm of which nothing is there; files that are there stay.
+
+    The ledger's past stays; what it says of the present (checkpoints, waiting quests) it says of another disk.
+    """
     paths.make()
     for entry, path in ((known.config, paths.config), (known.ledger, paths.ledger)):
         if entry and not path.exists():
             fetch(target, entry, beside := path.with_name(f".{path.name}.restored"))
             os.rename(beside, path)
             sync_folder(path.parent)
+    ledger, reason = Ledger(paths.ledger), "its file was not in the backup"
+    ledger.all("UPDATE checkpoints SET gone=? WHERE gone IS NULL", (time.time(),))
+    waiting = "UPDATE quests SET state='vanished', reason=? WHERE state IN ('arriving', 'queued', 'processing')"
+    ledger.all(waiting, (reason,))
+    ledger.all("UPDATE control SET done=?, result='the realm was restored' WHERE done IS NULL", (time.time(),))
+    ledger.close()
 
 
 def fetch(target: Target, entry: dict[str, Any], path: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 import warnings
 
 import pytest
@@ -151,13 +152,16 @@ def test_a_backup_goes_there_once_and_comes_back_as_it_was(realm, ledger, saved,
     again, resent = back_up(realm, ledger, manifest.id, target, lambda: made.created + 5)
     assert resent == 0 and again.objects() == made.objects()
     newer = saved(4)
+    ledger.add("quests", stem="waits", origin="user", state="queued", priority="normal", created=0, updated=0)
     _, sent = back_up(realm, ledger, newer.id, target, lambda: made.created + 9)
     assert sent < newer.bytes + realm.ledger.stat().st_size + 9000 - 6000, "the tokenizer is there already"
 
     other = RealmPaths(realm.root.parent / "other")
     assert main(["--root", str(other.root), "vault", "restore", url]) == 0
     assert verify(other.vault / newer.id) == newer and other.config.read_bytes() == realm.config.read_bytes()
+    assert main(["--root", str(other.root), "vault", "verify"]) == 0, "what is not there is not asked for"
     assert len(Ledger(other.ledger).all("SELECT * FROM checkpoints")) == 2
+    assert Ledger(other.ledger).one("SELECT state FROM quests")["state"] == "vanished"
     assert main(["--root", str(other.root), "vault", "restore", manifest.id[:20], "--from", url]) == 0
     assert verify(other.vault / manifest.id) == manifest
 
@@ -246,6 +250,7 @@ def test_the_ledger_is_copied_whole_while_others_write_to_it(realm, saved, targe
         ledger = Ledger(realm.ledger)
         while not stop.is_set():
             ledger.event("test", "noise", "x" * 500)
+            time.sleep(0.002)
         ledger.close()
 
     writer = threading.Thread(target=write)
