@@ -3,6 +3,7 @@
 import random
 import signal
 from itertools import pairwise
+from pathlib import Path
 
 from training.bench.faults_realm import LiveRealm, until
 from training.bench.faults_stop import SETTINGS, ended, listen, p95
@@ -31,7 +32,8 @@ def test_a_trainer_killed_in_battle_is_told_as_a_kill_from_outside_and_the_kerne
     stream = listen(realm.port)
     try:
         until(lambda: realm.snapshot().get("state") == "battle" and realm.steps())
-        scores = [int(open(f"/proc/{each.pid}/oom_score_adj").read()) for each in (realm.supervisor, realm.trainer())]
+        both = (realm.supervisor, realm.trainer())
+        scores = [int(Path(f"/proc/{each.pid}/oom_score_adj").read_text()) for each in both]
         assert scores[0] <= 0 and scores[1] == 500
         realm.trainer().send_signal(signal.SIGKILL)
         (crash,) = until(realm.crashes)

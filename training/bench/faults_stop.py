@@ -55,7 +55,8 @@ def ended(realm: LiveRealm, wait: Callable[[], object], by_verb: bool = False) -
     started = time.monotonic()
     streams = [listen(realm.port, deaf=number == 0) for number in range(STREAMS)]
     wait()
-    family, doing = realm.family(), str(realm.snapshot().get("state"))
+    family, shown = realm.family(), realm.snapshot()
+    doing = shown["state"] if shown and shown["time"] > realm.supervisor.create_time() else "starting"
     began = time.monotonic()
     moment = began - started
     if by_verb:
