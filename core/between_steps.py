@@ -94,6 +94,7 @@ class BetweenSteps:
     def _save(self, global_step: int, step: int) -> None:
         """Have a checkpoint written, once for each step; never one of weights that are no numbers."""
         self.worker.report.read()
+        self.worker.report.record.flush()  # what the weights hold is on record before they are
         if step != self._saved_step:
             self.worker.save(self.quest, self.plan, global_step, step, self._validation_loss)
         self._saved, self._saved_step, self._owed = time.monotonic(), step, False
