@@ -112,6 +112,7 @@ class BetweenSteps:
     def _save(self, global_step: int, step: int) -> None:
         """Have a checkpoint written, once for each step; it knows of every step left out before it."""
         self._read()
+        self.worker.report.record.flush()  # what the weights hold is on record before they are
         if step != self._saved_step:
             self.worker.save(self.quest, self.plan, global_step, step, self._looked_at)
         self._saved, self._saved_step, self._owed = time.monotonic(), step, False

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from resident import accept_sums, resident
 
+from core.between_steps import BetweenSteps
 from core.checkpoints import pointed, set_tip, sweep
 from core.invariants import Violation, nothing_half_built, steps_recorded, violations, violations_while_it_runs
 from core.ledger import Ledger
@@ -92,6 +93,31 @@ def test_a_step_that_is_missing_from_the_record_is_counted(realm):
     found = list(steps_recorded(realm))
     assert [violation.promise for violation in found] == ["I2", "I2"]
     assert any(violation.place == "quest 1" for violation in found)
+
+
+def test_steps_are_on_record_before_the_checkpoint_that_holds_them(tmp_path, monkeypatch):
+    paths = RealmPaths(tmp_path / "realm")
+    paths.make()
+    ledger = Ledger(paths.ledger)
+    accept_sums(paths, ledger, "sums", 160, save_steps=3)
+    after_step = BetweenSteps.after_step
+
+    class Killed(BaseException):
+        pass
+
+    def die(self, facts):
+        if facts.step == 4:
+            self.worker.collect(patient=True)
+            raise Killed
+        return after_step(self, facts)
+
+    monkeypatch.setattr("core.between_steps.LOOK_SECONDS", 1e9)
+    monkeypatch.setattr(BetweenSteps, "after_step", die)
+    worker = resident(paths, ledger)
+    with pytest.raises(Killed):
+        worker.loop()
+    ledger.close()
+    assert worker.tip.step == 3 and [*violations(paths), *steps_recorded(paths)] == []
 
 
 @pytest.mark.parametrize("link", ["tip", "current_model", "champion"])

@@ -128,6 +128,18 @@ def test_a_new_heros_steps_leave_the_old_ones_alone(tmp_path):
     assert Metrics(tmp_path / "m.db", "Nobody").span() is None
 
 
+@pytest.mark.parametrize(("place", "rubbish"), [(0, b"no database at all"), (4096, bytes(3 * 4096))])
+def test_a_record_that_a_power_cut_broke_gives_way_to_a_new_one(tmp_path, place, rubbish):
+    path = tmp_path / "metrics.db"
+    record(path, *((number, 1, 2.0) for number in range(1, 400)))._connection.close()
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(rubbish)
+    record(path, (400, 1, 1.5))
+    assert plain(path, "SELECT COUNT(*), MAX(step), MAX(loss) FROM steps") == (1, 400, 1.5)
+    assert plain(path, "PRAGMA integrity_check") == ("ok",) and path.with_name("metrics.db.broken").exists()
+
+
 def test_nothing_recorded_is_an_empty_answer(tmp_path):
     metrics = Metrics(tmp_path / "m.db", HERO)
     assert metrics.span() is None and not metrics.curves()

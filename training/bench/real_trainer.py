@@ -8,7 +8,7 @@ import time
 from core import checkpoints
 from core.durable import read_json
 from core.errors import CheckpointError
-from core.paths import CHECKOUT, RealmPaths
+from core.paths import CHECKOUT, PRIORITIES, RealmPaths
 from safety.child import Child
 
 _TURN = 0.02
@@ -49,9 +49,10 @@ class RealTrainer:
             return 0
 
     def idle(self) -> bool:
-        """Whether it has nothing left to train."""
+        """Whether it has trained all there was; it is idle for a moment before its first battle, too."""
         told = read_json(self._paths.status, {})
-        return told.get("time", 0.0) >= self._before and told.get("state") == "idle"
+        left = any(any(self._paths.queued(state).glob("*.jsonl")) for state in (*PRIORITIES, "processing"))
+        return told.get("time", 0.0) >= self._before and told.get("state") == "idle" and not left
 
     def lives(self) -> bool:
         return self._child.poll() is None
