@@ -62,7 +62,7 @@ class Claims:
     def _has_wrong_sidecar(self, arrival: Arrival) -> bool:
         try:
             wrong = refusal(arrival.sidecar.lstat())
-        except FileNotFoundError:
+        except OSError:  # there is none, or its name would be too long
             return False
         if wrong:
             self._tell(arrival, f"{arrival.sidecar.name} {wrong}")

@@ -218,7 +218,6 @@ class Intake:
             "origin": sidecar.origin,
             "settings": settings,
         }
-        self.ledger.change("quests", quest, origin=sidecar.origin)
         self.queue.accept(claimed, priority, card, {"quest": quest, **report})
         claimed.with_suffix(SIDECAR).unlink(missing_ok=True)
         aside = f", {report['bad_rows']} bad ones set aside" if report["bad_rows"] else ""

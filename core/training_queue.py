@@ -93,7 +93,7 @@ class TrainingQueue:
         if bad.exists():
             os.replace(bad, folder / bad.name)
         facts = {key: card.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school", "skill")}
-        self._record(quest, state="queued", priority=priority, **facts)
+        self._record(quest, state="queued", priority=priority, origin=card.get("origin", "user"), **facts)
         move(claimed, folder / claimed.name)
         return Quest(quest, stem, priority, folder / claimed.name)
 

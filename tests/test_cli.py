@@ -20,6 +20,7 @@ from core.config import Config
 from core.errors import UserError
 from core.json_array import elements
 from core.ledger import Ledger
+from core.logs import start_logging
 from core.paths import CHECKOUT, RealmPaths
 from core.training_queue import TrainingQueue
 from safety.crash_detector import Evidence, diagnose
@@ -477,6 +478,29 @@ def test_a_rejected_link_pipe_or_folder_never_reaches_the_inbox_by_retry(paths, 
     claimed = paths.claims / f"odd-q{number:06d}.jsonl"
     make(claimed, secret)
     TrainingQueue(paths, ledger).reject(claimed, {"reason": "no regular file"})
-    code, _, err = call("quest", "retry", number)
+    code, _, err = call("quest", "cancel", number)
     assert code == 1 and "no regular file" in err
     assert dropped(paths) == {}
+
+
+def test_a_name_that_would_steer_the_terminal_is_one_line_of_escapes_everywhere(paths, call):
+    name = "good\n2099-01-01 daemon error forged\x1b[2J\u202egnp"
+    number = accepted(paths, name)
+    ledger = Ledger(paths.ledger)
+    start_logging(paths, "daemon", stderr=False)
+    ledger.event("daemon", "quest_failed", f"{name} failed.", "alert", quest=number)
+    ledger.close()
+    steering = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+    for words in (
+        ("quest", "list"),
+        ("quest", "show", number),
+        ("status",),
+        ("logs", "daemon"),
+        ("quest", "cancel", number),
+    ):
+        _, out, err = call(*words)
+        assert "forged\\u001b[2J\\u202e" in out + err, words
+        assert not steering.search(out + err), words
+        assert not any(line.startswith("2099") for line in (out + err).splitlines())
+    (log,) = paths.logs.glob("daemon_*.log")
+    assert len(log.read_text().splitlines()) == 1

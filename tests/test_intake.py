@@ -292,12 +292,6 @@ def test_a_wrong_sidecar_rejects_the_file_and_stays_beside_it(desk, sidecar, rea
     assert list(desk.paths.claims.iterdir()) == []
 
 
-def test_a_sidecar_that_is_a_link_is_not_followed(desk, tmp_path):
-    (tmp_path / "secret").write_text('{"epochs": 5}')
-    (desk.paths.inbox / "quest.quest.json").symlink_to(tmp_path / "secret")
-    assert desk.judge(text(rows(3))).settings.epochs == 1
-
-
 # Hostile names and things
 
 

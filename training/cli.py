@@ -12,7 +12,7 @@ import time
 
 from core.errors import RealmError, nearest
 from core.full_disk import is_no_space
-from core.logs import start_logging
+from core.logs import start_logging, visible
 from core.paths import RealmPaths, find_root
 from training.commands import families
 from training.realm import Realm
@@ -69,13 +69,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except RealmError as problem:
-        print(problem, file=sys.stderr)
+        print("\n".join(map(visible, str(problem).split("\n"))), file=sys.stderr)
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     except Exception as problem:
-        print(_internal(args, problem), file=sys.stderr)
+        print(visible(_internal(args, problem)), file=sys.stderr)
     return 1
 
 

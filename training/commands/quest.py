@@ -14,6 +14,7 @@ from core.control import wish
 from core.durable import read_json
 from core.errors import UserError, nearest
 from core.inbox import drop
+from core.logs import visible
 from core.paths import PRIORITIES, QUEUE_STATES
 from core.quest import COMPANIONS, Quest
 from core.status import service_states
@@ -138,7 +139,7 @@ def retry(realm: Realm) -> None:
         text = _train_again(realm, quest)
     else:
         raise UserError(f"quest {quest.id} is in {quest.state} and needs no retry")
-    realm.report({"quest": quest.id, "text": text}, text)
+    realm.report({"quest": quest.id, "text": text}, visible(text))
 
 
 def _judge_again(realm: Realm, quest: Quest) -> str:
@@ -189,7 +190,7 @@ def cancel(realm: Realm) -> None:
     else:
         queue.give_up(quest, "cancelled")
         text = f"{quest.name} is in queue/failed/."
-    realm.report({"quest": quest.id, "text": text}, text)
+    realm.report({"quest": quest.id, "text": text}, visible(text))
 
 
 def _ask_trainer(realm: Realm, quest: Quest) -> str:
