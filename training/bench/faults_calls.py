@@ -128,7 +128,10 @@ def course_of(name: str, stage: str, start: RealmPaths, after: tuple[str, ...], 
     straight = ground.copy(start, root / "straight")
     for each in after:
         ground.finish(each, straight)
-    return Course(f"{stage}" if name == stage else f"{name} {stage}", start, after, ground.outcome_of(straight))
+    expected = ground.outcome_of(straight)
+    if name == "intake":
+        del expected["trained"]  # a crash may spend an id before the file has it
+    return Course(f"{stage}" if name == stage else f"{name} {stage}", start, after, expected)
 
 
 def _unfinish(paths: RealmPaths) -> None:

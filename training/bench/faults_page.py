@@ -21,7 +21,7 @@ def write_faults(result: dict[str, Any], docs: Path) -> list[Path]:
     lines = ["## Faults", "", f"`{command}`, {result['date']}, on {where}.", "", METHOD, ""]
     lines += ["|promise|fault|tried|held|worst|", "|---|---|---:|---:|---|"]
     for each in result["promises"]:
-        cells = (each["promise"], each["name"], each["tried"], each["held"], each["worst"] or each["skipped"])
+        cells = (each["promise"], each["name"], each["tried"], each["held"], each["skipped"] or each["worst"])
         lines.append("|".join(["", *map(str, cells), ""]))
     lines += ["", f"{result['violations']} violations."]
     return keep(docs, "faults", "\n".join(lines), {})

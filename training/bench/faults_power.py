@@ -1,5 +1,6 @@
 """The power cut at random moments, under the stand-in and under the real trainer: an ext4 shut down, mounted, woken up."""
 
+import os
 import random
 import time
 from typing import Any
@@ -29,6 +30,7 @@ def run(realm: RealmPaths, rng: random.Random, until: float) -> Outcome:
         with PoweredDisk(folder / "first", 96) as disk:
             paths = ground.make(RealmPaths(disk.place / "realm"))
             dropped = ground.fill(paths, rng, QUESTS)
+            os.sync()  # the base model was brought long ago
             _intake(disk, paths, dropped, rng, outcome, f"turn {turn}, intake")
             ground.finish("serve", paths)
             straight = ground.copy(paths, folder / "straight")

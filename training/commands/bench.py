@@ -1,6 +1,7 @@
 """`bench forge|ingest|learning|faults`: measure on this machine what the realm promises, beside its peers."""
 
 import os
+import signal
 import sys
 
 from core.errors import RealmError, UserError, nearest
@@ -62,6 +63,7 @@ def faults(realm: Realm) -> int:
     minutes = QUICK_MINUTES if args.quick else args.minutes
     if minutes <= 0:
         raise UserError(f"--minutes {minutes:g}: must be above 0")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # no image stays mounted
     options = FaultOptions(args.seed, minutes, chosen(args.kinds, args.quick))
     result = run_faults(options, _say, len(os.sched_getaffinity(0)))
     realm.report(result, lambda: faults_text(result))
