@@ -24,7 +24,7 @@ class Kind(StrEnum):
     OOM_KILL = "oom_kill"  # the kernel ended it, since memory had run out
     CUDA_OOM = "cuda_oom"  # the device's allocator, or the machine's, had nothing more to give
     NAN = "nan"
-    DISK_FULL = "disk_full"
+    DISK = "disk"
     IMPORT_ERROR = "import_error"
     DATA = "data"
     HANG = "hang"
@@ -46,7 +46,7 @@ class Action(StrEnum):
 
 
 OUT_OF_MEMORY = (Kind.OOM_KILL, Kind.CUDA_OOM)
-FROM_OUTSIDE = (Kind.KILLED, Kind.STOPPED, Kind.DISK_FULL, Kind.IMPORT_ERROR)
+FROM_OUTSIDE = (Kind.KILLED, Kind.STOPPED, Kind.DISK, Kind.IMPORT_ERROR)
 
 
 @dataclass(frozen=True)

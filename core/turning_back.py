@@ -72,6 +72,8 @@ def promote(
     """`models/current_model` leads to `checkpoint` from now on. Raises RealmError where it must not."""
     with holding(paths.vault / checkpoint):
         manifest = _own(paths, hero, checkpoint, beat)
+        if manifest.unfit:
+            raise UserError(f"{checkpoint} must not be promoted: {manifest.unfit}")
         ledger.change("checkpoints", checkpoint, state="promoted")
         set_current(paths, checkpoint)
     ledger.event("vault", "promoted", f"{checkpoint} is promoted by hand.", checkpoint=checkpoint)

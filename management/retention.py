@@ -31,32 +31,31 @@ def plan(
     whole: Callable[[Manifest], bool] = lambda manifest: True,
     budget: int | None = None,
     young: float = YOUNG_SECONDS,
+    left: frozenset[str] = frozenset(),
 ) -> list[Manifest]:
     """The checkpoints to delete, newest first.
 
-    `kept_anyway` (tip, current, champion, their parents, pinned) stay. Of every hero, its branches counted apart, stay
-    the newest `keep_last`, the newest as many that are `whole`, and the newest promoted one; and nothing goes that is
-    `young`, in seconds. `whole` is asked of the newest only. `budget`: bytes for all of them, besides the policy's own.
+    `kept_anyway` (tip, current, champion, their parents, pinned) stay. Of every hero, its branches counted apart and so
+    what a rollback has `left` behind, stay the newest `keep_last`, the newest as many that are `whole`, and the newest
+    promoted one; and nothing goes that is `young`, in seconds. `whole` is asked of the newest only. `budget`: bytes for
+    all of them, besides the policy's own.
     """
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
     firm = kept_anyway | {manifest.id for manifest in newest_first if now - manifest.created <= young}
     loose: set[str] = set()
-    for line in {_line(manifest) for manifest in newest_first}:
-        own = [manifest for manifest in newest_first if _line(manifest) == line]
+    lines: dict[tuple[str, bool, bool], list[Manifest]] = {}
+    for manifest in newest_first:  # many branches must not push out what training goes back to
+        lines.setdefault((manifest.hero, manifest.branch is not None, manifest.id in left), []).append(manifest)
+    for (_, branched, _), own in lines.items():
         blessed = [manifest for manifest in own if manifest.id in promoted]
         firm |= _ids([*own[: policy.keep_last], *islice(filter(whole, own), policy.keep_last), *blessed[:1]])
         loose |= _ids(blessed[: policy.keep_promoted])
-        if not line[1]:
+        if not branched:
             loose |= _ids(islice(_newest_of_each(own, DAY, 0), policy.keep_daily))
             loose |= _ids(islice(_newest_of_each(own, 7 * DAY, MONDAY), policy.keep_weekly))
     kept = [manifest for manifest in newest_first if manifest.id in firm | loose]
     too_much = _ids(_beyond(kept, firm, [limit for limit in (budget, policy.bytes) if limit is not None]))
     return [manifest for manifest in newest_first if manifest.id not in firm | loose or manifest.id in too_much]
-
-
-def _line(manifest: Manifest) -> tuple[str, bool]:
-    """The hero's way, and apart from it what branched off: many branches must not push out what training goes back to."""
-    return manifest.hero, manifest.branch is not None
 
 
 def _ids(found: Iterable[Manifest]) -> set[str]:
@@ -106,26 +105,27 @@ def retain(
     policy: Retention,
     ledger: Ledger,
     clock: Callable[[], float] = time.time,
-    dry_run: bool = False,
     whole: Callable[[Manifest], bool] | None = None,
     room: int = 0,
+    dry_run: bool = False,
 ) -> list[str]:
     """Delete what `plan` says; returns the ids. `room`: bytes that are wanted of the disk, at the cost of loose ones.
 
     A checkpoint loses its name first, so that it is never half there. `dry_run`: only say what would go.
     """
     found = manifests(paths)
-    rows = {row["id"]: row for row in ledger.all("SELECT id, state, pinned FROM checkpoints WHERE gone IS NULL")}
+    rows = {row["id"]: row for row in ledger.all("SELECT * FROM checkpoints WHERE gone IS NULL")}
     for key in rows.keys() - _ids(found):
         if not (paths.vault / key).exists():  # deleted by hand, or a crash came before the ledger heard of it
             ledger.change("checkpoints", key, gone=clock())
     promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
     pinned = {key for key, row in rows.items() if row["pinned"]}
     kept = _needed(paths, found) | pinned | _before_battles(found, ledger)
+    left = frozenset(key for key, row in rows.items() if row["rolled_back"])
     budget = sum(manifest.bytes for manifest in found) - room if room else None
     deleted = []
     young = YOUNG_IN_NEED if room else YOUNG_SECONDS
-    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget, young):
+    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget, young, left):
         if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
             continue
         deleted.append(manifest.id)

@@ -31,7 +31,8 @@ class Evidence:
 SAID = (  # class: what only such a death says last
     (Kind.CUDA_OOM, r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
                     r"|\bMemoryError\b|std::bad_alloc|can't allocate memory|[Cc]annot allocate memory"),
-    (Kind.DISK_FULL, r"No space left on device|Disk quota exceeded|database or disk is full"),
+    (Kind.DISK, r"No space left on device|Disk quota exceeded|database or disk is full"
+                r"|Input/output error|disk I/O error|Read-only file system"),
     (Kind.NAN, r"FloatingPointError|(?:loss|gradient norm) (?:nan|inf)\b"),
     (Kind.IMPORT_ERROR, r"\b(?:ImportError|ModuleNotFoundError)\b|undefined symbol|cannot open shared object file"
                         r"|CUDA driver version is insufficient"),
@@ -44,7 +45,7 @@ ADVICE = {
     Kind.CUDA_OOM: "No memory could be had where it was asked for: leave more of it free, or set batch_size or max_length "
     "lower; `plan` shows what needs how much.",
     Kind.NAN: "A loss or gradient was no number: look at the rows and set learning_rate lower.",
-    Kind.DISK_FULL: "The disk is full: free space; it goes on by itself.",
+    Kind.DISK: "The disk is full or failing: free space, look at `dmesg`; it goes on by itself.",
     Kind.IMPORT_ERROR: "A library cannot be loaded: set the environment up again (scripts/start.sh), then `start-all`.",
     Kind.DATA: "A file could not be read as what it is: `doctor` looks at the realm, `quest show` at the quest.",
     Kind.HANG: "It stood still and was ended; the lines show where each of its threads stood.",
@@ -53,7 +54,7 @@ ADVICE = {
     Kind.STOPPED: "It ended in good order without the realm having asked for it; it is started again.",
 }
 
-LEVELS = {Kind.STOPPED: "info", Kind.DISK_FULL: "alert", Kind.IMPORT_ERROR: "alert", Kind.BUG: "alert"}  # else warning
+LEVELS = {Kind.STOPPED: "info", Kind.DISK: "alert", Kind.IMPORT_ERROR: "alert", Kind.BUG: "alert"}  # else warning
 
 
 def diagnose(evidence: Evidence) -> Crash:
@@ -89,7 +90,7 @@ def _action(crash: Crash) -> Action:
         return Action.HALVE
     if crash.kind in (Kind.NAN, Kind.DATA) and crash.in_battle:  # it would come to the same again
         return Action.QUARANTINE
-    return {Kind.DISK_FULL: Action.WAIT_FOR_DISK, Kind.IMPORT_ERROR: Action.STOP}.get(crash.kind, Action.RESTART)
+    return {Kind.DISK: Action.WAIT_FOR_DISK, Kind.IMPORT_ERROR: Action.STOP}.get(crash.kind, Action.RESTART)
 
 
 def exit_name(code: int) -> str:

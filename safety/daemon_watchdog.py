@@ -292,7 +292,7 @@ def _row(life: Life) -> dict[str, Any]:
 
 def _weight(crash: Crash) -> float:
     """How many crashes a death counts as."""
-    if crash.kind in (Kind.KILLED, Kind.DISK_FULL):
+    if crash.kind in (Kind.KILLED, Kind.DISK):
         return 0.0
     if crash.action is Action.STOP:
         return HOPELESS

@@ -40,7 +40,7 @@ CASES = [
     (1, CUDA, {}, Kind.CUDA_OOM, Action.HALVE, Action.RESTART),
     (-6, HEAP, {}, Kind.CUDA_OOM, Action.HALVE, Action.RESTART),
     (None, "[Errno 12] Cannot allocate memory", {}, Kind.CUDA_OOM, Action.HALVE, Action.RESTART),
-    (1, FULL, {}, Kind.DISK_FULL, Action.WAIT_FOR_DISK, Action.WAIT_FOR_DISK),
+    (1, FULL, {}, Kind.DISK, Action.WAIT_FOR_DISK, Action.WAIT_FOR_DISK),
     (1, "FloatingPointError: step 3: loss nan, gradient norm 1.0", {}, Kind.NAN, Action.QUARANTINE, Action.RESTART),
     (1, DRIVER, {}, Kind.IMPORT_ERROR, Action.STOP, Action.STOP),
     (1, LIBRARY, {}, Kind.IMPORT_ERROR, Action.STOP, Action.STOP),
@@ -56,7 +56,7 @@ def test_what_is_known_of_a_death_tells_its_class_and_what_follows(code, said, m
         crash = diagnose(Evidence(code, said, phase=phase, step=12, **more))
         assert (crash.kind, crash.action, crash.advice) == (kind, action, ADVICE[kind])
         assert Crash.told(crash.text()) == crash
-        outside = kind in (Kind.KILLED, Kind.STOPPED, Kind.DISK_FULL, Kind.IMPORT_ERROR)
+        outside = kind in (Kind.KILLED, Kind.STOPPED, Kind.DISK, Kind.IMPORT_ERROR)
         assert crash.blames_quest == (phase == "step" and not outside)
 
 
@@ -68,7 +68,7 @@ DEATHS = {  # a program that dies, and what is found
     "import no_such_library": (Kind.IMPORT_ERROR, "exit 1"),
     "raise FloatingPointError('step 3: loss nan, gradient norm 1.0')": (Kind.NAN, "exit 1"),
     "import json; json.loads('{')": (Kind.DATA, "exit 1"),
-    "open('/dev/full', 'w').write('x' * 9999)": (Kind.DISK_FULL, "exit 1"),
+    "open('/dev/full', 'w').write('x' * 9999)": (Kind.DISK, "exit 1"),
     "import resource as r; r.setrlimit(r.RLIMIT_AS, (1 << 30,) * 2); bytearray(1 << 33)": (Kind.CUDA_OOM, "exit 1"),
     "import ctypes, faulthandler; faulthandler.enable(); ctypes.string_at(0)": (Kind.BUG, "SIGSEGV"),
     "import os; os.abort()": (Kind.BUG, "SIGABRT"),

@@ -103,9 +103,9 @@ def copy(paths: RealmPaths, root: Path) -> RealmPaths:
     return RealmPaths(root)
 
 
-def finish(stage: str, paths: RealmPaths, last_exit: str = "", seconds: float = PATIENCE) -> None:
+def finish(stage: str, paths: RealmPaths, seconds: float = PATIENCE) -> None:
     """One life that nobody disturbs. Raises RealmError where it does not end well."""
-    code = stand_in.begin(stage, paths, last_exit).end(seconds)
+    code = stand_in.begin(stage, paths).end(seconds)
     if code != 0:
         told = "it stood still" if code is None else f"it ended with {code}"
         raise RealmError(f"an undisturbed life ({stage}) in {paths.root}: {told}")

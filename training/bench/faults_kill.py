@@ -71,10 +71,10 @@ def _training(
     paths: RealmPaths, expected: dict[str, Any], rng: random.Random, until: float, outcome: Outcome, where: str
 ) -> None:
     """Trainer and daemon die in turn until the queue is trained; then the weights are compared."""
-    last_exit, daemon = "", None
+    daemon = None
     with Watch(paths) as watch:
         for number in range(MOST_LIVES):
-            trainer = stand_in.begin("train", paths, last_exit)
+            trainer = stand_in.begin("train", paths)
             daemon = daemon if daemon and daemon.lives() else stand_in.begin("keep", paths)
             _await_moment(trainer, rng)
             kind = rng.choices(list(DEATHS), list(DEATHS.values()))[0]
@@ -82,8 +82,7 @@ def _training(
                 break
             if rng.random() < 0.2:
                 daemon.kill()
-            code = _strike(trainer, kind, rng)
-            last_exit = str(code)
+            _strike(trainer, kind, rng)
             if daemon.lives() and rng.random() < 0.2:
                 daemon.kill()
             found = watch.take() if daemon.lives() else [*watch.take(), *ground.checked(paths)]

@@ -67,16 +67,15 @@ def run(realm: RealmPaths, rng: random.Random, until: float) -> Outcome:
 
 
 def _turn(paths: RealmPaths, expected: dict, rng: random.Random, until: float, outcome: Outcome, where: str) -> None:
-    last_exit = ""
     with Watch(paths) as watch:
         for number in range(MOST_LIVES):
-            trainer = RealTrainer(paths, last_exit)
+            trainer = RealTrainer(paths)
             if not time_left(until):
                 break
             moment(trainer, rng)
             if trainer.idle():
                 break
-            last_exit = str(trainer.kill())
+            trainer.kill()
             outcome.add(f"{where}, kill {number}", [*watch.take(), *ground.checked(paths)])
             ground.grow_old(paths)
         trained = until_trained(trainer, time.monotonic() + PATIENCE)

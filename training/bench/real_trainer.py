@@ -17,7 +17,7 @@ _TURN = 0.02
 class RealTrainer:
     """The same to a driver as `stand_in.Life`."""
 
-    def __init__(self, paths: RealmPaths, last_exit: str = ""):
+    def __init__(self, paths: RealmPaths):
         self._paths, self._before = paths, time.time()
         output = paths.root.with_name(f"{paths.root.name}.out")  # not on a disk whose power is cut
         command = [
@@ -29,7 +29,7 @@ class RealTrainer:
             "--parent",
             str(os.getpid()),
         ]
-        self._child = Child(command, output, {"REALM_LAST_EXIT": last_exit}, CHECKOUT)
+        self._child = Child(command, output, {}, CHECKOUT)
         self.step = 0
 
     @property

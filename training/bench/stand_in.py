@@ -82,21 +82,21 @@ class Life:
         return self.end()
 
 
-def begin(stage: str, paths: RealmPaths, last_exit: str = "", traced: bool = False) -> Life:
-    """Begin a life: one of `STAGES`. `last_exit`: how the one before it ended, as the watchdog tells it."""
+def begin(stage: str, paths: RealmPaths, traced: bool = False) -> Life:
+    """Begin a life: one of `STAGES`; `traced`: it says where it is to be traced, and waits."""
     os.environ.update(OMP_WAIT_POLICY="passive", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
     _context.set_forkserver_preload(["core.worker", "core.training_daemon", "training.bench.stand_in"])
     numbers = _context.Array(ctypes.c_long, 3, lock=False)
     ours, theirs = _context.Pipe(duplex=False)
-    arguments = (stage, str(paths.root), last_exit, theirs if traced else None, numbers)
+    arguments = (stage, str(paths.root), theirs if traced else None, numbers)
     process = _context.Process(target=_live, args=arguments)
     process.start()
     theirs.close()
     return Life(process, numbers, ours)
 
 
-def _live(stage: str, root: str, last_exit: str, teller: Any, numbers: Any) -> None:
+def _live(stage: str, root: str, teller: Any, numbers: Any) -> None:
     """In the new process."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     import torch
@@ -106,7 +106,7 @@ def _live(stage: str, root: str, last_exit: str, teller: Any, numbers: Any) -> N
     log = os.open(os.environ.get("REALM_STAND_IN_LOG", os.devnull), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
-    STAGES[stage](paths, Being(paths, last_exit, teller, numbers))
+    STAGES[stage](paths, Being(paths, teller, numbers))
 
 
 @dataclass
@@ -114,7 +114,6 @@ class Being:
     """What a life is given."""
 
     paths: RealmPaths
-    last_exit: str
     teller: Any
     numbers: Any
 
@@ -140,7 +139,9 @@ class Being:
         core.worker.NO_SPACE_SECONDS = NO_SPACE_SECONDS
         lifeline = Lifeline(self.paths, "trainer")
         ledger = Ledger(self.paths.ledger)
-        return core.worker.Worker(self.paths, self.config, ledger, lifeline.should_exit, lifeline.beat, self.last_exit)
+        return core.worker.Worker(
+            self.paths, self.config, ledger, lifeline.should_exit, lifeline.beat, enter=lifeline.enter
+        )
 
     def count(self, worker) -> None:
         """Keep `numbers` up to date from a thread of its own."""
