@@ -16,4 +16,8 @@ fi
 has_browser || .venv/bin/python -m playwright install chromium
 
 .venv/bin/python -m ruff check .
-exec .venv/bin/python -m pytest "$@"
+if [ $# -gt 0 ]; then
+    exec .venv/bin/python -m pytest "$@"
+fi
+.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not alone"
+.venv/bin/python -m pytest -m alone

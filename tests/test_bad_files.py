@@ -843,8 +843,10 @@ def test_a_crash_in_the_middle_of_a_rejection_leaves_one_file_one_report_and_one
     class Crash(BaseException):
         pass
 
+    lane = ValidationProcess(lambda: None)
+
     def intake() -> Intake:
-        return Intake(realm, config, ledger, TrainingQueue(realm, ledger), None, None)
+        return Intake(realm, config, ledger, TrainingQueue(realm, ledger), lane, lane)
 
     def crash(*_):
         raise Crash

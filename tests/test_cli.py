@@ -478,7 +478,7 @@ def test_a_rejected_link_pipe_or_folder_never_reaches_the_inbox_by_retry(paths, 
     claimed = paths.claims / f"odd-q{number:06d}.jsonl"
     make(claimed, secret)
     TrainingQueue(paths, ledger).reject(claimed, {"reason": "no regular file"})
-    code, _, err = call("quest", "cancel", number)
+    code, _, err = call("quest", "retry", number)
     assert code == 1 and "no regular file" in err
     assert dropped(paths) == {}
 

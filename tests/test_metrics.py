@@ -16,6 +16,8 @@ from monitoring.metrics import Metrics, smooth
 
 MILLION, HERO = 1_000_000, "DIO"
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def million(tmp_path_factory):

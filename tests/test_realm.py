@@ -14,6 +14,8 @@ import pytest
 
 from core.paths import CHECKOUT, RealmPaths
 
+pytestmark = pytest.mark.alone
+
 
 def cli(root: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "training", *words, "--root", str(root)]

@@ -8,6 +8,8 @@ from pathlib import Path
 from training.bench.faults_realm import LiveRealm, until
 from training.bench.faults_stop import SETTINGS, ended, listen, p95
 
+pytestmark = pytest.mark.alone
+
 
 def test_told_to_end_with_open_streams_every_process_ends_at_once_and_the_place_is_kept(tmp_path):
     realm = LiveRealm(tmp_path / "realm", **SETTINGS)

@@ -13,12 +13,12 @@ from typing import Any
 
 from core.errors import RealmError, UserError, nearest
 from core.paths import RealmPaths
-from training.bench import faults_calls, faults_corrupt, faults_kill, faults_power, faults_trainer
+from training.bench import faults_calls, faults_corrupt, faults_kill, faults_live, faults_power, faults_trainer
 from training.bench.faults_ground import Driver, Outcome
 from training.bench.machine import describe_machine
 from training.terminal import duration_text, styled, table
 
-KINDS = (faults_kill, faults_trainer, faults_calls, faults_corrupt, faults_power)
+KINDS = (faults_kill, faults_trainer, faults_calls, faults_corrupt, faults_power, faults_live)
 DRIVERS: dict[str, Driver] = {driver.name: driver for kind in KINDS for driver in kind.DRIVERS}
 QUICK = ("corruption", "calls-killed", "power", "kill")  # what runs over its time comes last
 QUICK_MINUTES = 1.4  # what was begun is brought to its end, which takes some time more
