@@ -5,6 +5,8 @@ import signal
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from training.bench.faults_realm import LiveRealm, until
 from training.bench.faults_stop import SETTINGS, ended, listen, p95
 
