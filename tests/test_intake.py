@@ -364,7 +364,7 @@ def test_a_file_that_kills_its_reader_twice_is_rejected_and_the_next_one_is_read
         desk.put(text(rows(20)), name="poison.jsonl")
         desk.put(text(rows(21)), name="good.jsonl")
         desk.intake.look(time.monotonic())
-        for _ in range(1000):
+        for _ in range(6000):
             desk.intake.advance(time.monotonic())
             if lanes[0].busy and "poison" in lanes[0].task["path"]:
                 kill_reader(lanes[0])
