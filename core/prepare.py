@@ -13,6 +13,7 @@ So they can be made ahead of the battle by whoever has time, deleted at any mome
 
 import contextlib
 import errno
+import gc
 import hashlib
 import os
 import secrets
@@ -156,12 +157,15 @@ def prepare(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            for chunk in chunks(read_rows(path, form_named(form), settings.columns, hasher), CHUNK_ROWS):
+            rows = read_rows(path, form_named(form), settings.columns, hasher)
+            stack.enter_context(_collecting_seldom())
+            for chunk in chunks(rows, CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
                 rendered = renderer.render(row for _, _, row in good)
                 writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
                             if not isinstance(result, BadRow)])  # fmt: skip
                 read += sum(len(line) + 1 for _, line, _ in chunk)
+                gc.collect(0)
                 progress(min(1.0, read / size))
         if sha256 not in (None, hasher.hexdigest()):
             raise UserError(f"{path.name}: was altered after it was accepted; drop it into inbox/ again as a new quest")
@@ -172,6 +176,18 @@ def prepare(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Prepared(folder)
+
+
+@contextlib.contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """No garbage is looked for every few hundred objects, which takes a tenth of the time; the block does it itself."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _publish(building: Path, folder: Path) -> None:
