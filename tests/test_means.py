@@ -314,6 +314,7 @@ def test_a_hero_of_few_bits_that_is_killed_ends_in_the_same_weights(
 
     def die(self, facts):
         if facts.step == 4:
+            self.worker.collect(patient=True)
             raise Killed
         return after_step(self, facts)
 
