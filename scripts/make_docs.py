@@ -153,10 +153,10 @@ def schools_and_skills() -> list[str]:
 
 
 def endpoints() -> list[str]:
-    from monitoring.servers.tavern import api, pages, vault_api
+    from monitoring.servers.tavern.app import ROUTERS
 
     lines = ["## Endpoints", "", "The Tavern's, on `http://localhost:8888`.", "", "| | Path | |", "|---|---|---|"]
-    routes = [route for router in (pages.router, api.router, vault_api.router) for route in router.routes]
+    routes = [route for router in ROUTERS for route in router.routes]
     return lines + [
         f"| {method} | `{route.path}` | {_cell(_summary(route))} |"
         for route in routes

@@ -25,6 +25,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
+ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
 
 
 class _Static(StaticFiles):
@@ -46,9 +47,8 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
-    app.include_router(api.router)
-    app.include_router(vault_api.router)
-    app.include_router(pages.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")
     for kind, handler in (
         (Refusal, _refused),

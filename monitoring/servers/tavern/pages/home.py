@@ -1,0 +1,57 @@
+"""The home page: the hero, the battle, what comes next, the newest events."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from core import lore
+from monitoring.servers.tavern import charts, views
+from monitoring.servers.tavern.api import TheRealm
+from monitoring.servers.tavern.pages.live import battle_marks, previews
+from monitoring.servers.tavern.pages.parts import Page, Part
+from monitoring.servers.tavern.realm import Realm
+from monitoring.servers.tavern.security import Refusal
+from monitoring.servers.tavern.sigil import sigil, sigil_file
+
+router = APIRouter(include_in_schema=False)
+
+
+def _hero(realm: Realm, _: Request) -> dict[str, Any]:
+    seen = views.hero(realm)
+    return seen | {"portrait": sigil(seen["seed"], seen["hero"]["level"])}
+
+
+def _curve(realm: Realm, _: Request) -> dict[str, Any]:
+    curves = realm.metrics.curves(recent=2000)
+    return {"chart": charts.chart(curves, charts.LOSS, battle_marks(realm, curves))}
+
+
+PAGE = Page(
+    "/",
+    "Battle",
+    "home.html",
+    {
+        "alerts": Part("alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm)}),
+        "hero": Part("hero.html", "hero", _hero),
+        "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
+        "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
+        "curve": Part("curve.html", "steps", _curve),
+        "previews": Part("previews.html", "previews", previews),
+        "queue": Part("queue.html", "queue", lambda realm, _: {"queue": realm.status()["queue"]}),
+        "log": Part("log.html", "", lambda realm, _: {"events": views.log(realm)}),
+    },
+)
+
+
+@router.get("/sigil/{checkpoint}.svg")
+def sigil_of(realm: TheRealm, checkpoint: str) -> Response:
+    """A checkpoint's portrait; it never changes."""
+    row = realm.ledger.one("SELECT id, step FROM checkpoints WHERE id=?", (checkpoint,))
+    if row is None:
+        raise Refusal(404, "no_checkpoint", "There is no such checkpoint.")
+    return Response(
+        sigil_file(row["id"], lore.level(row["step"])),
+        media_type="image/svg+xml",
+        headers={"cache-control": "private, max-age=31536000, immutable"},
+    )
