@@ -3,7 +3,7 @@
 PYTHONPATH=. python scripts/measure_inbox.py --files 100000 [--seconds 400], or with --gigabytes 10
 
 It prints how long the files take to leave the inbox and to be judged, the memory of the daemon with its readers, and how
-quickly status and the page of quests answer meanwhile.
+quickly status and the page of quests answer meanwhile; with --prepared N also until the first N quests are tokenised.
 """
 
 import argparse
@@ -88,6 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=0)
     parser.add_argument("--gigabytes", type=float, default=0)
+    parser.add_argument("--prepared", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=400)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="measure-inbox-") as folder:
@@ -114,7 +115,12 @@ def main() -> int:
                 paths, psutil.Process(daemon.pid), port, args.seconds,
                 lambda: len(list(os.scandir(paths.queued("normal")))) >= 3 * wanted,
             )  # fmt: skip
-        print(json.dumps(found | {"accepted": len(list(paths.queued("normal").glob("*.report.json")))}))
+            found["accepted"] = len(list(paths.queued("normal").glob("*.report.json")))
+            if args.prepared:
+                print(json.dumps(found), flush=True)
+                ready = lambda: len([*paths.prepared.glob("[!.]*")]) >= args.prepared  # noqa: E731
+                found["prepared"] = watch(paths, psutil.Process(daemon.pid), port, args.seconds, ready)
+        print(json.dumps(found))
         shutil.rmtree(paths.root)
     return 0
 
