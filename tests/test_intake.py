@@ -361,7 +361,7 @@ def test_a_file_that_kills_its_reader_twice_is_rejected_and_the_next_one_is_read
     lanes = ValidationProcess(lambda: None), ValidationProcess(lambda: None)
     try:
         desk = Desk(realm, config, ledger, lanes)
-        desk.put(text(rows(20)), name="poison.jsonl")
+        desk.put(text(rows(50_000)), name="poison.jsonl")  # it takes so long that the killer always comes in time
         desk.put(text(rows(21)), name="good.jsonl")
         desk.intake.look(time.monotonic())
         for _ in range(6000):

@@ -198,15 +198,13 @@ def one_round(realm: RunningRealm, kind: str, hold: float, rows: int) -> Round:
     until(lambda: realm.step() > first and realm.status().get("battle"), "a step before the filling")
     began = time.monotonic()
     fill(filling, kind)
-    while (held_up := realm.status().get("state")) != "blocked" or time.monotonic() - began < hold:
+    while (held_up := realm.status().get("state")) != "blocked" or not result.refused or time.monotonic() - began < hold:
         _look(realm, result)
         fill(filling, kind)  # what the reserve gave back, too
         if time.monotonic() - began > PROMISED_SECONDS:
-            result.findings.append(f"the battle did not wait, the state is {held_up}")
+            result.findings.append(f"state {held_up}, {result.refused} uploads refused: the battle did not wait")
             break
     result.full = time.monotonic() - began
-    if not result.refused:
-        result.findings.append("no upload was refused")
     last = realm.step()
     for file in filling.iterdir():
         file.unlink()
