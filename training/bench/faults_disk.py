@@ -198,7 +198,9 @@ def one_round(realm: RunningRealm, kind: str, hold: float, rows: int) -> Round:
     until(lambda: realm.step() > first and realm.status().get("battle"), "a step before the filling")
     began = time.monotonic()
     fill(filling, kind)
-    while (held_up := realm.status().get("state")) != "blocked" or not result.refused or time.monotonic() - began < hold:
+    while (
+        (held_up := realm.status().get("state")) != "blocked" or not result.refused or time.monotonic() - began < hold
+    ):
         _look(realm, result)
         fill(filling, kind)  # what the reserve gave back, too
         if time.monotonic() - began > PROMISED_SECONDS:
