@@ -124,7 +124,12 @@ def test_the_campaign_counts_names_and_shares_its_time(monkeypatch, tmp_path):
     assert (first["tried"], first["held"], result["violations"]) == (2, 1, 1) and second["skipped"] == "no root here"
     assert "seed 7, breaks, turn 1: I1 quest 3: is gone" in faults.faults_text(result)
     write_faults(result, tmp_path)
-    assert "|nothing is lost|breaks|2|1||" in (tmp_path / "benchmarks.md").read_text()
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "|nothing is lost|breaks|2|1|1||7|" in page and "|none|" not in page
+    result["promises"] = [{**first, "name": "bends", "tried": 5}]
+    write_faults(result, tmp_path)
+    assert "|breaks|2|1|1||7|" in (page := (tmp_path / "benchmarks.md").read_text()) and "|bends|5|" in page
+    assert page.count("## Faults") == 1
 
 
 def _skips(realm, rng, until) -> Outcome:
