@@ -10,6 +10,7 @@ PRIORITIES = ("high", "normal", "low")
 QUEUE_STATES = (*PRIORITIES, "processing", "recently_completed", "failed", "rejected")
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUNDLED_TOKENIZER = CHECKOUT / "core" / "assets" / "tokenizer"
+LEXICON = CHECKOUT / "core" / "assets" / "lexicon.txt"
 
 
 @dataclass(frozen=True)

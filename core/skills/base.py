@@ -91,12 +91,17 @@ class Skill(ABC):
             index += 1
 
 
+def without_thought(text: str) -> str:
+    """What a hero says after it has thought aloud."""
+    return _THOUGHT.sub("", text).strip()
+
+
 def final_answer(text: str) -> str | None:
     """What a text settles on: the one line marked `Answer:` if it is the last, else the text, if it is a single line.
 
     Anything else, such as two marked lines or an unmarked list of candidates, has not settled and is None.
     """
-    said = _THOUGHT.sub("", text).strip()
+    said = without_thought(text)
     lines = said.splitlines() or [""]
     marked = [line for line in lines if line.lstrip().startswith(ANSWER_MARK)]
     if marked == lines[-1:]:
