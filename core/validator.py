@@ -20,7 +20,9 @@ from core.formats import BadRow, Form, detect
 from core.quest import Settings
 from core.quest_file import chunks, parse, read_lines, to_row
 from core.rendering import Renderer
+from core.rows import Row, prompts_of
 from core.schools import SCHOOLS
+from core.skills import evaluated_by
 
 EXACT_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
@@ -37,6 +39,7 @@ class _Tally:
 
     rows: int = 0
     bad_rows: int = 0
+    kept_for_evaluation: list[tuple[int, str]] = field(default_factory=list)
     truncated: int = 0
     lengths: array = field(default_factory=lambda: array("Q"))
     trained_tokens: int = 0
@@ -161,12 +164,26 @@ def _judge(
             else:
                 _measure(rendered, tally)
     for number, line, row in results:
+        if not isinstance(row, BadRow) and form is not None:
+            row = _unless_kept(number, row, tally)
         if isinstance(row, BadRow):
             _count_bad(number, line, row, tally, aside)
         else:
             tally.rows += 1
             if len(tally.keys) < REMEMBERED_ROWS:
                 tally.keys.frombytes(hashlib.blake2b(line, digest_size=8).digest())
+
+
+def _unless_kept(number: int, row: Row, tally: _Tally) -> Row | BadRow:
+    """`row`, or what is wrong with it where a skill keeps one of its prompts for evaluations."""
+    for prompt in prompts_of(row):
+        if name := evaluated_by(prompt):
+            tally.kept_for_evaluation.append((number, name))
+            why = (
+                f"is an evaluation problem of the skill {name}; a hero that has seen it could not be measured any more"
+            )
+            return BadRow("prompt", why, prompt, "drop the row; `skill sample` gives problems to train on")
+    return row
 
 
 def _measure(rendered, tally: _Tally) -> None:
@@ -192,6 +209,10 @@ def _count_bad(number: int, line: bytes, problem: BadRow, tally: _Tally, aside: 
 
 def _verdict(tally: _Tally, settings: Settings) -> str | None:
     """Why the file is rejected, or None."""
+    if kept := tally.kept_for_evaluation:
+        where = ", ".join(str(number) for number, _ in kept[:10]) + (" …" if len(kept) > 10 else "")
+        names = ", ".join(sorted({name for _, name in kept}))
+        return f"{len(kept):,} rows are evaluation problems of {names}, which no hero may be trained on: drop lines {where}"
     total = tally.rows + tally.bad_rows
     if tally.bad_rows > settings.max_bad_rows * total:
         allowed, first = int(settings.max_bad_rows * total), tally.errors[0]

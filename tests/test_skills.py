@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UserError
-from core.skills import Problem, seq, skill, skills, sy
+from core.skills import Problem, evaluated_by, seq, skill, skills, sy
 from core.skills.base import final_answer
 
 every_skill = pytest.mark.parametrize("name", skills())
@@ -125,6 +125,27 @@ def test_talk_around_the_answer_earns_nothing(name):
                 problem.prompt,
             ):
                 assert skill(name).grade(problem, wrong) == 0.0, (problem, wrong)
+
+
+@every_skill
+def test_evaluation_problems_of_open_levels_are_in_no_sample_and_no_quest(name):
+    for level in spread(name):
+        kept = skill(name).evaluation(level, 3, count=20)
+        assert kept == skill(name).evaluation(level, 3, count=20) and len({problem.prompt for problem in kept}) == 20
+        assert all(skill(name).grade(problem, problem.response) == 1.0 for problem in kept)
+        open_level = level >= skill(name).open_from
+        assert [evaluated_by(problem.prompt) for problem in kept] == [name if open_level else None] * 20
+        asked = [problem.prompt for problem in skill(name).sample(level, 3, count=100)]
+        asked += [row["messages"][0]["content"] for row in skill(name).quest_rows(level, 4, 100)]
+        assert not any(map(evaluated_by, asked))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["reverse a letter", "1. Boil water.\n2. Add tea.", "add(①⓪, ①) =", "What is sort(a b c) = ?", "", "\x00" * 50],
+)
+def test_other_texts_and_problems_of_closed_levels_are_no_evaluation_problems(prompt):
+    assert all(skill(name).essence(prompt) is None for name in skills())
 
 
 @every_skill
@@ -280,6 +301,12 @@ def test_bin_gives_a_point_for_the_answer_itself_only(level, seed, guess):
     problem = skill("BIN").sample(level, seed, count=1)[0]
     assert skill("BIN").grade(problem, guess) == float(guess.strip() == problem.answer)
     assert skill("BIN").grade(problem, f"⓪ ① {problem.answer} {guess}.") == 0.0
+
+
+@pytest.mark.parametrize("style", ["", " [show-work]", " [verify]"])
+def test_a_sum_in_other_symbols_or_another_style_is_the_same_problem(style):
+    assert skill("BIN").essence(f"add(①⓪⓪①⓪, ①) ={style}") == "add(①⓪⓪①⓪, ①)"
+    assert skill("BIN").essence(f"♠ means 0, ▲ means 1.\nadd(▲♠♠▲♠, ▲) ={style}") == "add(①⓪⓪①⓪, ①)"
 
 
 # SY

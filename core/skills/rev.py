@@ -7,9 +7,12 @@ whoever is right on new ones has learnt the way and no list: a micro hero does w
 """
 
 import random
+import re
 from string import ascii_lowercase
 
 from core.skills.base import Draft, Skill
+
+_PROMPT = re.compile(r"reverse [a-z](?: [a-z]){2,}")
 
 
 class Rev(Skill):
@@ -21,6 +24,9 @@ class Rev(Skill):
         letters = rng.choices(ascii_lowercase, k=level + 2)
         answer = " ".join(reversed(letters))
         return Draft(f"reverse {' '.join(letters)}", answer, answer)
+
+    def essence(self, prompt: str) -> str | None:
+        return prompt if _PROMPT.fullmatch(prompt) else None
 
 
 SKILL = Rev()

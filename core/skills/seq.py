@@ -8,6 +8,7 @@ on, two are applied one after the other, the inner one first, and from level 22 
 """
 
 import random
+import re
 from collections.abc import Callable
 from string import ascii_lowercase
 
@@ -32,6 +33,8 @@ TRANSFORMS: dict[str, Callable[[Letters], Letters]] = {  # in the order in which
     "sort": sorted,
 }
 
+_PROMPT = re.compile(rf"(?:(?:{'|'.join(TRANSFORMS)})\()+[a-z](?: [a-z])+\)+ =")
+
 
 class Seq(Skill):
     name = "SEQ"
@@ -49,6 +52,9 @@ class Seq(Skill):
             result = TRANSFORMS[transform](result)
         answer = " ".join(result)
         return Draft(f"{call} =", answer, answer)
+
+    def essence(self, prompt: str) -> str | None:
+        return prompt if _PROMPT.fullmatch(prompt) else None
 
 
 SKILL = Seq()

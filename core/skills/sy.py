@@ -24,6 +24,7 @@ MOST_DECOYS = 12
 COMMON_WORDS = 140  # those that the first level draws from
 OBLIQUE_FROM, COUNTS_UNTIL = 10, 40
 _LINE = re.compile(r"\|?\s*(?:(\d+)\s*[|.):]\s*)?([^\W\d_]+)\s*\|?")
+_CLUE = re.compile(r"^\d+\. (.+?)(?: \(\d+\))?$", re.MULTILINE)
 _HEAD = re.compile(r"\|?\s*number\s*\|\s*word\s*\|?|[|:\s-]+", re.IGNORECASE)
 
 
@@ -57,6 +58,12 @@ class Sy(Skill):
         lines += [f"Syllables: {', '.join(bank)}", f"Answer as {wanted}."]
         texts = [word.text for word in words]
         return Draft("\n".join(lines), json.dumps(texts, ensure_ascii=False), written(texts))
+
+    def essence(self, prompt: str) -> str | None:
+        """The clues, in whatever order they and the syllables come."""
+        if not prompt.startswith("1. ") or "\nSyllables: " not in prompt:
+            return None
+        return "\n".join(sorted(_CLUE.findall(prompt)))
 
     def grade(self, problem, answer: str) -> float:
         """The share of the words that are right, of an answer as JSON, as a table or as a list."""
