@@ -21,9 +21,7 @@ def test_a_lucky_handful_masters_nothing_and_many_right_answers_do():
 
 
 def test_a_level_that_was_looked_at_often_has_to_be_shown_more_surely():
-    least = {
-        look: min(right for right in range(201) if is_mastered(Score(right, 200), look)) for look in (1, 2, 5, 20)
-    }
+    least = {look: min(right for right in range(201) if is_mastered(Score(right, 200), look)) for look in (1, 2, 5, 20)}
     assert 188 <= least[1] < least[2] < least[5] < least[20] < 200
     assert sum(error_of_look(look) for look in range(1, 10_000)) == pytest.approx(ERROR, abs=1e-5)
 
