@@ -16,7 +16,7 @@ from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, vault_api
+from monitoring.servers.tavern import api, pages, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
@@ -26,7 +26,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
+ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router)
 
 
 class _Static(StaticFiles):
