@@ -15,6 +15,7 @@ from monitoring.servers.tavern.api import TheRealm, carry_out
 from monitoring.servers.tavern.html import page
 from monitoring.servers.tavern.pages import (
     arena,
+    help,
     home,
     jobs,
     live,
@@ -30,7 +31,7 @@ from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, skills, schools, temple, arena, live)  # in the order of the navigation
+MODULES = (home, quests, jobs, vault, skills, schools, temple, arena, live, help)  # in the order of the navigation
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
