@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from core.dossier import Kind
 from core.paths import CHECKOUT
 from core.status import MENDED_BY, WARNINGS
@@ -57,15 +59,23 @@ def test_everything_that_complains_has_an_entry_and_nothing_else_has_one():
     assert help_page.troubleshooting()[1] == wanted
 
 
-def test_every_entry_says_what_is_seen_why_and_what_to_do_and_its_commands_can_be_typed():
+def test_every_entry_says_what_is_seen_why_and_what_to_do():
     entries = re.split(r"^### (.+)$", TEXT, flags=re.MULTILINE)[1:]
-    parser, typed = build_parser(), 0
     for name, text in zip(entries[::2], entries[1::2], strict=True):
         assert re.search(r"\*\*You see\*\*.*\*\*Why\*\*.*\*\*Do\*\*.*```sh\n", text, re.DOTALL), name
-        for command in re.findall(r"^python -m training (.+)$", text, re.MULTILINE):
-            parser.parse_args(shlex.split(command.replace("ID", "7"), comments=True))
+
+
+@pytest.mark.parametrize("page", ["TROUBLESHOOTING.md", "QUICKSTART.md"])
+def test_the_commands_can_be_typed(page):
+    parser, typed, strange = build_parser(), 0, set()
+    for command in re.findall(r"^python -m training (.+?)&?$", (CHECKOUT / page).read_text(), re.MULTILINE):
+        words = shlex.split(command.replace("ID", "7"), comments=True)
+        if words[0] in parser._subparsers._group_actions[0].choices:
+            parser.parse_args(words)
             typed += 1
-    assert typed > 40
+        else:
+            strange.add(words[0])
+    assert typed >= 10 and strange <= {"oracle"}  # its verbs come with the Oracle
 
 
 def test_links_inside_the_page_lead_to_entries():
