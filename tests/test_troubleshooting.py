@@ -3,15 +3,15 @@
 import ast
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from tavern_realm import empty_realm, fill
+from tavern_server import PAGE, client_of
 
 from core.dossier import Kind
 from core.paths import CHECKOUT
 from core.status import MENDED_BY, WARNINGS
 from monitoring.servers.tavern import help as help_page
-from monitoring.servers.tavern import views
 from training.cli import build_parser
 from training.doctor.promises import REMEDIES
 
@@ -51,8 +51,7 @@ def doctor_codes() -> set[str]:
 
 
 def test_everything_that_complains_has_an_entry_and_nothing_else_has_one():
-    source = Path(views.__file__).read_text()
-    told = alert_codes() | set(re.findall(r'trouble="(\w+)"', source))
+    told = alert_codes() | {"realm_asleep", "trainer_down", "daemon_down"}
     wanted = told | {f"crash-{kind}" for kind in Kind} | {f"doctor-{code}" for code in doctor_codes()}
     assert {"disk_low", "quest_failed", "checkpoint_corrupt", "backup_failed", "realm_asleep"} <= told
     assert {"crash-nan", "doctor-port", "doctor-i4"} <= wanted
@@ -83,3 +82,23 @@ def test_links_inside_the_page_lead_to_entries():
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= anchors
     assert help_page.help_address("disk_low") == "/help/troubleshooting#disk_low"
     assert help_page.help_address("<b>nothing</b>") is None
+
+
+def test_what_keeps_a_realm_from_its_work_leads_to_its_entry(tmp_path):
+    paths = empty_realm(tmp_path)
+    with client_of(paths) as client:
+        assert 'href="/help/troubleshooting#realm_asleep"' in client.get("/", headers=PAGE).text
+    fill(paths).close()
+    with client_of(paths) as client:
+        page = client.get("/", headers=PAGE).text
+        assert "#realm_asleep" not in page and 'href="/help/troubleshooting#quest_failed"' in page
+    services = [{"name": name, "state": "running"} for name in ("watchdog", "trainer", "daemon")]
+    status = {"state": "battle", "disk": {"state": "ok"}, "services": services}
+    assert help_page.trouble_of(status) is None
+    for broken, code in (
+        ({"disk": {"state": "not_claiming"}}, "disk_low"),
+        ({"services": [*services[:2], {"name": "daemon", "state": "failed"}]}, "daemon_down"),
+        ({"services": [services[0], {"name": "trainer", "state": "backoff"}, services[2]]}, "trainer_down"),
+    ):
+        assert help_page.trouble_of(status | broken) == code
+        assert help_page.help_address(code)

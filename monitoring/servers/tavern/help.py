@@ -6,6 +6,7 @@ The text is the project's own, and still no tag in it is HTML: what is rendered 
 import re
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
@@ -43,3 +44,17 @@ def troubleshooting(plain: bool = False) -> tuple[Markup, frozenset[str]]:
 def help_address(code: str) -> str | None:
     """Where the page says what to do about an alert or a state, if it does."""
     return f"{ADDRESS}#{anchor(code)}" if anchor(code) in troubleshooting()[1] else None
+
+
+def trouble_of(status: dict[str, Any]) -> str | None:
+    """The entry about what keeps a realm from its work, by `status`; None where nothing does."""
+    services = {service["name"]: service["state"] for service in status["services"]}
+    for code, holds in (
+        ("realm_asleep", services["watchdog"] == "stopped" and services["trainer"] != "running"),
+        ("disk_low", status["state"] == "blocked" or status["disk"]["state"] not in ("ok", "pruning")),
+        ("trainer_down", services["trainer"] not in ("running", "starting")),
+        ("daemon_down", services["daemon"] not in ("running", "starting")),
+    ):
+        if holds:
+            return code
+    return None

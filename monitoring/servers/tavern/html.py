@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from core import lore
 from monitoring.servers.tavern import manner, tongues
+from monitoring.servers.tavern.help import help_address
 from monitoring.servers.tavern.words import FILTERS
 
 HERE = Path(__file__).parent
@@ -42,7 +43,7 @@ def _environment(loader: FileSystemLoader, **filters) -> Environment:
         auto_reload=False,
     )
     environment.filters.update(FILTERS, **filters)
-    environment.globals.update(words=lore.WORDS | MEASURES)
+    environment.globals.update(words=lore.WORDS | MEASURES, help_address=help_address)
     return environment
 
 

@@ -136,15 +136,13 @@ def _gpus(gpus: list[dict]) -> tuple[dict[str, str], dict[str, float]]:
 
 @dataclass(frozen=True)
 class Next:
-    """What happens next. `kind`: go, idle or blocked; `command`, `verb`: what a person can type or press; `trouble`: its
-    entry in TROUBLESHOOTING.md."""
+    """What happens next. `kind`: go, idle or blocked; `command` and `verb`: what a person can type or press."""
 
     kind: str
     title: str
     text: str
     command: str | None = None
     verb: str | None = None
-    trouble: str | None = None
 
 
 def what_next(realm: Realm) -> Next:
@@ -153,18 +151,12 @@ def what_next(realm: Realm) -> Next:
     services = {service["name"]: service["state"] for service in status["services"]}
     waiting = sum(status["queue"][priority] for priority in PRIORITIES)
     if services["watchdog"] == "stopped" and services["trainer"] != "running":
-        return Next(
-            "blocked",
-            "The realm is asleep",
-            "No service runs, so nothing is trained. Wake it with",
-            START,
-            trouble="realm_asleep",
-        )
+        return Next("blocked", "The realm is asleep", "No service runs, so nothing is trained. Wake it with", START)
     if disk["state"] in (Level.NOT_CLAIMING.word, Level.PAUSED.word):
-        return Next("blocked", "The disk is almost full", disk["text"], trouble="disk_low")
+        return Next("blocked", "The disk is almost full", disk["text"])
     if state == "blocked":
         text = f"What it wants to write does not fit into {size(disk['free_bytes'])}. Free space; it goes on by itself."
-        return Next("blocked", "The trainer waits for room on the disk", text, trouble="disk_low")
+        return Next("blocked", "The trainer waits for room on the disk", text)
     if state in ("starting", "loading"):
         return Next("idle", "The hero wakes up", "The model is being loaded.")
     if services["trainer"] != "running":
@@ -173,7 +165,6 @@ def what_next(realm: Realm) -> Next:
             f"The trainer is in state {services['trainer']}",
             "Its log says why:",
             "python -m training logs trainer",
-            trouble="trainer_down",
         )
     if status["paused"]:
         return Next(
@@ -188,7 +179,6 @@ def what_next(realm: Realm) -> Next:
             f"The daemon is in state {services['daemon']}",
             "Files in the inbox are not taken. Its log says why:",
             "python -m training logs daemon",
-            trouble="daemon_down",
         )
     if status["battle"]:
         return Next("go", "The battle is on", _after_battle(waiting))

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from core.paths import PRIORITIES
 from monitoring.servers.tavern import manner, tongues, views
 from monitoring.servers.tavern.api import TheRealm, carry_out
+from monitoring.servers.tavern.help import help_address, trouble_of
 from monitoring.servers.tavern.html import page
 from monitoring.servers.tavern.pages import (
     arena,
@@ -39,7 +40,8 @@ router = APIRouter(include_in_schema=False)
 
 def _base(realm: Realm, request: Request) -> dict[str, Any]:
     now = tongues.told(views.now(realm), manner.current().plain)
-    return {"now": now, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
+    trouble = help_address(trouble_of(realm.status()) or "")
+    return {"now": now, "trouble": trouble, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
 
 
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:

@@ -8,7 +8,6 @@ from starlette.responses import Response
 from core import lore
 from monitoring.servers.tavern import charts, views
 from monitoring.servers.tavern.api import TheRealm
-from monitoring.servers.tavern.help import help_address
 from monitoring.servers.tavern.pages.live import battle_marks, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
@@ -33,13 +32,9 @@ PAGE = Page(
     "Battle",
     "home.html",
     {
-        "alerts": Part(
-            "alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm), "help_address": help_address}
-        ),
+        "alerts": Part("alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm)}),
         "hero": Part("hero.html", "hero", _hero),
-        "next": Part(
-            "next.html", "next", lambda realm, _: {"next": views.what_next(realm), "help_address": help_address}
-        ),
+        "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
         "curve": Part("curve.html", "steps", _curve),
         "previews": Part("previews.html", "previews", previews),
