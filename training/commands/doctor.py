@@ -33,5 +33,5 @@ def doctor(realm: Realm) -> int:
 
 def _line(finding: Finding) -> str:
     sign, style = _SIGNS[finding.level]
-    remedy = f"\n{'':18}{visible(finding.remedy)}" if finding.remedy else ""
-    return f"{styled(f'{sign:5}', style)}{finding.code:12} {visible(finding.text)}{remedy}"
+    more = "".join(f"\n{'':18}{visible(words)}" for words in (finding.remedy, finding.help) if words)
+    return f"{styled(f'{sign:5}', style)}{finding.code:12} {visible(finding.text)}{more}"

@@ -16,16 +16,17 @@ from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, vault_api
+from monitoring.servers.tavern import api, pages, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.manner import Mannered
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
+ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router)
 
 
 class _Static(StaticFiles):
@@ -47,6 +48,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
+    app.add_middleware(Mannered)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", _Static(directory=STATIC), name="static")

@@ -8,6 +8,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from core import lore
+from monitoring.servers.tavern import manner, tongues
+from monitoring.servers.tavern.help import help_address
 from monitoring.servers.tavern.words import FILTERS
 
 HERE = Path(__file__).parent
@@ -30,20 +32,37 @@ MEASURES = {  # what stands on the pages beside the words of the realm
     "Answers right": "share of the answers below that are the expected ones, or right by the skill's grader",
 }
 
-_environment = Environment(
-    loader=FileSystemLoader(HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_environment.filters.update(FILTERS)
-_environment.globals.update(words=lore.WORDS | MEASURES)
+
+def _environment(loader: FileSystemLoader, **filters) -> Environment:
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(FILTERS, **filters)
+    environment.globals.update(words=lore.WORDS | MEASURES, help_address=help_address)
+    return environment
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+TEMPLATES = HERE / "templates"
+_environments = {
+    False: _environment(FileSystemLoader(TEMPLATES), spoken=_as_it_is, method=_as_it_is),
+    True: _environment(tongues.PlainLoader(TEMPLATES), spoken=tongues.plain, method=tongues.method),
+}
 
 
 def page(template: str, context: dict, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(_environment.get_template(template).render(context), status)
+    """The template in the visitor's tongue; `manner` is in its context."""
+    visitor = manner.current()
+    text = _environments[visitor.plain].get_template(template).render(context | {"manner": visitor})
+    return HTMLResponse(text, status)
 
 
 def answer(value, status: int = 200) -> Response:

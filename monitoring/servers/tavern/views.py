@@ -12,39 +12,29 @@ from core.checkpoints import pointed
 from core.disk import Level
 from core.paths import PRIORITIES
 from core.steps import read_previews
+from monitoring.servers.tavern import tongues
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
 
-STATES = {
-    "battle": "In battle",
-    "idle": "At rest",
-    "preparing": "Preparing",
-    "saving": "Saving",
-    "paused": "Paused",
-    "loading": "Waking",
-    "starting": "Waking",
-    "blocked": "Blocked",
-    "silent": "Silent",
-    "stopped": "Asleep",
-    "failed": "Given up",
-}
 START = "bash scripts/start.sh"
 
 
 def now(realm: Realm) -> dict[str, Any]:
-    """`text` and `value` for elements of the pages by name; `versions` tell which parts of a page have grown old."""
+    """`text` and `value` for elements of the pages by name; `plain`: texts that the plain tongue says differently;
+    `versions` tell which parts of a page have grown old."""
     status, machine = realm.status(), realm.machine()
     text, value = _hero(status["hero"])
     for more_text, more_value in (_battle(status["battle"] or {}), _machine(machine), _gpus(status["gpus"])):
         text, value = text | more_text, value | more_value
     state = "paused" if status["paused"] and status["state"] in ("idle", "battle", "paused") else status["state"]
     text |= {
-        "state": STATES.get(state, state),
+        "state": tongues.state_words(state),
         "title": _title(status, text),
         "disk.free": size(status["disk"]["free_bytes"]),
         "disk.vault": size(status["disk"]["used_by_vault_bytes"]),
     }
-    return {"state": state, "text": text, "value": value, "versions": _versions(realm, status, state)}
+    plain, versions = tongues.plain_now(state, status["hero"]), _versions(realm, status, state)
+    return {"state": state, "text": text, "plain": plain, "value": value, "versions": versions}
 
 
 def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:

@@ -10,22 +10,38 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from core.paths import PRIORITIES
-from monitoring.servers.tavern import views
+from monitoring.servers.tavern import manner, tongues, views
 from monitoring.servers.tavern.api import TheRealm, carry_out
+from monitoring.servers.tavern.help import help_address, trouble_of
 from monitoring.servers.tavern.html import page
-from monitoring.servers.tavern.pages import home, jobs, live, login, quests, vault
+from monitoring.servers.tavern.pages import (
+    arena,
+    help,
+    home,
+    jobs,
+    live,
+    login,
+    manners,
+    quests,
+    schools,
+    skills,
+    temple,
+    vault,
+)
 from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, live)  # in the order of the navigation
+MODULES = (home, quests, jobs, vault, skills, schools, temple, arena, live, help)  # in the order of the navigation
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
 
 
 def _base(realm: Realm, request: Request) -> dict[str, Any]:
-    return {"now": views.now(realm), "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
+    now = tongues.told(views.now(realm), manner.current().plain)
+    trouble = help_address(trouble_of(realm.status()) or "")
+    return {"now": now, "trouble": trouble, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
 
 
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
@@ -33,6 +49,7 @@ def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
         context = _base(realm, request) | {
             "pages": PAGES,
             "page": wanted,
+            "address": f"{wanted.path}?{request.url.query}" if request.url.query else wanted.path,
             "newest_event": realm.newest_event(),
             "dropped": request.query_params.get("dropped"),
         }
@@ -65,4 +82,4 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-ROUTERS = (router, *(module.router for module in (*MODULES, login) if hasattr(module, "router")))
+ROUTERS = (router, *(module.router for module in (*MODULES, login, manners) if hasattr(module, "router")))

@@ -20,9 +20,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Page:
-    """`template` shows `parts`, by their names, in an order of its own."""
+    """`template` shows `parts`, by their names, in an order of its own. `menu`: whether the navigation leads there."""
 
     path: str
     name: str
     template: str
     parts: dict[str, Part]
+    menu: bool = True

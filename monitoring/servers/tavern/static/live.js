@@ -33,10 +33,12 @@
     }
 
     function show(now) {
-      document.documentElement.dataset.state = now.state;
-      if (location.pathname === "/") document.title = now.text.title;
+      const root = document.documentElement.dataset;
+      const text = root.tongue === "plain" ? { ...now.text, ...now.plain } : now.text;
+      root.state = now.state;
+      if (location.pathname === "/") document.title = text.title;
       for (const element of document.querySelectorAll("[data-bind]")) {
-        const words = now.text[element.dataset.bind];
+        const words = text[element.dataset.bind];
         if (words !== undefined && element.textContent !== words) element.textContent = element.dataset.is = words;
       }
       for (const element of document.querySelectorAll("[data-value]")) {
