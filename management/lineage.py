@@ -105,20 +105,24 @@ def within(ranges: Ranges, ids: Sequence[int]) -> list[int]:
 
 
 def tree(nodes: list[dict[str, Any]]) -> list[str]:
-    """One line a checkpoint. A way without forks keeps its margin; where it forks, the side ways are set in."""
+    """One line a checkpoint, side ways set in."""
+    return [f"{'│ ' * depth}{_line(node)}" for node, depth in walk(nodes)]
+
+
+def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every node with its depth. A way without forks keeps its depth; where it forks, the side ways come first, set in."""
     below: dict[str | None, list[dict[str, Any]]] = {}
     for node in nodes:
         below.setdefault(node["above"], []).append(node)
-    best, lines = _ends(nodes), []
-    waiting = [(node, "") for node in reversed(below.get(None, []))]
+    best = _ends(nodes)
+    waiting = [(node, 0) for node in reversed(below.get(None, []))]
     while waiting:
-        node, margin = waiting.pop()
-        lines.append(f"{margin}{_line(node)}")
+        node, depth = waiting.pop()
+        yield node, depth
         *side, main = sorted(below.get(node["id"], []), key=lambda one: best[one["id"]]) or [None]
         if main:
-            waiting.append((main, margin))
-        waiting += [(one, f"{margin}│ ") for one in side]
-    return lines
+            waiting.append((main, depth))
+        waiting += [(one, depth + 1) for one in side]
 
 
 def _ends(nodes: list[dict[str, Any]]) -> dict[str, tuple]:

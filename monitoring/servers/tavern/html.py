@@ -4,6 +4,7 @@ from pathlib import Path
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
@@ -30,6 +31,15 @@ MEASURES = {  # what stands on the pages beside the words of the realm
     "Answers right": "share of the answers below that are the expected ones, or right by the skill's grader",
 }
 
+
+def ticked(text: str) -> Markup:
+    """Words between backticks as code; everything is escaped."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
 _environment = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
@@ -38,7 +48,7 @@ _environment = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_environment.filters.update(FILTERS)
+_environment.filters.update(FILTERS | {"ticked": ticked})
 _environment.globals.update(words=lore.WORDS | MEASURES)
 
 

@@ -13,12 +13,12 @@ from core.paths import PRIORITIES
 from monitoring.servers.tavern import views
 from monitoring.servers.tavern.api import TheRealm, carry_out
 from monitoring.servers.tavern.html import page
-from monitoring.servers.tavern.pages import home, jobs, live, login, quests, vault
+from monitoring.servers.tavern.pages import checkpoint, home, jobs, live, login, quests, settings, vault
 from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, live)  # in the order of the navigation
+MODULES = (home, quests, jobs, vault, live, settings)  # in the order of the navigation
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
@@ -28,14 +28,19 @@ def _base(realm: Realm, request: Request) -> dict[str, Any]:
     return {"now": views.now(realm), "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
 
 
+def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
+    """What stands around every page; a page below one of these (`/vault/ID`) takes it from `app.state.frame`."""
+    return _base(realm, request) | {
+        "pages": PAGES,
+        "page": around,
+        "newest_event": realm.newest_event(),
+        "dropped": request.query_params.get("dropped"),
+    }
+
+
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
     def show(request: Request, realm: TheRealm) -> Response:
-        context = _base(realm, request) | {
-            "pages": PAGES,
-            "page": wanted,
-            "newest_event": realm.newest_event(),
-            "dropped": request.query_params.get("dropped"),
-        }
+        context = frame(realm, request, wanted) | wanted.more(realm, request)
         for part in wanted.parts.values():
             context |= part.view(realm, request)
         return page(wanted.template, context)
@@ -65,4 +70,4 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-ROUTERS = (router, *(module.router for module in (*MODULES, login) if hasattr(module, "router")))
+ROUTERS = (router, *(module.router for module in (*MODULES, login, checkpoint) if hasattr(module, "router")))

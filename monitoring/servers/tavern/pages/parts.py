@@ -18,11 +18,16 @@ class Part:
     view: Callable[[Realm, Request], dict[str, Any]]
 
 
+def _nothing(realm: Realm, request: Request) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Page:
-    """`template` shows `parts`, by their names, in an order of its own."""
+    """`template` shows `parts`, by their names, in an order of its own; `more`: what it shows that does not grow old."""
 
     path: str
     name: str
     template: str
     parts: dict[str, Part]
+    more: Callable[[Realm, Request], dict[str, Any]] = _nothing
