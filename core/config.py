@@ -11,7 +11,6 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from core import config_words
-from core.durable import write_bytes
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
 from core.skills import skills
@@ -316,10 +315,10 @@ class Config(Section):
 
 def load_config(path: Path) -> Config:
     """The checked config in `path`; a missing file means all defaults. Raises UserError naming field, value and remedy."""
-    return check_config(_read(path), str(path))
+    return check_config(read_values(path), str(path))
 
 
-def _read(path: Path) -> Any:
+def read_values(path: Path) -> Any:
     """The JSON in `path`, unchecked; a missing file is an empty object."""
     try:
         return orjson.loads(path.read_bytes())
@@ -354,29 +353,3 @@ def allowed_values(path: str) -> str:
 def explain(path: str) -> dict[str, Any]:
     """Path, description, default and allowed values of one field; UserError for an unknown one."""
     return config_words.explain(Config, path)
-
-
-MAPS = ("trainer", "skill_priorities", "dice")
-
-
-def _in_map(field: str) -> bool:
-    """Whether `field` is a key of a map such as `trainer`, whose keys are not fields themselves."""
-    return "." in field and field.partition(".")[0] in MAPS
-
-
-def set_value(path: Path, field: str, value: Any) -> Config:
-    """Write `field` = `value` into the config file at `path`, if the whole stays valid, and return the new config."""
-    if not _in_map(field):
-        explain(field)
-    values = _read(path)
-    *parents, last = field.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        check_config(values, str(path))  # raises: the whole or a section is no object
-    node[last] = value
-    config = check_config(values, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    return config

@@ -1,6 +1,7 @@
 """The fields of a checked schema in words: where they are, what they accept, what a mistake was. It knows no field."""
 
 import difflib
+from functools import cache
 from typing import Any
 
 import orjson
@@ -42,6 +43,19 @@ def mistake(schema: Schema, error: dict) -> str:
     return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
 
 
+def where(schema: Schema, error: dict) -> tuple[str, str]:
+    """The field beside which a mistake is shown, and the sentence that stands there."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return path, f"There is no such field{_nearest_field(schema, path) or '.'}"
+    known, field = fields(schema), path
+    while field and field not in known:
+        field = field.rpartition(".")[0]
+    inside = f"{path[len(field) :].strip('.')}: " if field and field != path else ""
+    allowed = f" Allowed: {allowed_values(schema, path)}." if path in known else ""
+    return field, f"{inside}{error['msg'].removeprefix('Value error, ')}.{allowed}"
+
+
 def _nearest_field(schema: Schema, path: str) -> str:
     siblings = [name for name in fields(schema) if name.rpartition(".")[0] == path.rpartition(".")[0]]
     return nearest(path, siblings) or _same_name_elsewhere(schema, path)
@@ -61,11 +75,16 @@ def _short(value: Any) -> str:
 
 def allowed_values(schema: Schema, path: str) -> str:
     """What the field at `path` accepts, in words: its type, choices and bounds."""
-    whole = schema.model_json_schema()
+    whole = _json_schema(schema)
     node: dict = whole
     for part in path.split("."):
         node = _deref(node, whole)["properties"][part]
     return _describe(_deref(node, whole), whole)
+
+
+@cache
+def _json_schema(schema: Schema) -> dict:
+    return schema.model_json_schema()
 
 
 def _deref(node: dict, whole: dict) -> dict:

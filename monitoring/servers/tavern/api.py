@@ -12,7 +12,7 @@ from core.errors import nearest
 from core.status import quest_in_battle, service_states
 from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, read_previews
 from core.training_queue import TrainingQueue
-from monitoring.servers.tavern import boards, views
+from monitoring.servers.tavern import boards, vault_views, views
 from monitoring.servers.tavern.events import EventStream
 from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.realm import Realm
@@ -80,7 +80,7 @@ def jobs(
 @router.get("/api/vault")
 def vault(realm: TheRealm) -> Response:
     """Checkpoints, as `vault list --json` says it."""
-    return answer(boards.vault(realm))
+    return answer(vault_views.vault(realm))
 
 
 @router.get("/api/metrics")

@@ -18,7 +18,6 @@ from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.servers.tavern import api, pages, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
-from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.manner import Mannered
 from monitoring.servers.tavern.realm import Realm
@@ -44,7 +43,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.realm = Realm(paths, config)
-    app.state.exports = Exports(paths)
+    app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
@@ -70,7 +69,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     poller = asyncio.create_task(app.state.hub.run())
     yield
     app.state.hub.close()
-    app.state.exports.close()
+    app.state.realm.exports.close()
     poller.cancel()
     with suppress(asyncio.CancelledError):
         await poller

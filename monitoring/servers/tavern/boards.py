@@ -1,14 +1,11 @@
-"""The boards of quests and checkpoints, as plain dictionaries: folders say what is, the ledger says what was."""
+"""The board of quests, as plain dictionaries: folders say what is, the ledger says what was."""
 
 import os
-from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from core import checkpoints
 from core.durable import read_json
-from core.errors import CheckpointError
 from core.inbox import is_quest_name
 from core.paths import PRIORITIES, RealmPaths
 from core.quest import parse_file_name, quest_name
@@ -17,7 +14,6 @@ from monitoring.servers.tavern.realm import Realm
 
 COLUMN = 24
 SHOWN_ERRORS = 12
-HASHED_BYTES = 128 << 20
 FOLDERS = {"recently_completed": "done", "failed": "failed", "rejected": "rejected"}
 
 
@@ -102,51 +98,3 @@ def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
 def _inside(folder: Path, name: str) -> Path | None:
     """`name` as a file of `folder`, or None where it would lead out of it."""
     return folder / name if name == Path(name).name and name not in ("", ".", "..") else None
-
-
-def vault(realm: Realm) -> list[dict[str, Any]]:
-    """Every checkpoint, newest step first. `verified`: its files are those of its manifest."""
-    paths = realm.paths
-    pointers = {
-        "tip": checkpoints.pointed(paths.tip),
-        "current": checkpoints.pointed(paths.current_model),
-        "champion": checkpoints.pointed(paths.champion),
-    }
-    rows = realm.ledger.all(
-        "SELECT checkpoints.id, step, checkpoints.state, parent, quest, stem, pinned, checkpoints.bytes, "
-        "checkpoints.created, validation_loss FROM checkpoints LEFT JOIN quests ON quests.id = checkpoints.quest "
-        "WHERE gone IS NULL ORDER BY step DESC, checkpoints.created DESC LIMIT 500"
-    )
-    return [
-        row
-        | {
-            "pinned": bool(row["pinned"]),
-            "verified": _whole(paths, row["id"]),
-            "champion": row["id"] == pointers["champion"],
-            "pointers": [name for name, target in pointers.items() if target == row["id"]],
-        }
-        for row in rows
-    ]
-
-
-def _whole(paths: RealmPaths, checkpoint: str) -> bool:
-    """Whether a checkpoint is as its manifest says: by SHA-256 while that is quick, else by the files' sizes."""
-    folder = _inside(paths.vault, checkpoint)
-    try:
-        manifest = checkpoints.read(folder)
-        facts = [(folder / name).stat() for name in manifest.files]
-        if [fact.st_size for fact in facts] != [expected["bytes"] for expected in manifest.files.values()]:
-            return False
-        return manifest.bytes > HASHED_BYTES or _verified(folder, tuple(fact.st_mtime_ns for fact in facts))
-    except (CheckpointError, OSError, TypeError):
-        return False
-
-
-@lru_cache(maxsize=1000)
-def _verified(folder: Path, changed: tuple[int, ...]) -> bool:
-    """Whether the SHA-256 of every file fits; asked again only after a file has `changed` (times in nanoseconds)."""
-    try:
-        checkpoints.verify(folder)
-        return True
-    except CheckpointError:
-        return False

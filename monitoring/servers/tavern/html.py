@@ -4,6 +4,7 @@ from pathlib import Path
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
@@ -33,6 +34,14 @@ MEASURES = {  # what stands on the pages beside the words of the realm
 }
 
 
+def ticked(text: str) -> Markup:
+    """Words between backticks as code; everything is escaped."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
 def _environment(loader: FileSystemLoader, **filters) -> Environment:
     environment = Environment(
         loader=loader,
@@ -42,7 +51,7 @@ def _environment(loader: FileSystemLoader, **filters) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(FILTERS, **filters)
+    environment.filters.update(FILTERS, ticked=ticked, **filters)
     environment.globals.update(words=lore.WORDS | MEASURES, help_address=help_address)
     return environment
 

@@ -1,4 +1,5 @@
-"""The realm as the Tavern's requests share it: status and machine readings computed once for everybody. It only reads.
+"""The realm as the Tavern's requests share it: status and machine readings computed once for everybody. It only reads;
+what visitors want exported is done by a process beside it.
 
 Built so that it answers before there is a ledger: what needs one opens it when it is asked.
 """
@@ -16,6 +17,7 @@ from core.paths import RealmPaths
 from core.status import realm_status
 from monitoring.gpu import read_gpus
 from monitoring.metrics import Metrics
+from monitoring.servers.tavern.exports import Exports
 
 FRESH_SECONDS = 0.5
 
@@ -26,6 +28,7 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
+        self.exports = Exports(paths)
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from core.checkpoints import pointed
 from core.disk import Level
 from core.paths import PRIORITIES
 from core.steps import read_previews
-from monitoring.servers.tavern import tongues
+from monitoring.servers.tavern import tongues, vault_views
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
 
@@ -55,6 +55,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
         "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
+        "vault": vault_views.key(realm),
     }
 
 

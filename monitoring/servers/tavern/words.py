@@ -54,6 +54,13 @@ def size(count: float | None) -> str:
     return f"{count:.0f} B"
 
 
+def gib(count: float | None) -> str:
+    """Bytes of memory: 1610612736 -> 1.50 GiB."""
+    if count is None:
+        return NOTHING
+    return f"{count / (1 << 30):.2f} GiB" if count >= 10 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
 def duration(seconds: float | None) -> str:
     """The two largest units: 8040 -> 2 h 14 min."""
     if seconds is None or not math.isfinite(seconds):
@@ -89,6 +96,7 @@ FILTERS = {
     "tiny": tiny,
     "percent": percent,
     "size": size,
+    "gib": gib,
     "duration": duration,
     "ago": ago,
     "stamp": stamp,

@@ -16,6 +16,7 @@ from monitoring.servers.tavern.help import help_address, trouble_of
 from monitoring.servers.tavern.html import page
 from monitoring.servers.tavern.pages import (
     arena,
+    checkpoint,
     help,
     home,
     jobs,
@@ -24,6 +25,7 @@ from monitoring.servers.tavern.pages import (
     manners,
     quests,
     schools,
+    settings,
     skills,
     temple,
     vault,
@@ -32,7 +34,19 @@ from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, skills, schools, temple, arena, live, help)  # in the order of the navigation
+MODULES = (
+    home,
+    quests,
+    jobs,
+    vault,
+    skills,
+    schools,
+    temple,
+    arena,
+    live,
+    settings,
+    help,
+)  # as the navigation has them
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
@@ -44,15 +58,20 @@ def _base(realm: Realm, request: Request) -> dict[str, Any]:
     return {"now": now, "trouble": trouble, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
 
 
+def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
+    """What stands around every page; a page below one of these (`/vault/ID`) takes it from `app.state.frame`."""
+    return _base(realm, request) | {
+        "pages": PAGES,
+        "page": around,
+        "address": f"{around.path}?{request.url.query}" if request.url.query else around.path,
+        "newest_event": realm.newest_event(),
+        "dropped": request.query_params.get("dropped"),
+    }
+
+
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
     def show(request: Request, realm: TheRealm) -> Response:
-        context = _base(realm, request) | {
-            "pages": PAGES,
-            "page": wanted,
-            "address": f"{wanted.path}?{request.url.query}" if request.url.query else wanted.path,
-            "newest_event": realm.newest_event(),
-            "dropped": request.query_params.get("dropped"),
-        }
+        context = frame(realm, request, wanted) | wanted.more(realm, request)
         for part in wanted.parts.values():
             context |= part.view(realm, request)
         return page(wanted.template, context)
@@ -82,4 +101,5 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-ROUTERS = (router, *(module.router for module in (*MODULES, login, manners) if hasattr(module, "router")))
+EXTRAS = (login, manners, checkpoint)  # routes that are no pages of the navigation
+ROUTERS = (router, *(module.router for module in (*MODULES, *EXTRAS) if hasattr(module, "router")))

@@ -18,12 +18,18 @@ class Part:
     view: Callable[[Realm, Request], dict[str, Any]]
 
 
+def _nothing(realm: Realm, request: Request) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Page:
-    """`template` shows `parts`, by their names, in an order of its own. `menu`: whether the navigation leads there."""
+    """`template` shows `parts`, by their names, in an order of its own; `more`: what it shows that does not grow old;
+    `menu`: whether the navigation leads there."""
 
     path: str
     name: str
     template: str
     parts: dict[str, Part]
+    more: Callable[[Realm, Request], dict[str, Any]] = _nothing
     menu: bool = True
