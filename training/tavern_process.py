@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import resource
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -18,12 +20,14 @@ from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from monitoring.servers.tavern.app import create_app
+from monitoring.servers.tavern.guard import GuardedProtocol, Guests, Limits
+from monitoring.servers.tavern.security import HEADER_BYTES
 from safety.lifeline import Lifeline
 from training.patience import when_right
 
 STALLED_MILLISECONDS = 20_000
-CONNECTIONS = 1000
-HEADER_BYTES = 32 << 10
+LIMITS = Limits()
+FILES = 4096  # open ones, of which every connection is one
 
 
 class Server(uvicorn.Server):
@@ -34,7 +38,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=partial(GuardedProtocol, guests=Guests(LIMITS)),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -42,7 +46,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=2,
-                limit_concurrency=CONNECTIONS,
+                limit_concurrency=LIMITS.connections,
                 h11_max_incomplete_event_size=HEADER_BYTES,
             )
         )
@@ -76,6 +80,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.tavern_process", description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
@@ -98,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     paths.make()
+    _allow_files()
     asyncio.run(Server(create_app(paths, config), lifeline).serve([listener]))
     return 0
 
