@@ -27,6 +27,7 @@ from training.patience import when_right
 
 STALLED_MILLISECONDS = 20_000
 LIMITS = Limits()
+QUEUED = 1024
 FILES = 4096  # open ones, of which every connection is one
 
 
@@ -46,11 +47,17 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=2,
+                backlog=LIMITS.accepted,
                 limit_concurrency=LIMITS.connections,
                 h11_max_incomplete_event_size=HEADER_BYTES,
             )
         )
         self._hub, self._lifeline = app.state.hub, lifeline
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():  # asyncio takes as many at once as may queue; many may queue, few are taken at once
+            listener.listen(QUEUED)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -70,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; the kernel ends connections whose other side takes nothing. Raises UserError."""
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=256)
+        listener = socket.create_server((host, port), family=family, backlog=QUEUED)
     except OSError as problem:
         raise UserError(
             f"The Tavern cannot listen on {host}:{port}: {problem.strerror}. "

@@ -1,8 +1,8 @@
 """Who holds a connection open and sends nothing, or too slowly: uvicorn's protocol with deadlines and limits. It knows no page.
 
 uvicorn's own time-outs count from the last byte, so one byte now and then keeps a connection for ever. Here the head of a
-request has a deadline from its first byte on, a body must keep arriving, and of the connections whose head is awaited
-the one that waits longest makes room for the next: whoever asks in earnest sends the head at once.
+request has a deadline from its first byte on, a body must keep arriving, and where there are too many connections the one
+whose head is awaited longest makes room: whoever asks in earnest sends the head at once.
 """
 
 import asyncio
@@ -21,11 +21,14 @@ TOLD_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """`waiting`: connections whose head is awaited. `body_bytes`: of a body in `body_seconds`, at least."""
+    """`waiting`: connections whose head is awaited. `accepted`: new ones taken between two readings of what those before
+    have sent; a few times that must fit among those that wait. `body_bytes`: of a body in `body_seconds`, at least.
+    """
 
     connections: int = 1000
     of_one_address: int = 500
     waiting: int = 256
+    accepted: int = 64
     head_seconds: float = 10.0
     body_seconds: float = 20.0
     body_bytes: int = 20 << 10
@@ -45,10 +48,7 @@ class Guests:
         """Whether one more is let in."""
         limits = self.limits
         self.of_address[address] += 1
-        fits = self.of_address[address] <= limits.of_one_address and self.of_address.total() <= limits.connections
-        if not fits:
-            self.tell()
-        return fits
+        return self.of_address[address] <= limits.of_one_address and self.of_address.total() <= limits.connections
 
     def leave(self, address: str) -> None:
         self.of_address[address] -= 1
@@ -79,7 +79,7 @@ class GuardedProtocol(H11Protocol):
         if self._guests.enter(self._address):
             self._enter(h11.IDLE)
         else:
-            transport.abort()
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._enter(None)
@@ -96,7 +96,7 @@ class GuardedProtocol(H11Protocol):
         super().on_response_complete()
         self._look()
         if self._phase is h11.SEND_BODY and not self.transport.is_closing():  # nobody will read the rest
-            self._set_timer(self._limits.linger_seconds, self._close)
+            self._set_timer(self._limits.linger_seconds, self.close)
 
     def _look(self) -> None:
         """What the other side owes now: the rest of a head, of a body, or nothing; then uvicorn's keep-alive holds."""
@@ -113,9 +113,9 @@ class GuardedProtocol(H11Protocol):
         self._set_timer(0, None)
         if phase is h11.IDLE:
             self._guests.waiting[self] = None
-            self._set_timer(self._limits.head_seconds, self._close)
+            self._set_timer(self._limits.head_seconds, self.close)
             if len(self._guests.waiting) > self._limits.waiting:
-                next(iter(self._guests.waiting))._close()
+                next(iter(self._guests.waiting)).close()
         elif phase is h11.SEND_BODY:
             self._await_body()
 
@@ -125,7 +125,7 @@ class GuardedProtocol(H11Protocol):
 
         def look() -> None:
             if self._received - before < self._limits.body_bytes and not self.flow.read_paused:
-                self._close()
+                self.close()
             else:
                 self._await_body()
 
@@ -136,7 +136,8 @@ class GuardedProtocol(H11Protocol):
             self._timer.cancel()
         self._timer = self.loop.call_later(seconds, action) if action else None
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """At once, without an answer."""
         self._enter(None)
         self._guests.tell()
         self.transport.abort()
