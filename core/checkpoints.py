@@ -56,6 +56,7 @@ class Manifest:
     `prepared`: of the quests in `open`, by id as text, which rendering of their rows was trained (prepare.cache_name).
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
+    `seconds`: what it took to write, flush and hash the files.
     """
 
     hero: str
@@ -75,6 +76,7 @@ class Manifest:
     branch: str | None = None
     prepared: dict[str, str] = field(default_factory=dict)
     unfit: str | None = None
+    seconds: float | None = None
 
     @property
     def bytes(self) -> int:
@@ -113,7 +115,7 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], Mappin
     """
     building = paths.vault / f".building-{secrets.token_hex(4)}"
     building.mkdir(parents=True)
-    hold = _hold(building)
+    hold, began = _hold(building), time.monotonic()
     try:
         known = build(building) or {}
         files = {
@@ -125,7 +127,8 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], Mappin
         content = hashlib.sha256(orjson.dumps(files, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
         kind = f"{manifest.branch}-" if manifest.branch else ""
         name = f"{manifest.hero}-{manifest.campaign}-{kind}{manifest.step:08d}-{content}"
-        named = replace(manifest, files=files, created=time.time(), id=_free_name(paths.vault, name))
+        taken = round(time.monotonic() - began, 3)
+        named = replace(manifest, files=files, created=time.time(), seconds=taken, id=_free_name(paths.vault, name))
         values = {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)}
         write_json(building / MANIFEST, {**values, "checksum": _checksum(values)})
         sync_folder(building)

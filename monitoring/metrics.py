@@ -76,6 +76,14 @@ class Metrics:
         except sqlite3.Error:  # not a database yet, or a journal that only its writer may roll back
             return None
 
+    def tokens(self) -> int:
+        """Tokens of all recorded steps."""
+        try:
+            with self._reading() as reading:
+                return reading.tokens() if reading else 0
+        except sqlite3.Error:
+            return 0
+
     def curves(
         self,
         first: int | None = None,
@@ -111,6 +119,10 @@ class _Reading:
         ends = [self.connection.execute(query.format(end), [self.hero, *values]) for end in ("MIN", "MAX")]
         low, high = (cursor.fetchone()[0] for cursor in ends)
         return None if low is None else (low, high)
+
+    def tokens(self) -> int:
+        query = "SELECT COALESCE(SUM(tokens_per_second_sum), 0) FROM blocks WHERE hero=?"  # each times its seconds
+        return round(self.connection.execute(query, (self.hero,)).fetchone()[0])
 
     def curves(self, first: int, last: int, quest: int | None, buckets: int) -> Curves:
         width = -(-(last - first + 1) // buckets)

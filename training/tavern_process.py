@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import resource
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -18,12 +20,15 @@ from core.ledger import Ledger
 from core.logs import start_logging
 from core.paths import RealmPaths
 from monitoring.servers.tavern.app import create_app
+from monitoring.servers.tavern.guard import GuardedProtocol, Guests, Limits
+from monitoring.servers.tavern.security import HEADER_BYTES
 from safety.lifeline import Lifeline
 from training.patience import when_right
 
 STALLED_MILLISECONDS = 20_000
-CONNECTIONS = 1000
-HEADER_BYTES = 32 << 10
+LIMITS = Limits()
+QUEUED = 1024
+FILES = 4096  # open ones, of which every connection is one
 
 
 class Server(uvicorn.Server):
@@ -34,7 +39,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=partial(GuardedProtocol, guests=Guests(LIMITS)),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -42,11 +47,17 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=2,
-                limit_concurrency=CONNECTIONS,
+                backlog=LIMITS.accepted,
+                limit_concurrency=LIMITS.connections,
                 h11_max_incomplete_event_size=HEADER_BYTES,
             )
         )
         self._hub, self._lifeline = app.state.hub, lifeline
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():  # asyncio takes as many at once as may queue; many may queue, few are taken at once
+            listener.listen(QUEUED)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -66,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; the kernel ends connections whose other side takes nothing. Raises UserError."""
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=256)
+        listener = socket.create_server((host, port), family=family, backlog=QUEUED)
     except OSError as problem:
         raise UserError(
             f"The Tavern cannot listen on {host}:{port}: {problem.strerror}. "
@@ -74,6 +85,13 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
     return listener
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     paths.make()
+    _allow_files()
     asyncio.run(Server(create_app(paths, config), lifeline).serve([listener]))
     return 0
 

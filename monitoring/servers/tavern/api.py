@@ -145,19 +145,3 @@ def _stop(realm: Realm) -> int:
         raise Refusal(409, "no_supervisor", "No supervisor is running here, so there is nothing to stop.")
     os.kill(watchdog["pid"], signal.SIGTERM)
     return watchdog["pid"]
-
-
-@router.get("/healthz")
-def healthz() -> Response:
-    """Whether the Tavern itself is alive; it asks for nothing else."""
-    return answer({"ok": True})
-
-
-@router.get("/readyz")
-def readyz(realm: TheRealm) -> Response:
-    """Whether the realm behind the Tavern can be read."""
-    try:
-        realm.status()
-    except Exception as problem:
-        raise Refusal(503, "not_ready", f"The realm cannot be read: {type(problem).__name__}.") from problem
-    return answer({"ready": True})

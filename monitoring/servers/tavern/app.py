@@ -16,7 +16,7 @@ from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, skills_api, vault_api
+from monitoring.servers.tavern import api, operations, pages, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.manner import Mannered
@@ -25,7 +25,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router)
+ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router, operations.router)
 
 
 class _Static(StaticFiles):

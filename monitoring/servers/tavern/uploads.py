@@ -63,7 +63,7 @@ def _check_room(request: Request, realm: Realm) -> None:
     length, needed = request.headers.get("content-length", "0"), need(realm.paths)
     if level(realm.paths, needed) >= Level.NOT_CLAIMING:
         raise Refusal(507, "no_room", about(realm.paths)["text"])
-    if length.isdigit() and not Room.of(realm.paths.root).holds(int(length) + needed):
+    if length.isascii() and length.isdigit() and not Room.of(realm.paths.root).holds(int(length) + needed):
         raise Refusal(507, "no_room", "The realm's disk has no room for this file beside the next checkpoint.")
 
 
