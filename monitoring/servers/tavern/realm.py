@@ -15,6 +15,7 @@ from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.status import realm_status
 from monitoring.gpu import read_gpus
+from monitoring.machine_history import MachineHistory
 from monitoring.metrics import Metrics
 
 FRESH_SECONDS = 0.5
@@ -26,6 +27,7 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
+        self.history = MachineHistory(paths.root)
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}

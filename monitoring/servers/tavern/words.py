@@ -43,6 +43,11 @@ def percent(part: float | None, whole: float | None = 1) -> str:
     return NOTHING if part is None or not whole else f"{100 * part / whole:.0f} %"
 
 
+def percent_points(value: float | None) -> str:
+    """43.2 -> 43 %."""
+    return NOTHING if value is None else f"{value:.0f} %"
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: 1234567 -> 1.2 MB."""
     if count is None:

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from core import lore
-from monitoring.servers.tavern import charts, views
+from monitoring.servers.tavern import charts, tracks, views
 from monitoring.servers.tavern.api import TheRealm
-from monitoring.servers.tavern.pages.live import battle_marks, previews
+from monitoring.servers.tavern.pages.live import drawn, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
@@ -23,8 +23,7 @@ def _hero(realm: Realm, _: Request) -> dict[str, Any]:
 
 
 def _curve(realm: Realm, _: Request) -> dict[str, Any]:
-    curves = realm.metrics.curves(recent=2000)
-    return {"chart": charts.chart(curves, charts.LOSS, battle_marks(realm, curves))}
+    return drawn(realm, tracks.newest(2000), (charts.LOSS,))
 
 
 PAGE = Page(
