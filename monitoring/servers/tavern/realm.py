@@ -17,6 +17,7 @@ from core.status import realm_status
 from monitoring.gpu import read_gpus
 from monitoring.machine_history import MachineHistory
 from monitoring.metrics import Metrics
+from monitoring.servers.tavern.estimate import QueueEstimate
 
 FRESH_SECONDS = 0.5
 
@@ -27,6 +28,7 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
+        self._estimate = QueueEstimate(config.hero.name)
         self.history = MachineHistory(paths.root)
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
@@ -47,6 +49,10 @@ class Realm:
     def machine(self) -> dict[str, Any]:
         """CPU and memory of this machine, room on the realm's disk."""
         return self._readings()[1]
+
+    def queue_seconds(self) -> float | None:
+        """An estimate of the time until nothing waits any more."""
+        return self._estimate.seconds(self.status(), self.ledger)
 
     def _readings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         ledger = self.ledger

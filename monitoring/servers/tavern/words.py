@@ -71,6 +71,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s" if seconds >= 1 or seconds == 0 else "< 1 s"
 
 
+def about(seconds: float | None) -> str:
+    """An estimate: its largest unit only, with a half where that counts. 8040 -> about 2 h; nothing where nothing waits."""
+    if not seconds or not math.isfinite(seconds):
+        return NOTHING
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            count = round(2 * seconds / unit) / 2 if seconds < 4 * unit else round(seconds / unit)
+            return f"about {count:g} {name}"
+    return "less than a minute"
+
+
 def ago(moment: float | None) -> str:
     """A time in seconds since the epoch as distance from now; live.js says the same in the browser."""
     if not moment:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from core import lore
 from monitoring.servers.tavern import charts, tracks, views
 from monitoring.servers.tavern.api import TheRealm
+from monitoring.servers.tavern.outlook import what_next
 from monitoring.servers.tavern.pages.live import drawn, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
@@ -33,7 +34,7 @@ PAGE = Page(
     {
         "alerts": Part("alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm)}),
         "hero": Part("hero.html", "hero", _hero),
-        "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
+        "next": Part("next.html", "next", lambda realm, _: {"next": what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
         "curve": Part("curve.html", "steps", _curve),
         "previews": Part("previews.html", "previews", previews),
