@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from core.config import Config
+from core.folder_counts import FolderCounts
 from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -28,6 +29,7 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
+        self._folders = FolderCounts()
         self._estimate = QueueEstimate(config.hero.name)
         self.history = MachineHistory(paths.root)
         self._ledger: Ledger | None = None
@@ -58,7 +60,7 @@ class Realm:
         ledger = self.ledger
         with self._lock:
             if time.monotonic() - self._read >= FRESH_SECONDS:
-                self._status = realm_status(self.paths, self.config, ledger, read_gpus())
+                self._status = realm_status(self.paths, self.config, ledger, read_gpus(), self._folders)
                 self._machine = _machine(self.paths)
                 self._read = time.monotonic()
             return self._status, self._machine

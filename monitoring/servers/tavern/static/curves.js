@@ -10,7 +10,7 @@ if (window.uPlot) {
     tokens_per_second: { series: "tokens_per_second", words: compact, fromZero: true },
     learning_rate: { series: "learning_rate", words: tiny, fromZero: true, flat: true },
   };
-  const shortest = 10, pause = 1500;
+  const shortest = 10, pause = 1500, share = 20;
   const places = { values: (_, steps) => steps.map(compact), incrs: [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)) };
   const newestOf = (values) => values.findLast((value) => value !== null);
   let groups = 0;
@@ -39,7 +39,7 @@ if (window.uPlot) {
     const figures = [...root.querySelectorAll("[data-chart]")].filter((figure) => figure.querySelector(".plot") && kinds[figure.dataset.chart]);
     const buckets = Math.max(60, Math.min(600, Math.round(figures[0].clientWidth / 2)));
     const wanted = [...new Set(figures.map((figure) => kinds[figure.dataset.chart].series).filter(Boolean))];
-    let range = view.first === null ? null : [view.first, view.last], home = span, marks = [], ask = 0, asked = 0, seen = null, charts = null;
+    let range = view.first === null ? null : [view.first, view.last], home = span, marks = [], ask = 0, asked = 0, rest = pause, seen = null, charts = null;
 
     function address(track) {
       const query = new URLSearchParams({ buckets });
@@ -73,6 +73,7 @@ if (window.uPlot) {
       if (!range && ends.length) home = [Math.min(...ends), Math.max(...ends)];
       marks = alone ? all[0].first.filter((_, place) => place && all[0].quests[place] !== all[0].quests[place - 1]) : [];
       if (marks.length > 40) marks = [];
+      rest = Math.max(pause, share * (Date.now() - asked)); // a slow Tavern is asked less often
       draw(all);
     }
 
@@ -136,7 +137,7 @@ if (window.uPlot) {
       else if (way && charts) charts[0].stretch(way === "in" ? .5 : 2);
     });
     document.addEventListener("realm", ({ detail }) => {
-      if (!root.isConnected || range || detail.versions.steps === seen || Date.now() - asked < pause) return;
+      if (!root.isConnected || range || detail.versions.steps === seen || Date.now() - asked < rest) return;
       seen = detail.versions.steps;
       load();
     });
