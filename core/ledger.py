@@ -70,6 +70,7 @@ MIGRATIONS = (
     CREATE INDEX events_by_level ON events(level, time);
     CREATE INDEX checkpoints_here ON checkpoints(bytes) WHERE gone IS NULL;
     CREATE INDEX battles_by_experience ON battles(xp);
+    CREATE INDEX evaluations_by_age ON evaluations(kind, id);
     CREATE INDEX quests_by_skill ON quests(skill, state) WHERE skill IS NOT NULL;
     """,
 )

@@ -153,7 +153,7 @@ def hero(realm: Realm) -> dict[str, Any]:
 def skills(realm: Realm) -> list[dict[str, Any]]:
     """Skills with quests of their own: how many are trained, and the share of answers that were right at the last look."""
     trained = realm.ledger.all(
-        "SELECT skill, COUNT(*) AS quests FROM quests WHERE state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
+        "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
     )
     looks = realm.ledger.all(
         "SELECT skill, value, MAX(looks.id) FROM (SELECT * FROM evaluations WHERE kind='preview' ORDER BY id DESC LIMIT 500) "
