@@ -64,6 +64,15 @@ MIGRATIONS = (
     CREATE TABLE tags (
         id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, created REAL NOT NULL);
     """,
+    # What every look at the realm asks for, however long its past is.
+    """
+    CREATE INDEX events_by_code ON events(code, id);
+    CREATE INDEX events_by_level ON events(level, time);
+    CREATE INDEX checkpoints_here ON checkpoints(bytes) WHERE gone IS NULL;
+    CREATE INDEX battles_by_experience ON battles(xp);
+    CREATE INDEX evaluations_by_age ON evaluations(kind, id);
+    CREATE INDEX quests_by_skill ON quests(skill, state) WHERE skill IS NOT NULL;
+    """,
 )
 
 

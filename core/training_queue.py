@@ -15,6 +15,7 @@ from typing import Any
 
 from core.durable import move, read_json, sync_folder, write_json
 from core.errors import UserError
+from core.folder_counts import FolderCounts
 from core.ledger import Ledger
 from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
 from core.quest import COMPANIONS, Quest, parse_file_name, parse_name, priority_of, quest_name
@@ -25,9 +26,10 @@ MAX_FAILURES = 3
 class TrainingQueue:
     """All the moves of quests between folders, each recorded in the ledger."""
 
-    def __init__(self, paths: RealmPaths, ledger: Ledger):
+    def __init__(self, paths: RealmPaths, ledger: Ledger, folders: FolderCounts | None = None):
         self.paths = paths
         self.ledger = ledger
+        self._folders = folders or FolderCounts()
 
     # Looking
 
@@ -66,7 +68,7 @@ class TrainingQueue:
 
     def counts(self) -> dict[str, int]:
         """Data files per folder, read from disk."""
-        return {state: sum(map(_is_data, os.listdir(self.paths.queued(state)))) for state in QUEUE_STATES}
+        return {state: self._folders.count(self.paths.queued(state), _is_data) for state in QUEUE_STATES}
 
     def waiting(self) -> list[Quest]:
         """The quests to train, in the order in which they will be: priority, fewest failures, age."""

@@ -5,9 +5,9 @@ buckets come from the sums that the trainer keeps per block of steps: a million 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,7 +37,11 @@ class Curve:
 
 @dataclass
 class Curves:
-    """All that was measured between two steps. `first`, `last`, `quests`: each bucket's ends and its newest quest."""
+    """All that was measured between two steps. `first`, `last`, `quests`: each bucket's ends and its newest quest.
+
+    `gap`: what each held-out loss lies above the smoothed training loss of its bucket; it grows where rows are learned by
+    heart (core/overfitting.py, which compares with more than this, raises the alarm). None where the two are of different quests.
+    """
 
     quest: int | None = None
     width: int = 1
@@ -47,9 +51,31 @@ class Curves:
     series: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in SERIES})
     validation_steps: list[int] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
+    gap: list[float | None] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.first)
+
+    def since(self, step: int) -> "Curves":
+        """The same, with steps counted from `step`."""
+        counted = {
+            name: [each - step for each in getattr(self, name)] for name in ("first", "last", "validation_steps")
+        }
+        return replace(self, **counted)
+
+    def rounded(self, names: Iterable[str], digits: int = 6) -> "Curves":
+        """The series `names`, with as many digits as a picture needs: a third of the bytes."""
+        series = {
+            name: Curve(
+                *(
+                    [_rounded(value, digits) for value in getattr(self.series[name], part.name)]
+                    for part in fields(Curve)
+                )
+            )
+            for name in names
+        }
+        dots = {name: [_rounded(value, digits) for value in getattr(self, name)] for name in ("validation", "gap")}
+        return replace(self, series=series, **dots)
 
 
 class Metrics:
@@ -141,15 +167,25 @@ class _Reading:
                     part.append(value)
         for curve in curves.series.values():
             curve.smooth = smooth(curve.mean, curves.quests)
-        of_quest, values = (" AND quest=?", [first, last, quest]) if quest is not None else ("", [first, last])
-        measured = self.connection.execute(
-            f"SELECT MAX(step), loss FROM validations WHERE hero=? AND step BETWEEN ? AND ?{of_quest} "
-            f"GROUP BY (step - {origin}) / {width} ORDER BY 1",
-            [self.hero, *values],
-        ).fetchall()
-        curves.validation_steps = [row[0] for row in measured]
-        curves.validation = [row[1] for row in measured]
+        self._held_out(curves, first, last, origin)
         return curves
+
+    def _held_out(self, curves: Curves, first: int, last: int, origin: int) -> None:
+        """A quest's first look at its held-out rows belongs to the step before its first."""
+        of_quest, values = (" AND quest=?", [first - 1, last, curves.quest])
+        if curves.quest is None:
+            of_quest, values = "", [first, last]
+        training = dict(zip(((step - origin) // curves.width for step in curves.first),
+                            zip(curves.quests, curves.series["loss"].smooth, strict=True), strict=True))  # fmt: skip
+        for step, quest, loss in self.connection.execute(
+            f"SELECT MAX(step), quest, loss FROM validations WHERE hero=? AND step BETWEEN ? AND ?{of_quest} "
+            f"GROUP BY (step - {origin}) / {curves.width} ORDER BY 1",
+            [self.hero, *values],
+        ):
+            owner, trained = training.get((step - origin) // curves.width, (None, None))
+            curves.validation_steps.append(step)
+            curves.validation.append(loss)
+            curves.gap.append(loss - trained if owner == quest and trained is not None else None)
 
     def _source(self, first: int, last: int, quest: int | None, width: int) -> tuple[str, list[int], int, int]:
         """The rows to sum up (a query and its values), the step where buckets begin, their width (whole blocks if wide)."""
@@ -162,6 +198,10 @@ class _Reading:
         values = [value for _, bounds in pieces for value in bounds]
         query = " UNION ALL ".join(query for query, _ in pieces)
         return query, values, first // BLOCK * BLOCK, -(-width // BLOCK) * BLOCK
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def smooth(values: list[float | None], owners: list[int], reach: int = 8) -> list[float | None]:

@@ -191,10 +191,10 @@ def test_events_and_steps_arrive_without_a_reload(open_page, realm):
     ledger.event("daemon", "attack", HOSTILE)
     expect(page.locator("[data-log] li").first).to_contain_text("<img src=x")
     expect(page.locator("[data-log] li").nth(1)).to_contain_text("A stranger came to the gate.")
-    curve = page.locator("#main .line").first.get_attribute("d")
+    shown = page.locator("[data-curves][data-shown]").get_attribute("data-shown")
     advance(paths, ledger, 25)
     expect(page.locator("[data-bind='hero.step']")).not_to_have_text(before)
-    page.wait_for_function("before => document.querySelector('#main .line').getAttribute('d') !== before", arg=curve)
+    expect(page.locator("[data-curves]")).not_to_have_attribute("data-shown", shown)
     assert page.title().startswith("7") and "house_style" in page.title()
     assert page.evaluate("window.marker") == "never reloaded"
     assert page.locator("[data-log] img").count() == 0
@@ -212,21 +212,6 @@ def test_pause_and_resume_by_button(open_page, realm):
     page.locator(".battle").get_by_role("button", name="Resume").click()
     page.get_by_role("button", name="Pause").wait_for()
     assert not control.is_paused(ledger) and page.evaluate("window.marker") == "never reloaded"
-
-
-def test_a_chart_is_read_by_pointer_and_by_keys(open_page):
-    page = open_page("/live?range=all")
-    readout, plot = page.locator(".readout").first, page.locator(".plot svg").first
-    box = plot.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
-    expect(readout).to_contain_text("step 1,0")
-    page.mouse.move(5, 5)
-    expect(readout).not_to_contain_text("step")
-    page.locator("[data-chart]").first.focus()
-    page.keyboard.press("Home")
-    expect(readout).to_contain_text(re.compile(r"step \d "))
-    page.keyboard.press("End")
-    expect(readout).to_contain_text("step 2,0")
 
 
 def test_pages_are_whole_without_javascript(open_page, realm):

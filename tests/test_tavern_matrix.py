@@ -238,7 +238,10 @@ def test_no_path_from_outside_is_ever_followed(full):
     assert len(tried) >= 200 and len(set(tried)) == len(tried)
     with caller(full) as ask:
         token = full.token.read_text()
-        opened = [*sorted({(method, path) for method, path in templates(ask.app) if "{" in path}), ("GET", "/static/{file}")]
+        opened = [
+            *sorted({(method, path) for method, path in templates(ask.app) if "{" in path}),
+            ("GET", "/static/{file}"),
+        ]
         outside = {name: digest for name, digest in contents(full.root.parent).items() if "inbox" not in name}
         for payload, (method, template) in itertools.product(tried, opened):
             answer = ask(method, filled(template, payload), OURS)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from core import control
 from core.errors import nearest
 from core.status import quest_in_battle, service_states
-from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, read_previews
+from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, SERIES, read_previews
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern import boards, vault_views, views
 from monitoring.servers.tavern.events import EventStream
@@ -91,9 +91,23 @@ def metrics(
     recent: Annotated[int | None, Query(ge=1, lt=1 << 62)] = None,
     quest: Annotated[int | None, WHOLE] = None,
     buckets: Annotated[int, Query(ge=10, le=2000)] = 240,
+    series: str | None = None,
 ) -> Response:
-    """Curves over steps in at most `buckets` buckets, each with minimum, maximum, mean and a smoothed value."""
-    return answer(realm.metrics.curves(first, last, recent, quest, buckets))
+    """Curves over steps in at most `buckets` buckets, each with minimum, maximum, mean and a smoothed value.
+
+    `series`: only these, with commas between; the held-out losses always come along. Values have six digits.
+    """
+    wanted = tuple(SERIES) if series is None else tuple(series.split(","))
+    if unknown := [name for name in wanted if name not in SERIES]:
+        known = f"{nearest(unknown[0], SERIES) or '.'} Known: {', '.join(SERIES)}"
+        raise Refusal(422, "unknown_series", f"There is no series {unknown[0][:40]!r}{known}")
+    return answer(realm.metrics.curves(first, last, recent, quest, buckets).rounded(wanted))
+
+
+@router.get("/api/machine")
+def machine(realm: TheRealm) -> Response:
+    """How busy this machine was: a sample every five seconds for an hour, kept in the Tavern's memory."""
+    return answer(realm.history.told())
 
 
 @router.get("/api/previews")

@@ -1,6 +1,7 @@
 """Puts the Tavern together: realm, door, stream, API and pages. Everything that it needs is handed in."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,8 @@ from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, operations, pages, skills_api, vault_api
+from monitoring.machine_history import EVERY_SECONDS, MachineHistory
+from monitoring.servers.tavern import api, libraries, operations, pages, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.manner import Mannered
@@ -29,7 +31,15 @@ ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router, oper
 
 
 class _Static(StaticFiles):
-    """Browsers ask each time whether a file has changed, and get 304 where it has not."""
+    """Our own files and, by fixed names, those of libraries. Browsers ask each time whether a file has changed (304)."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=STATIC)
+        self._libraries = libraries.found()
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        library = self._libraries.get(path)
+        return (str(library), library.stat()) if library else super().lookup_path(path)
 
     def file_response(self, *args, **kwargs) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -50,7 +60,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.add_middleware(Mannered)
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.mount("/static", _Static(), name="static")
     for kind, handler in (
         (Refusal, _refused),
         (UserError, _mistaken),
@@ -66,13 +76,21 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = READERS
-    poller = asyncio.create_task(app.state.hub.run())
+    tasks = [asyncio.create_task(work) for work in (app.state.hub.run(), _remember(app.state.realm.history))]
     yield
     app.state.hub.close()
     app.state.realm.exports.close()
-    poller.cancel()
-    with suppress(asyncio.CancelledError):
-        await poller
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _remember(history: MachineHistory) -> None:
+    while True:
+        with suppress(OSError):  # a realm whose disk has gone
+            await to_thread.run_sync(history.take)
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 async def _refused(request: Request, problem: Refusal) -> Response:

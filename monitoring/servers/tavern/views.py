@@ -5,18 +5,16 @@ number is put into words in one place only.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from core.checkpoints import pointed
-from core.disk import Level
 from core.paths import PRIORITIES
+from core.skills import skill
+from core.skills import skills as known_skills
 from core.steps import read_previews
 from monitoring.servers.tavern import tongues, vault_views
 from monitoring.servers.tavern.realm import Realm
-from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
-
-START = "bash scripts/start.sh"
+from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
 
 
 def now(realm: Realm) -> dict[str, Any]:
@@ -30,6 +28,7 @@ def now(realm: Realm) -> dict[str, Any]:
     text |= {
         "state": tongues.state_words(state),
         "title": _title(status, text),
+        "queue.eta": about(realm.queue_seconds()),
         "disk.free": size(status["disk"]["free_bytes"]),
         "disk.vault": size(status["disk"]["used_by_vault_bytes"]),
     }
@@ -94,6 +93,7 @@ def _battle(battle: dict) -> tuple[dict[str, str], dict[str, float]]:
         "damage": precise(get("damage"), 3),
         "strain": precise(get("strain"), 3),
         "zone": get("zone") or "",
+        "rest": "" if get("zone") else "at rest" if not battle else NOTHING,
         "eta": duration(get("eta_seconds")),
         "tokens_per_second": compact(get("tokens_per_second")),
         "mfu": percent(get("mfu")),
@@ -135,71 +135,26 @@ def _gpus(gpus: list[dict]) -> tuple[dict[str, str], dict[str, float]]:
     return text, value
 
 
-@dataclass(frozen=True)
-class Next:
-    """What happens next. `kind`: go, idle or blocked; `command` and `verb`: what a person can type or press."""
-
-    kind: str
-    title: str
-    text: str
-    command: str | None = None
-    verb: str | None = None
-
-
-def what_next(realm: Realm) -> Next:
-    status = realm.status()
-    state, disk = status["state"], status["disk"]
-    services = {service["name"]: service["state"] for service in status["services"]}
-    waiting = sum(status["queue"][priority] for priority in PRIORITIES)
-    if services["watchdog"] == "stopped" and services["trainer"] != "running":
-        return Next("blocked", "The realm is asleep", "No service runs, so nothing is trained. Wake it with", START)
-    if disk["state"] in (Level.NOT_CLAIMING.word, Level.PAUSED.word):
-        return Next("blocked", "The disk is almost full", disk["text"])
-    if state == "blocked":
-        text = f"What it wants to write does not fit into {size(disk['free_bytes'])}. Free space; it goes on by itself."
-        return Next("blocked", "The trainer waits for room on the disk", text)
-    if state in ("starting", "loading"):
-        return Next("idle", "The hero wakes up", "The model is being loaded.")
-    if services["trainer"] != "running":
-        return Next(
-            "blocked",
-            f"The trainer is in state {services['trainer']}",
-            "Its log says why:",
-            "python -m training logs trainer",
-        )
-    if status["paused"]:
-        return Next(
-            "idle",
-            "Paused",
-            "The hero keeps its place in the quest and waits for you.",
-            verb=None if status["battle"] else "resume",
-        )
-    if services["daemon"] != "running":
-        return Next(
-            "blocked",
-            f"The daemon is in state {services['daemon']}",
-            "Files in the inbox are not taken. Its log says why:",
-            "python -m training logs daemon",
-        )
-    if status["battle"]:
-        return Next("go", "The battle is on", _after_battle(waiting))
-    if preparing := status["preparing"]:
-        text = f"{preparing['share']:.0%} of {preparing['quest']} is turned into tokens; then the battle begins."
-        return Next("go", "A quest is being prepared", text)
-    if waiting:
-        return Next("go", "A quest is being taken up", f"{number(waiting)} waiting. The first step is seconds away.")
-    return Next("idle", "All quiet", "No quest waits. Drop a .jsonl anywhere on this page, and the battle begins.")
-
-
-def _after_battle(waiting: int) -> str:
-    if not waiting:
-        return "No quest waits behind it. Drop another .jsonl whenever you like."
-    return "One quest waits behind it." if waiting == 1 else f"{number(waiting)} quests wait behind it."
-
-
 def hero(realm: Realm) -> dict[str, Any]:
-    status = realm.status()
-    return {"hero": status["hero"], "seed": pointed(realm.paths.tip) or realm.config.hero.name}
+    seed = pointed(realm.paths.tip) or realm.config.hero.name
+    return {"hero": realm.status()["hero"], "seed": seed, "skills": skills(realm)}
+
+
+def skills(realm: Realm) -> list[dict[str, Any]]:
+    """Skills with quests of their own: how many are trained, and the share of answers that were right at the last look."""
+    trained = realm.ledger.all(
+        "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
+    )
+    looks = realm.ledger.all(
+        "SELECT skill, value, MAX(looks.id) FROM (SELECT * FROM evaluations WHERE kind='preview' ORDER BY id DESC LIMIT 500) "
+        "AS looks JOIN quests ON quests.id = looks.quest WHERE skill IS NOT NULL GROUP BY skill"
+    )
+    right = {look["skill"]: look["value"] for look in looks}
+    return [row | {"title": _skill_title(row["skill"]), "right": right.get(row["skill"])} for row in trained]
+
+
+def _skill_title(name: str) -> str:
+    return skill(name).title if name.upper() in known_skills() else name
 
 
 def battle(realm: Realm) -> dict[str, Any]:

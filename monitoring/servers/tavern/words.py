@@ -43,6 +43,11 @@ def percent(part: float | None, whole: float | None = 1) -> str:
     return NOTHING if part is None or not whole else f"{100 * part / whole:.0f} %"
 
 
+def percent_points(value: float | None) -> str:
+    """43.2 -> 43 %."""
+    return NOTHING if value is None else f"{value:.0f} %"
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: 1234567 -> 1.2 MB."""
     if count is None:
@@ -71,6 +76,17 @@ def duration(seconds: float | None) -> str:
             rest = whole % unit // smaller
             return f"{whole // unit} {name} {rest} {small_name}" if rest else f"{whole // unit} {name}"
     return f"{whole} s" if seconds >= 1 or seconds == 0 else "< 1 s"
+
+
+def about(seconds: float | None) -> str:
+    """An estimate: its largest unit only, with a half where that counts. 8040 -> about 2 h; nothing where nothing waits."""
+    if not seconds or not math.isfinite(seconds):
+        return NOTHING
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            count = round(2 * seconds / unit) / 2 if seconds < 4 * unit else round(seconds / unit)
+            return f"about {count:g} {name}"
+    return "less than a minute"
 
 
 def ago(moment: float | None) -> str:

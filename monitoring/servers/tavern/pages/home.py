@@ -6,14 +6,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from core import lore
-from monitoring.servers.tavern import charts, views
+from monitoring.servers.tavern import charts, tracks, views
 from monitoring.servers.tavern.api import TheRealm
-from monitoring.servers.tavern.pages.live import battle_marks, previews
+from monitoring.servers.tavern.outlook import what_next
+from monitoring.servers.tavern.pages.live import drawn, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.sigil import sigil, sigil_file
 
+SHOWN_ALERTS = 5
 router = APIRouter(include_in_schema=False)
 
 
@@ -22,9 +24,13 @@ def _hero(realm: Realm, _: Request) -> dict[str, Any]:
     return seen | {"portrait": sigil(seen["seed"], seen["hero"]["level"])}
 
 
+def _alerts(realm: Realm, _: Request) -> dict[str, Any]:
+    every = views.alerts(realm)
+    return {"alerts": every[:SHOWN_ALERTS], "more_alerts": len(every) - SHOWN_ALERTS}
+
+
 def _curve(realm: Realm, _: Request) -> dict[str, Any]:
-    curves = realm.metrics.curves(recent=2000)
-    return {"chart": charts.chart(curves, charts.LOSS, battle_marks(realm, curves))}
+    return drawn(realm, tracks.newest(2000), (charts.LOSS,))
 
 
 PAGE = Page(
@@ -32,9 +38,9 @@ PAGE = Page(
     "Battle",
     "home.html",
     {
-        "alerts": Part("alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm)}),
+        "alerts": Part("alerts.html", "alerts", _alerts),
         "hero": Part("hero.html", "hero", _hero),
-        "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
+        "next": Part("next.html", "next", lambda realm, _: {"next": what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
         "curve": Part("curve.html", "steps", _curve),
         "previews": Part("previews.html", "previews", previews),

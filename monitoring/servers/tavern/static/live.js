@@ -48,11 +48,12 @@
         const key = now.versions[part.dataset.key];
         if (key !== undefined && key !== part.dataset.seen) refresh(part);
       }
+      document.dispatchEvent(new CustomEvent("realm", { detail: now }));
     }
 
     async function refresh(part) {
       const address = part.dataset.part;
-      if (loading.has(address) || part.querySelector("[data-held]")) return;
+      if (loading.has(address)) return;
       loading.add(address);
       try {
         const answer = await fetch(address);
