@@ -37,7 +37,7 @@ def live(browser, realm):
     complaints, contexts = [], []
 
     def live(path="/live"):
-        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="dark")
         contexts.append(context)
         page = context.new_page()
         page.asked = []

@@ -2,7 +2,13 @@
 "use strict";
 {
   const hues = ["gold", "verdigris", "pale", "warm", "good"];
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const probe = document.createElement("i"); // a canvas knows no light-dark(), an element does
+  probe.hidden = true;
+  document.body.append(probe);
+  const colour = (name) => {
+    probe.style.color = "var(--" + name + ")";
+    return getComputedStyle(probe).color;
+  };
   const ink = (name) => () => colour(name);
   const faint = (name, share) => () => "color-mix(in srgb, " + colour(name) + " " + share + "%, transparent)";
   const known = (value) => value !== null && value !== undefined;
