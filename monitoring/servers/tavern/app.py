@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from core.config import Config
-from core.errors import RealmBusy, UserError
+from core.errors import RealmBusy, UserError, WrongState
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, vault_api
+from monitoring.servers.tavern import api, pages, quest_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
@@ -25,7 +25,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
+ROUTERS = (*pages.ROUTERS, api.router, quest_api.router, vault_api.router)
 
 
 class _Static(StaticFiles):
@@ -52,6 +52,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.mount("/static", _Static(directory=STATIC), name="static")
     for kind, handler in (
         (Refusal, _refused),
+        (WrongState, _not_now),
         (UserError, _mistaken),
         (RealmBusy, _busy),
         (sqlite3.OperationalError, _unwritten),
@@ -80,6 +81,10 @@ async def _refused(request: Request, problem: Refusal) -> Response:
 
 async def _mistaken(request: Request, problem: UserError) -> Response:
     return problem_response(request.scope, 400, "wrong_request", str(problem))
+
+
+async def _not_now(request: Request, problem: WrongState) -> Response:
+    return problem_response(request.scope, 409, "wrong_state", str(problem))
 
 
 async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Response:

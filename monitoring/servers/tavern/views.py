@@ -12,6 +12,7 @@ from core.checkpoints import pointed
 from core.disk import Level
 from core.paths import PRIORITIES
 from core.steps import read_previews
+from monitoring.servers.tavern import boards
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
 
@@ -64,7 +65,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     return versions | {
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
-        "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
+        "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
     }
 
 
