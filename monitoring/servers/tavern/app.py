@@ -44,6 +44,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     )
     app.state.realm = Realm(paths, config)
     app.state.exports = Exports(paths)
+    app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)

@@ -28,14 +28,19 @@ def _base(realm: Realm, request: Request) -> dict[str, Any]:
     return {"now": views.now(realm), "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
 
 
+def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
+    """What stands around every page; a page below one of these (`/vault/ID`) takes it from `app.state.frame`."""
+    return _base(realm, request) | {
+        "pages": PAGES,
+        "page": around,
+        "newest_event": realm.newest_event(),
+        "dropped": request.query_params.get("dropped"),
+    }
+
+
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
     def show(request: Request, realm: TheRealm) -> Response:
-        context = _base(realm, request) | {
-            "pages": PAGES,
-            "page": wanted,
-            "newest_event": realm.newest_event(),
-            "dropped": request.query_params.get("dropped"),
-        }
+        context = frame(realm, request, wanted)
         for part in wanted.parts.values():
             context |= part.view(realm, request)
         return page(wanted.template, context)
