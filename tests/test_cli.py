@@ -358,7 +358,7 @@ def test_a_file_is_judged_and_previewed_without_the_realm_taking_it(paths, call,
     code, out, _ = call("quest", "validate", bad)
     assert code == 1 and "line 1" in out
     shown = ask("quest", "preview", good)["rows"][0]["sequences"][0]
-    assert next(run["text"] for run in shown if run["trained"]).startswith("hello, you")
+    assert next(run["text"] for run in shown["runs"] if run["trained"]).startswith("hello, you")
     assert "⟦hello, you" in call("quest", "preview", good)[1]
     assert dropped(paths) == {}
 
