@@ -64,12 +64,12 @@ def _shown(renderer: Renderer, row: Row | BadRow, most_tokens: int | None) -> di
     """The row's sequences, or its problem."""
     rendered = row if isinstance(row, BadRow) else renderer.render([row])[0]
     if isinstance(rendered, BadRow):
-        return {"problem": str(rendered)}
+        return {"problem": str(rendered), "thinking": None, "sequences": []}
     chosen = "chosen" if rendered.rejected else None
     sides = [(sequence, chosen) for sequence in rendered.sequences]
     sides += [(sequence, "rejected") for sequence in rendered.rejected]
     told = [{"side": side, **_sequence(renderer, sequence, most_tokens)} for sequence, side in sides]
-    return {"thinking": thinking(row), "sequences": told}
+    return {"problem": None, "thinking": thinking(row), "sequences": told}
 
 
 def thinking(row: Row) -> str | None:
@@ -142,6 +142,6 @@ def plain_runs(sequences: Iterable[dict[str, Any]]) -> list[list[tuple[str, bool
 def rendered_runs(renderer: Renderer, row: Row) -> list[list[tuple[str, bool]]]:
     """`plain_runs` of one row. Raises UserError where it cannot be rendered."""
     shown = _shown(renderer, row, None)
-    if "problem" in shown:
+    if shown["problem"]:
         raise UserError(shown["problem"])
     return plain_runs(shown["sequences"])

@@ -181,7 +181,7 @@ def preview(realm: Realm) -> None:
 
 def _row_text(row: dict) -> str:
     head = styled(f"line {row['line']}", "dim")
-    if "problem" in row:
+    if row["problem"]:
         return f"{head} {styled(visible(row['problem']), 'red')}"
     return "\n".join([head, *map(_sequence_text, row["sequences"])])
 

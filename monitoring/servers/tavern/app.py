@@ -20,6 +20,7 @@ from monitoring.servers.tavern import api, pages, quest_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.previewer import Previewer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
@@ -44,6 +45,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     )
     app.state.realm = Realm(paths, config)
     app.state.exports = Exports(paths)
+    app.state.previewer = Previewer()
     app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
@@ -71,6 +73,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.hub.close()
     app.state.exports.close()
+    app.state.previewer.close()
     poller.cancel()
     with suppress(asyncio.CancelledError):
         await poller

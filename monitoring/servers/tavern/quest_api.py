@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from core.quest_acts import QuestActs
+from monitoring.servers.tavern import quest_views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.realm import Realm
@@ -14,6 +16,7 @@ from monitoring.servers.tavern.security import Refusal
 
 router = APIRouter()
 QuestId = Annotated[int, Path(ge=0, lt=1 << 62)]
+Place = Annotated[int, Query(ge=0, lt=1 << 62)]
 OtherId = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
@@ -55,6 +58,15 @@ def retry(realm: TheRealm, quest: QuestId, wanted: Retry | None = None) -> Respo
 def move(realm: TheRealm, quest: QuestId, wanted: Move) -> Response:
     """Let a waiting quest stand elsewhere in the queue; `place` tells how many of its priority stand before it."""
     return answer(carry_out(realm, quest, "move", **wanted.model_dump()))
+
+
+@router.get("/api/quests/{quest}/preview")
+async def preview(request: Request, realm: TheRealm, quest: QuestId, at: Place = 0, line: Place = 0) -> Response:
+    """Rows as the hero will see them, from byte `at` (behind line `line`) on; `next` says where the next ones are."""
+    row = await to_thread.run_sync(quest_views.quest_row, realm, quest)
+    file = await to_thread.run_sync(quest_views.file_of, realm, row)
+    shown = await to_thread.run_sync(quest_views.rows, realm, request.app.state.previewer, file, at, line)
+    return answer(shown["preview"])
 
 
 def carry_out(realm: Realm, quest: int, verb: str, **how: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from core.paths import PRIORITIES
 from monitoring.servers.tavern import views
 from monitoring.servers.tavern.api import TheRealm, carry_out
 from monitoring.servers.tavern.html import page
-from monitoring.servers.tavern.pages import home, jobs, live, login, quests, vault
+from monitoring.servers.tavern.pages import home, jobs, live, login, quest, quests, vault
 from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
@@ -70,4 +70,4 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-ROUTERS = (router, *(module.router for module in (*MODULES, login) if hasattr(module, "router")))
+ROUTERS = (router, *(module.router for module in (*MODULES, login, quest) if hasattr(module, "router")))
