@@ -73,6 +73,18 @@ MIGRATIONS = (
     CREATE INDEX evaluations_by_age ON evaluations(kind, id);
     CREATE INDEX quests_by_skill ON quests(skill, state) WHERE skill IS NOT NULL;
     """,
+    """
+    ALTER TABLE quests ADD COLUMN place INTEGER;
+    CREATE INDEX quests_by_change ON quests(updated);
+    CREATE INDEX quests_by_end ON quests(state, updated);
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, service TEXT NOT NULL, title TEXT NOT NULL,
+        state TEXT NOT NULL, quest INTEGER, reason TEXT, pid INTEGER, process_started REAL,
+        started REAL NOT NULL, finished REAL);
+    CREATE INDEX jobs_by_start ON jobs(started);
+    CREATE INDEX battles_by_start ON battles(started);
+    CREATE INDEX events_by_time ON events(time);
+    """,
 )
 
 

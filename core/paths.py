@@ -104,6 +104,11 @@ class RealmPaths:
         return self.state / "realm.lock"
 
     @property
+    def queue_lock(self) -> Path:
+        """Held by whoever moves a quest."""
+        return self.state / "queue.lock"
+
+    @property
     def services(self) -> Path:
         return self.state / "services.json"
 

@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,15 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Tokens of one sequence (int32) and, for each, whether it is learned (bool)."""
+    """Tokens of one sequence (int32) and, for each, whether it is learned (bool). `cut`: tokens lost on the left and right."""
 
     input_ids: np.ndarray
     trained: np.ndarray
-    truncated: bool = False
+    cut: tuple[int, int] = (0, 0)
+
+    @property
+    def truncated(self) -> bool:
+        return self.cut != (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class Renderer:
         self._tokenizer.no_padding()
         speller = Tokenizer.from_buffer(tokenizer)
         speller.encode_special_tokens = True
-        specials = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.control_ids = frozenset(added)  # what marks turns, thoughts and calls
+        specials = [token.content for token in added.values() if token.special]
         self._spelled = {token: speller.encode(token, add_special_tokens=False).ids for token in specials}
         constants = {key: _content(value) for key, value in config.items() if key.endswith("_token")}
         constants = {key: token for key, token in constants.items() if token}
@@ -121,17 +127,6 @@ class Renderer:
     def decode(self, ids: Iterable[int], specials: bool = True) -> str:
         """Text of `ids`, with or without the special tokens."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=not specials)
-
-    def pieces(self, row: Row) -> list[list[tuple[str, bool]]]:
-        """For each sequence its text, in runs that are trained or not: what a preview shows. Raises BadRow."""
-        rendered = self.render([row])[0]
-        if isinstance(rendered, BadRow):
-            raise rendered
-        return [self._runs(sequence) for sequence in rendered.sequences + rendered.rejected]
-
-    def _runs(self, sequence: Sequence) -> list[tuple[str, bool]]:
-        pairs = groupby(zip(sequence.input_ids, sequence.trained, strict=True), key=lambda pair: bool(pair[1]))
-        return [(self.decode(token for token, _ in run), trained) for trained, run in pairs]
 
     def _name_tokens(self, constants: dict[str, str]) -> None:
         """Find the ids that end a text or a turn, and the one that fills."""
@@ -201,7 +196,8 @@ class Renderer:
             return [Sequence(ids, trained)]
         first = int(trained.argmax())
         start = 0 if first < most else first - most // 2
-        return [Sequence(ids[start : start + most], trained[start : start + most], truncated=True)]
+        end = min(len(ids), start + most)
+        return [Sequence(ids[start:end], trained[start:end], (start, len(ids) - end))]
 
 
 def _content(value: Any) -> str | None:

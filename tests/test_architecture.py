@@ -51,6 +51,7 @@ NAMES = {
     "prepared",
     "heartbeats",
     "realm.lock",
+    "queue.lock",
     "services.json",
     "disk.json",
     "reserve",

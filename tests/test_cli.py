@@ -358,7 +358,7 @@ def test_a_file_is_judged_and_previewed_without_the_realm_taking_it(paths, call,
     code, out, _ = call("quest", "validate", bad)
     assert code == 1 and "line 1" in out
     shown = ask("quest", "preview", good)["rows"][0]["sequences"][0]
-    assert next(run["text"] for run in shown if run["trained"]).startswith("hello, you")
+    assert next(run["text"] for run in shown["runs"] if run["trained"]).startswith("hello, you")
     assert "⟦hello, you" in call("quest", "preview", good)[1]
     assert dropped(paths) == {}
 
@@ -503,4 +503,4 @@ def test_a_name_that_would_steer_the_terminal_is_one_line_of_escapes_everywhere(
         assert not steering.search(out + err), words
         assert not any(line.startswith("2099") for line in (out + err).splitlines())
     (log,) = paths.logs.glob("daemon_*.log")
-    assert len(log.read_text().splitlines()) == 1
+    assert len(log.read_text().splitlines()) == 2  # the failure, and the cancelling

@@ -12,12 +12,13 @@ from core.errors import nearest
 from core.status import quest_in_battle, service_states
 from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, SERIES, read_previews
 from core.training_queue import TrainingQueue
-from monitoring.servers.tavern import boards, vault_views, views
+from monitoring.servers.tavern import boards, vault_views, work
 from monitoring.servers.tavern.events import EventStream
 from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.uploads import receive_quests
+from monitoring.servers.tavern.work import Kind, State
 
 router = APIRouter()
 CONTROLS = ("pause", "resume", "skip", "stop")
@@ -71,10 +72,21 @@ def one_quest(realm: TheRealm, quest: int) -> Response:
 
 @router.get("/api/jobs")
 def jobs(
-    realm: TheRealm, limit: Annotated[int, Query(ge=1, le=1000)] = 100, before: Annotated[int | None, WHOLE] = None
+    realm: TheRealm,
+    kind: Kind | None = None,
+    state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
-    """Battles, newest first."""
-    return answer(views.jobs(realm, limit, before))
+    """Every piece of work, newest first; evaluations only where they are asked for. `before`: only those older than this id."""
+    return answer(work.pieces(realm, kind, state, limit, before))
+
+
+@router.get("/api/jobs/{job}")
+def one_job(realm: TheRealm, job: str) -> Response:
+    """One piece of work, and the events of its time."""
+    piece = work.piece(realm, job)
+    return answer(piece | {"events": work.log(realm, piece)})
 
 
 @router.get("/api/vault")

@@ -14,20 +14,23 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from core.config import Config
-from core.errors import RealmBusy, UserError
+from core.errors import RealmBusy, UserError, WrongState
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.machine_history import EVERY_SECONDS, MachineHistory
-from monitoring.servers.tavern import api, libraries, operations, pages, skills_api, vault_api
+from monitoring.servers.tavern import api, libraries, operations, pages, quest_api, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.manner import Mannered
+from monitoring.servers.tavern.previewer import Previewer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, skills_api.router, operations.router)
+ROUTERS = (
+    *pages.ROUTERS, api.router, quest_api.router, vault_api.router, skills_api.router, operations.router,
+)  # fmt: skip
 
 
 class _Static(StaticFiles):
@@ -53,6 +56,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.realm = Realm(paths, config)
+    app.state.previewer = Previewer()
     app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
     app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
@@ -63,6 +67,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.mount("/static", _Static(), name="static")
     for kind, handler in (
         (Refusal, _refused),
+        (WrongState, _not_now),
         (UserError, _mistaken),
         (RealmBusy, _busy),
         (sqlite3.OperationalError, _unwritten),
@@ -80,6 +85,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.hub.close()
     app.state.realm.exports.close()
+    app.state.previewer.close()
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -99,6 +105,10 @@ async def _refused(request: Request, problem: Refusal) -> Response:
 
 async def _mistaken(request: Request, problem: UserError) -> Response:
     return problem_response(request.scope, 400, "wrong_request", str(problem))
+
+
+async def _not_now(request: Request, problem: WrongState) -> Response:
+    return problem_response(request.scope, 409, "wrong_state", str(problem))
 
 
 async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Response:

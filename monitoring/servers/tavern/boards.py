@@ -21,10 +21,8 @@ def quests(realm: Realm) -> dict[str, Any]:
     """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
-    cards = {
-        state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state, COLUMN)]
-        for state in (*PRIORITIES, "processing")
-    }
+    lines = {priority: queue.in_line(priority)[:COLUMN] for priority in PRIORITIES} | {"processing": queue.processing()}
+    cards = {state: [_card(realm, quest.id, quest.stem) for quest in line] for state, line in lines.items()}
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
     return {
         "arriving": arriving(realm.paths),
@@ -36,16 +34,24 @@ def quests(realm: Realm) -> dict[str, Any]:
     }
 
 
+def version(realm: Realm) -> str:
+    """Changes with every change of a quest, also of its place alone."""
+    return str(realm.ledger.one("SELECT MAX(updated) AS updated FROM quests")["updated"])
+
+
 def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
     """Files in the inbox, and those that are being checked; the first of each."""
     found = []
     for priority in PRIORITIES:
         folder = paths.inbox_for(priority)
         names = filter(is_quest_name, os.listdir(folder)) if folder.is_dir() else ()
-        found += [{"name": name, "where": "in the inbox"} for name in nsmallest(COLUMN, names)]
+        found += [
+            {"name": name, "where": "in the inbox", "quest": None, "priority": priority}
+            for name in nsmallest(COLUMN, names)
+        ]
     claimed = filter(parse_file_name, os.listdir(paths.claims)) if paths.claims.is_dir() else ()
-    names = [f"{parse_file_name(name)[0]}.jsonl" for name in nsmallest(COLUMN, claimed)]
-    return found + [{"name": name, "where": "is being checked"} for name in names]
+    names = [parse_file_name(name) for name in nsmallest(COLUMN, claimed)]
+    return found + [{"name": f"{stem}.jsonl", "where": "is being checked", "quest": quest} for stem, quest in names]
 
 
 def _card(realm: Realm, quest: int, stem: str) -> dict[str, Any]:

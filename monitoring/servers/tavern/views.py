@@ -4,7 +4,6 @@
 number is put into words in one place only.
 """
 
-import time
 from typing import Any
 
 from core.checkpoints import pointed
@@ -12,7 +11,7 @@ from core.paths import PRIORITIES
 from core.skills import skill
 from core.skills import skills as known_skills
 from core.steps import read_previews
-from monitoring.servers.tavern import tongues, vault_views
+from monitoring.servers.tavern import boards, tongues, vault_views, work
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
 
@@ -48,12 +47,13 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "queue": queue,
         "services": services,
         "events": str(realm.newest_event()),
+        "jobs": f"{realm.newest_event()} {work.version(realm)}",
         "steps": str(hero["global_step"]),
     }
     return versions | {
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
-        "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
+        "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
         "vault": vault_views.key(realm),
     }
 
@@ -159,7 +159,7 @@ def _skill_title(name: str) -> str:
 
 def battle(realm: Realm) -> dict[str, Any]:
     status = realm.status()
-    last = None if status["battle"] else next(iter(jobs(realm, limit=1)), None)
+    last = None if status["battle"] else next(iter(work.battles(realm, limit=1)), None)
     return {"battle": status["battle"], "paused": status["paused"], "last": last}
 
 
@@ -175,64 +175,6 @@ def previews(realm: Realm) -> dict[str, Any] | None:
 def log(realm: Realm, limit: int = 14) -> list[dict[str, Any]]:
     """The newest events, newest first."""
     return list(reversed(realm.ledger.events(limit=limit)))
-
-
-def jobs(realm: Realm, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
-    """Battles, newest first; `before`: only those with a smaller id."""
-    rows = realm.ledger.all(
-        "SELECT battles.*, quests.stem FROM battles LEFT JOIN quests ON quests.id = battles.quest WHERE battles.id < ? "
-        "ORDER BY battles.id DESC LIMIT ?",
-        (before or 1 << 62, limit),
-    )
-    running = realm.status()["battle"] or {}
-    return [_job(row, running) for row in rows]
-
-
-def totals(realm: Realm) -> dict[str, float]:
-    """Everything the hero has gone through."""
-    return realm.ledger.one(
-        "SELECT COUNT(*) AS battles, COALESCE(SUM(tokens), 0) AS tokens, "
-        "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles"
-    )
-
-
-def _job(row: dict, running: dict) -> dict[str, Any]:
-    """A battle's row for people; the running one has its losses and its speed from the trainer's snapshot."""
-    live = row["state"] == "running" and running.get("quest_id") == row["quest"]
-    told = (
-        "id",
-        "quest",
-        "school",
-        "state",
-        "total_steps",
-        "start_step",
-        "loss",
-        "validation_loss_before",
-        "validation_loss",
-        "xp",
-        "reason",
-        "started",
-        "finished",
-    )
-    job = {name: row[name] for name in told}
-    job |= {
-        "kind": "battle",
-        "live": live,
-        "stem": row["stem"] or f"quest {row['quest']}",
-        "step": _steps_done(row),
-        "seconds": row["finished"] - row["started"] if row["finished"] else row["seconds"] or None,
-        "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
-    }
-    if live:
-        now_known = {name: running.get(name) for name in ("step", "loss", "validation_loss", "tokens_per_second")}
-        return job | now_known | {"seconds": time.time() - row["started"]}
-    return job | {"state": "interrupted"} if row["state"] == "running" else job
-
-
-def _steps_done(row: dict) -> int | None:
-    if row["state"] == "done":
-        return row["total_steps"]
-    return None if row["end_step"] is None else row["end_step"] - row["start_step"]
 
 
 def alerts(realm: Realm) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import math
 import time
 
+from core.logs import visible
+
 NOTHING = "–"
 
 
@@ -105,6 +107,11 @@ def stamp(moment: float | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) if moment else ""
 
 
+def shown(text: str) -> str:
+    """A text from outside with every hidden character, but line ends and tabs, written as an escape."""
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
+
+
 FILTERS = {
     "number": number,
     "compact": compact,
@@ -115,5 +122,6 @@ FILTERS = {
     "gib": gib,
     "duration": duration,
     "ago": ago,
+    "shown": shown,
     "stamp": stamp,
 }

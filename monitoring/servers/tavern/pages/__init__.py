@@ -23,6 +23,7 @@ from monitoring.servers.tavern.pages import (
     live,
     login,
     manners,
+    quest,
     quests,
     schools,
     settings,
@@ -101,5 +102,5 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-EXTRAS = (login, manners, checkpoint)  # routes that are no pages of the navigation
+EXTRAS = (login, manners, quest, checkpoint)  # routes that are no pages of the navigation
 ROUTERS = (router, *(module.router for module in (*MODULES, *EXTRAS) if hasattr(module, "router")))

@@ -51,6 +51,14 @@
       document.dispatchEvent(new CustomEvent("realm", { detail: now }));
     }
 
+    // For a page's own script: `name` has changed by what was just done.
+    window.renew = (name) => {
+      for (const part of document.querySelectorAll(`[data-part^="/parts/${name}"]`)) {
+        loading.delete(part.dataset.part);
+        refresh(part);
+      }
+    };
+
     async function refresh(part) {
       const address = part.dataset.part;
       if (loading.has(address)) return;
@@ -64,8 +72,11 @@
           if (same) same.open = true;
         }
         const place = [...part.querySelectorAll(reachable)].indexOf(document.activeElement);
+        const named = part.contains(document.activeElement) && document.activeElement.id;
         part.replaceWith(fresh);
-        if (place >= 0 && fresh.querySelectorAll(reachable)[place]) fresh.querySelectorAll(reachable)[place].focus();
+        const same = named && fresh.querySelector("#" + CSS.escape(named));
+        if (same) same.focus();
+        else if (place >= 0 && fresh.querySelectorAll(reachable)[place]) fresh.querySelectorAll(reachable)[place].focus();
       } catch {
         // the stream notices that the server is gone, and says so
       } finally {
