@@ -4,6 +4,7 @@ How it behaves is the text of the last message of a request: the name of a metho
 """
 
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -181,3 +182,35 @@ class Box(socketserver.ThreadingTCPServer):
     def close(self) -> None:
         self.shutdown()
         self.server_close()
+
+
+class Tap(socketserver.ThreadingTCPServer):
+    """Stands between the proxy and a box, and notes in `words` when each part of an answer with words in it came from there."""
+
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self, target: int):
+        super().__init__(("127.0.0.1", 0), _Between)
+        self.target, self.port = target, self.server_address[1]
+        self.words: list[float] = []
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Between(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.server.target)) as box:
+            threading.Thread(target=self.hand_on, args=(self.request, box), daemon=True).start()
+            self.hand_on(box, self.request, self.server.words)
+
+    @staticmethod
+    def hand_on(source: socket.socket, target: socket.socket, words: list[float] | None = None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if words is not None and b'"content":"' in data:
+                    words.append(time.monotonic())
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
