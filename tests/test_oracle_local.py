@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from model_folders import weights, write_model
+from model_folders import write_model
+from oracle_realm import hatched
 from starlette.testclient import TestClient
 from tavern_server import _free_port
 
 from core.chat_request import read_request
-from core.checkpoints import Manifest, commit, set_champion, set_current, set_tip
 from core.config import Config, Tavern
 from core.durable import write_json
 from core.forge.voices import Voices
@@ -43,27 +43,6 @@ start_logging(paths, "watchdog")
 port = int(sys.argv[2])
 supervise(paths, port, kept=[one for one in services(paths, port) if one.name in ("tavern", "oracle")])
 """
-
-
-def hatched(root: Path, count: int = 1) -> tuple[RealmPaths, list[str]]:
-    """A realm with so many checkpoints of a tiny hero that talks without end; hero and champion are the last."""
-    paths = RealmPaths(root)
-    paths.make()
-    ids = []
-    for step in range(count):
-        tensors = {name: tensor * (4 + step) for name, tensor in weights().items()}
-
-        def build(folder: Path, tensors=tensors) -> None:
-            write_model(root / "scratch", tensors, max_position_embeddings=4096)
-            for file in (root / "scratch").iterdir():
-                file.rename(folder / file.name)
-            (root / "scratch").rmdir()
-            (folder / "optimizer.safetensors").write_bytes(b"0" * 1000)
-
-        ids.append(commit(paths, Manifest("DIO", "first", step), build).id)
-    for point in (set_tip, set_current, set_champion):
-        point(paths, ids[-1])
-    return paths, ids
 
 
 def ask(port: int, path: str, body: dict | None = None) -> tuple[int, dict[str, str], dict]:
