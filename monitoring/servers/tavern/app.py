@@ -18,7 +18,8 @@ from core.errors import RealmBusy, UserError, WrongState
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.machine_history import EVERY_SECONDS, MachineHistory
-from monitoring.servers.tavern import api, libraries, operations, pages, quest_api, skills_api, vault_api
+from monitoring.oracle import Oracle
+from monitoring.servers.tavern import api, libraries, operations, oracle_api, pages, quest_api, skills_api, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.manner import Mannered
@@ -29,7 +30,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
 ROUTERS = (
-    *pages.ROUTERS, api.router, quest_api.router, vault_api.router, skills_api.router, operations.router,
+    *pages.ROUTERS, api.router, quest_api.router, vault_api.router, skills_api.router, oracle_api.router, operations.router,
 )  # fmt: skip
 
 
@@ -59,7 +60,9 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.state.previewer = Previewer()
     app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
-    app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
+    token = read_or_make_token(paths)
+    app.state.oracle = Oracle(paths, config, token)
+    app.state.rules = Rules.of(config.tavern, token, UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
     app.add_middleware(Mannered)
     for router in ROUTERS:
@@ -86,6 +89,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     app.state.hub.close()
     app.state.realm.exports.close()
     app.state.previewer.close()
+    await app.state.oracle.close()
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
