@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from core.formats import Preference, detect, read
+from core.formats import detect, read
 from core.inbox import drop
 from core.paths import RealmPaths
 from core.schools import SCHOOLS

@@ -12,7 +12,10 @@ from markdown_it import MarkdownIt
 LONGEST = 32_768  # characters: some markdown takes time that grows with the square, and this is a second of it at most
 _SCHEMES = ("http://", "https://", "mailto:")
 _AWAY = {"target": "_blank", "rel": "noopener noreferrer nofollow"}
-_OVERRIDES = {0x202D: "⟨LRO⟩", 0x202E: "⟨RLO⟩"}  # turn the direction of what follows, so that it reads as something else
+_OVERRIDES = {
+    0x202D: "⟨LRO⟩",
+    0x202E: "⟨RLO⟩",
+}  # turn the direction of what follows, so that it reads as something else
 
 
 def _parser() -> MarkdownIt:
@@ -20,15 +23,16 @@ def _parser() -> MarkdownIt:
     parser.disable("image")
     parser.validateLink = lambda address: address.strip().lower().startswith(_SCHEMES)
     parser.add_render_rule("link_open", _link_opened)
-    parser.core.ruler.push("lower_headings", _lower_headings)
+    parser.core.ruler.push("fit_in", _fit_in)
     return parser
 
 
-def _lower_headings(state) -> None:
-    """A page has one first heading, and it is not the model's."""
+def _fit_in(state) -> None:
+    """A page has one first heading, and it is not the model's; the alignment of columns would be a style of its own."""
     for token in state.tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
+        token.attrs.pop("style", None)
 
 
 def _link_opened(renderer, tokens, index, options, env) -> str:
