@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from core import config_words
+from core.config_words import Section
 from core.durable import write_bytes
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
+from core.oracle_config import Oracle
 from core.skills import skills
 from core.trainer_keys import check_trainer_keys
-
-
-class Section(BaseModel):
-    """A part of config.json: unknown keys are refused, values never change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Hero(Section):
@@ -181,12 +177,6 @@ class Backup(Section):
     keep_weekly: int = Field(4, ge=0, description="Weeks of which the newest backup stays.")
 
 
-class Oracle(Section):
-    url: str | None = Field(
-        None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local."
-    )
-
-
 class Tavern(Section):
     host: str = Field(
         "127.0.0.1", description="Address to listen on. Anything but loopback asks every visitor for the token."
@@ -279,8 +269,8 @@ class Config(Section):
     backup: Backup = Field(Backup(), description="Copies elsewhere.")
     disk: Disk = Field(Disk(), description="When the disk counts as full.")
     dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
-    oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     tavern: Tavern = Field(Tavern(), description="The web pages.")
+    oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")
 
     @field_validator("trainer")

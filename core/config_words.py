@@ -1,15 +1,22 @@
-"""The fields of a checked schema in words: where they are, what they accept, what a mistake was. It knows no field."""
+"""What a checked schema is made of, and its fields in words: where they are, what they accept, what a mistake was. It
+knows no field."""
 
 import difflib
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError, nearest
 
 Schema = type[BaseModel]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
+
+
+class Section(BaseModel):
+    """A part of config.json: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def fields(schema: Schema, prefix: str = "") -> dict[str, Any]:

@@ -112,6 +112,21 @@ class RealmPaths:
         return self.state / "token"
 
     @property
+    def oracle_wish(self) -> Path:
+        """Present while somebody wants the local Oracle."""
+        return self.state / "oracle.wanted"
+
+    @property
+    def oracle_place(self) -> Path:
+        """Where the local Oracle listens, as it said itself."""
+        return self.state / "oracle.json"
+
+    @property
+    def oracle_key(self) -> Path:
+        """The key to the box that `oracle.url` names, if it asks for one."""
+        return self.state / "oracle.key"
+
+    @property
     def kernels(self) -> Path:
         """What torch.compile made for this hero, a cache that can be deleted at any time."""
         return self.state / "kernels"

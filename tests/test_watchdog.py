@@ -392,7 +392,6 @@ def test_sigterm_ends_every_service_and_what_it_had_begun(realm):
         "watchdog": "stopped",
         "one": "stopped",
         "family": "stopped",
-        "oracle": "off",
     }
     assert holder(paths) is None
 

@@ -64,6 +64,7 @@ def supervise(
         lifeline = Lifeline(paths, "watchdog", oom_score=SPARED)
         signal.signal(signal.SIGHUP, lambda *_: lifeline.should_exit.set())
         await_orphans(paths.services, TRAINER_GRACE)
+        paths.oracle_wish.unlink(missing_ok=True)  # of a life before: nobody waits for it any more
         ledger = Ledger(paths.ledger, Reserve(paths).release)
         table = _Table(paths, me)
         watchdog = Watchdog(
@@ -88,7 +89,7 @@ def supervise(
 
 
 def services(paths: RealmPaths, port: int) -> list[Service]:
-    """What a realm is made of, besides its supervisor. The local Oracle will be one more."""
+    """What a realm is made of, besides its supervisor; the local Oracle only when somebody wants it."""
     common = ("--root", str(paths.root), "--parent", str(os.getpid()))
 
     def command(name: str, *more: str) -> tuple[str, ...]:
@@ -106,6 +107,7 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
         Service("tavern", command("tavern", "--port", str(port))),
         Service("daemon", command("daemon")),
         Service("trainer", command("trainer"), silence=SILENCE["setup"], grace=TRAINER_GRACE, progress=got_on),
+        Service("oracle", command("oracle"), silence=SILENCE["evaluation"], wanted=paths.oracle_wish.exists),
     ]
 
 
@@ -141,7 +143,7 @@ def _every(
 
 
 class _Table:
-    """state/services.json: the supervisor itself, its services, and the Oracle, which is off."""
+    """state/services.json: the supervisor itself and its services."""
 
     def __init__(self, paths: RealmPaths, me: Holder):
         self._path, self._me, self._since = paths.services, me, time.time()
@@ -159,17 +161,8 @@ class _Table:
         alive = state == "running"
         supervisor = {"pid": self._me.pid if alive else None, "started": self._me.started if alive else None}
         own = {"name": "watchdog", **supervisor, "state": state, "restarts": 0, "last_exit": "", "since": self._since}
-        oracle = {
-            "name": "oracle",
-            "pid": None,
-            "started": None,
-            "state": "off",
-            "restarts": 0,
-            "last_exit": "",
-            "since": self._since,
-        }
         try:
-            write_json(self._path, {"supervisor": supervisor, "services": [own, *self._rows, oracle]}, durable=False)
+            write_json(self._path, {"supervisor": supervisor, "services": [own, *self._rows]}, durable=False)
         except OSError as problem:
             log.error("%s was not written: %s", self._path, problem)
 

@@ -16,7 +16,8 @@ from core.config import Config
 from core.errors import RealmBusy, UserError
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, vault_api
+from monitoring.oracle import Oracle
+from monitoring.servers.tavern import api, oracle_api, pages, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
@@ -25,7 +26,7 @@ from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, rea
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
+ROUTERS = (*pages.ROUTERS, api.router, vault_api.router, oracle_api.router)
 
 
 class _Static(StaticFiles):
@@ -45,7 +46,9 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.state.realm = Realm(paths, config)
     app.state.exports = Exports(paths)
     app.state.hub = Hub(app.state.realm)
-    app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
+    token = read_or_make_token(paths)
+    app.state.oracle = Oracle(paths, config, token)
+    app.state.rules = Rules.of(config.tavern, token, UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
     for router in ROUTERS:
         app.include_router(router)
@@ -69,6 +72,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.hub.close()
     app.state.exports.close()
+    await app.state.oracle.close()
     poller.cancel()
     with suppress(asyncio.CancelledError):
         await poller

@@ -54,7 +54,8 @@ def answer(value, status: int = 200) -> Response:
 def problem_response(scope: Scope, status: int, code: str, text: str) -> Response:
     """What went wrong: JSON for programs, a page for people; never a trace."""
     if not wants_page(scope):
-        response = answer({"error": {"code": code, "text": text}}, status)
+        openai = {"message": text, "type": code} if scope["path"].startswith("/v1/") else {}
+        response = answer({"error": {"code": code, "text": text, **openai}}, status)
     elif status == 401:
         response = page("login.html", {"problem": text if code == "wrong_token" else None}, status)
     else:

@@ -1,0 +1,72 @@
+"""A web server as a service of the realm: a listening socket, and uvicorn that ends when its lifeline says so. It knows no page."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from core.errors import UserError
+from safety.lifeline import Lifeline
+
+STALLED_MILLISECONDS = 20_000
+CONNECTIONS = 1000
+HEADER_BYTES = 32 << 10
+
+
+class Server(uvicorn.Server):
+    """Ends when the lifeline says so; its signals are the lifeline's. `turn` is called once a second, `close` at the end,
+    before uvicorn waits for open responses."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifeline: Lifeline,
+        close: Callable[[], None] = lambda: None,
+        turn: Callable[[], None] = lambda: None,
+    ):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=2,
+                limit_concurrency=CONNECTIONS,
+                h11_max_incomplete_event_size=HEADER_BYTES,
+            )
+        )
+        self._lifeline, self._close, self._turn = lifeline, close, turn
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second by the event loop that answers requests."""
+        if counter % 10 == 0:
+            self._lifeline.beat()
+            self._turn()
+        if self._lifeline.should_exit.is_set():
+            self._close()
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def listen(host: str, port: int, who: str = "The Tavern", field: str = "tavern.port") -> socket.socket:
+    """A listening socket; the kernel ends connections whose other side takes nothing. Raises UserError."""
+    try:
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=256)
+    except OSError as problem:
+        raise UserError(
+            f"{who} cannot listen on {host}:{port}: {problem.strerror}. Another port: --port, or {field} in config.json."
+        ) from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
+    return listener
