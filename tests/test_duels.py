@@ -4,11 +4,13 @@ import json
 from collections import Counter
 from html.parser import HTMLParser
 
+import anyio
 import pytest
 from hostile_words import HOSTILE_ANSWERS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core import chat_reply
 from core.durable import read_json
 from core.errors import UserError
 from core.formats import form, read
@@ -16,7 +18,7 @@ from core.intake import Intake
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 from monitoring.servers.tavern import lessons
-from monitoring.servers.tavern.answers import Answer
+from monitoring.servers.tavern.answers import Answer, Listener
 from monitoring.servers.tavern.duels import KEPT, Duels
 from monitoring.servers.tavern.markdown import LONGEST, to_html
 
@@ -62,9 +64,9 @@ def test_what_people_write_in_markdown_is_shown():
 
 
 def said(words, model="m", thought="") -> Answer:
-    answer = Answer()
-    answer.take({"model": model, "choices": [{"delta": {"content": words, "reasoning_content": thought}}]})
-    answer.take({"model": model, "choices": [{"delta": {}, "finish_reason": "stop"}]})
+    answer = Answer(model)
+    answer.take({"choices": [{"delta": {"content": words, "reasoning_content": thought}}]})
+    answer.take({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     return answer
 
 
@@ -84,10 +86,47 @@ def test_thoughts_are_told_from_words(chunks, thought, words):
     assert (answer.thought, answer.words) == (thought, words)
 
 
-def test_a_chunk_that_is_passed_on_does_not_say_who_speaks():
-    chunk = {"id": "DIO-7", "model": "DIO-7", "system_fingerprint": "DIO-7", "choices": [{"delta": {"content": "hm"}}]}
-    answer = Answer()
-    assert "DIO" not in json.dumps(answer.take(chunk)) and answer.model == "DIO-7"
+def heard(*parts: bytes, status=200) -> tuple[Listener, list[dict]]:
+    """A listener that heard these parts of a body, and what it passed on."""
+    passed_on = []
+
+    async def send(message):
+        passed_on.append(message)
+
+    async def speak():
+        headers = [
+            (b"content-type", b"text/event-stream"),
+            (b"x-oracle-checkpoint", b"DIO-7"),
+            (b"x-oracle-by", b"local"),
+        ]
+        await listener({"type": "http.response.start", "status": status, "headers": headers})
+        for part in parts:
+            await listener({"type": "http.response.body", "body": part, "more_body": part is not parts[-1]})
+
+    listener = Listener(send)
+    anyio.run(speak)
+    return listener, passed_on
+
+
+def test_an_answer_that_is_passed_on_does_not_say_who_speaks():
+    chunk = {"id": "DIO-7", "model": "DIO-7", "system_fingerprint": "DIO-7"}
+    choices = [{"delta": {"reasoning": "1+1", "content": "t"}}, {"delta": {"content": "wo"}, "finish_reason": "stop"}]
+    whole = b"".join(chat_reply.event(chunk | {"choices": [choice]}) for choice in choices) + chat_reply.DONE
+    listener, passed_on = heard(whole[:50], whole[50:51], whole[51:])
+    assert b"DIO" not in repr(passed_on).encode() and b"local" not in repr(passed_on).encode()
+    assert listener.whole and listener.answer == Answer("DIO-7", "stop", "two", "1+1")
+    told = b"".join(message.get("body", b"") for message in passed_on)
+    assert b'"two"' not in told and b'"wo"' in told and told.endswith(chat_reply.DONE)
+
+
+def test_an_answer_that_breaks_off_is_no_answer():
+    broken, _ = heard(
+        chat_reply.event({"choices": [{"delta": {"content": "tw"}}]}), chat_reply.error_event("lost", "It broke.")
+    )
+    refused, passed_on = heard(b'{"error": {"text": "It is ', b'asleep."}}', status=503)
+    cut, _ = heard(chat_reply.event({"choices": [{"delta": {"content": "tw"}}]}))
+    assert (broken.problem, refused.problem) == ("It broke.", "It is asleep.") and passed_on[0]["status"] == 503
+    assert not any(listener.whole for listener in (broken, refused, cut))
 
 
 def test_who_stands_left_is_drawn_by_lot():

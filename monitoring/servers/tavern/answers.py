@@ -1,7 +1,7 @@
-"""An answer as it arrives: chunks of a chat completion gathered into words and thoughts. It knows no model and no HTTP.
+"""An answer as it arrives: chunks of a chat completion gathered into words and thoughts, on their way to a visitor or not.
 
-Servers tell thoughts in three ways: `reasoning_content`, `reasoning`, or `<think>…</think>` in front of the words, of
-which some templates have written the opening already.
+It knows no model. Servers tell thoughts in three ways: `reasoning_content`, `reasoning`, or `<think>…</think>` in front of
+the words, of which some templates have written the opening already.
 """
 
 from collections.abc import Iterator
@@ -9,23 +9,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from starlette.types import Message, Send
 
-_OPEN, _CLOSE = "<think>", "</think>"
-_THOUGHTS = ("reasoning_content", "reasoning")
+from core.chat_reply import CLOSE, DONE, OPEN, event, pieces_of
+from monitoring.upstream import UpstreamProblem
+
+LONGEST_LINE = 1 << 20
+_PASSED_ON = (b"content-type", b"x-accel-buffering")
 
 
 def split(said: str) -> tuple[str, str]:
-    """Thoughts and words of raw text; what is not closed yet is thought. oracle.js says the same in the browser."""
-    before, closed, after = said.partition(_CLOSE)
-    opened = before.lstrip().startswith(_OPEN)
+    """Thoughts and words of raw text; what is not closed yet is thought. answers.js says the same in the browser."""
+    before, closed, after = said.partition(CLOSE)
     if closed:
-        return before.strip().removeprefix(_OPEN).strip(), after.lstrip()
-    return (before.lstrip().removeprefix(_OPEN).strip(), "") if opened else ("", said)
+        return before.strip().removeprefix(OPEN).strip(), after.lstrip()
+    opened = before.lstrip().startswith(OPEN)
+    return (before.lstrip().removeprefix(OPEN).strip(), "") if opened else ("", said)
 
 
 @dataclass
 class Answer:
-    """What one model has said so far. `model`: the name it gave itself; `ended`: why it stopped, or None."""
+    """What one model has said so far. `model`: whose weights spoke, as far as that is known; `ended`: why it stopped."""
 
     model: str | None = None
     ended: str | None = None
@@ -34,18 +38,17 @@ class Answer:
 
     def take(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
         """Add a chunk; the news in it without a trace of who speaks, or None where it brings none."""
-        model, choices = chunk.get("model"), chunk.get("choices")
-        self.model = model if isinstance(model, str) and model else self.model
+        choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        spoken = choice.get("delta") or choice.get("message") or {}
-        said = _text(spoken.get("content"))
-        reasoned = next((text for key in _THOUGHTS if (text := _text(spoken.get(key)))), "")
-        self.said, self.reasoned = self.said + said, self.reasoned + reasoned
-        self.ended = _text(choice.get("finish_reason")) or self.ended
-        delta = {key: text for key, text in (("content", said), ("reasoning_content", reasoned)) if text}
-        if not delta and not choice.get("finish_reason"):
+        delta, told = choice.get("delta"), {"content": "", "reasoning_content": ""}
+        for piece in pieces_of(delta) if isinstance(delta, dict) else ():
+            told["reasoning_content" if piece.thought else "content"] += piece.text
+        self.said, self.reasoned = self.said + told["content"], self.reasoned + told["reasoning_content"]
+        finish = choice.get("finish_reason")
+        self.ended = finish if isinstance(finish, str) else self.ended
+        if not any(told.values()) and not finish:
             return None
-        return {"choices": [{"index": 0, "delta": delta, "finish_reason": choice.get("finish_reason")}]}
+        return {"choices": [{"index": 0, "delta": told, "finish_reason": finish}]}
 
     @property
     def thought(self) -> str:
@@ -61,24 +64,68 @@ class Answer:
         return {"role": "assistant", "content": self.words} | thought
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+class Listener:
+    """An ASGI `send` between the Oracle and a visitor: it gathers a streamed answer, and passes on what says not who speaks.
 
+    Without a `send` it only gathers. `answer` is whole once `ended` says so; `problem` is what went wrong.
+    """
 
-class EventReader:
-    """Server-sent events of a chat completion, cut anywhere: `feed` bytes, get the JSON objects that became whole."""
+    def __init__(self, send: Send | None = None):
+        self.answer, self.problem = Answer(), None
+        self._send, self._good, self._rest, self._refusal = send, False, b"", b""
 
-    LONGEST = 1 << 20
+    @property
+    def whole(self) -> bool:
+        return self.answer.ended is not None and self.problem is None
 
-    def __init__(self) -> None:
-        self._rest = b""
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            self._good = message["status"] == 200
+            self.answer.model = (headers.get(b"x-oracle-checkpoint") or headers.get(b"x-oracle-model", b"")).decode()
+            kept = [(name, value) for name, value in message["headers"] if name in _PASSED_ON]
+            await self._pass_on({**message, "headers": kept})
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self._good:
+            body = b"".join(map(event, self._news(body))) + (b"" if more else DONE)
+        else:
+            self._refusal += body
+            self.problem = None if more else _reason(self._refusal)
+        if body or not more:
+            await self._pass_on({"type": "http.response.body", "body": body, "more_body": more})
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        assert len(self._rest) <= self.LONGEST, "an event without an end"
+    async def _pass_on(self, message: Message) -> None:
+        if self._send:
+            await self._send(message)
+
+    def _news(self, body: bytes) -> Iterator[dict[str, Any]]:
+        *lines, self._rest = (self._rest + body).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise UpstreamProblem("no_stream", "The answer holds an event without an end.")
         for line in lines:
-            body = line.removeprefix(b"data:").strip()
-            if line.startswith(b"data:") and body != b"[DONE]":
-                chunk = orjson.loads(body)
-                if isinstance(chunk, dict):
-                    yield chunk
+            data = line.removeprefix(b"data:").strip()
+            if not line.startswith(b"data:") or data == b"[DONE]":
+                continue
+            chunk = _object(data)
+            if "error" in chunk:
+                self.problem = _reason(data)
+                yield {"error": {"text": self.problem, "message": self.problem}}
+            elif news := self.answer.take(chunk):
+                yield news
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise UpstreamProblem("no_json", "A part of the answer is no JSON object.")
+    return value
+
+
+def _reason(body: bytes) -> str:
+    error = _object(body).get("error")
+    told = error if isinstance(error, dict) else {}
+    return str(told.get("text") or told.get("message") or "The Oracle broke off.")[:500]

@@ -1,22 +1,21 @@
 """Duels: two models answer one prompt side by side, and nobody sees who is who before the choice. It knows no HTTP.
 
 Who stands left is drawn by lot and stays here, as do the answers: what becomes a row is what was said, not what a
-browser says was said. Duels are kept in memory, the newest `KEPT`.
+browser says was said.
 """
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 from core.errors import UserError
 from monitoring.servers.tavern.answers import Answer
+from monitoring.servers.tavern.kept import Kept
 
 KEPT = 100
 SIDES = ("left", "right")
-CHOICES = {"left": "The left one", "right": "The right one", "tie": "Both alike", "bad": "Both bad"}
+CHOICES = {"left": "Left is better", "right": "Right is better", "tie": "Both alike", "bad": "Both bad"}
 
 
 @dataclass
@@ -28,18 +27,18 @@ class Side:
 
     @property
     def model(self) -> str:
-        """The name it gave itself while it answered: `hero` is another checkpoint tomorrow."""
+        """Whose weights answered: `hero` is another checkpoint tomorrow."""
         return (self.answer and self.answer.model) or self.asked
 
 
 @dataclass
 class Duel:
-    """One duel. `choice`: None as long as it is blind; `outcome`: what was told about it."""
+    """One duel. `choice`: None as long as it is blind; `outcome`: what came of it."""
 
-    id: str
     messages: list[dict[str, Any]]
     options: dict[str, Any]
     sides: dict[str, Side]
+    id: str = ""
     choice: str | None = None
     outcome: dict[str, Any] = field(default_factory=dict)
 
@@ -48,7 +47,7 @@ class Duel:
         return all(side.answer for side in self.sides.values())
 
     def choose(self, choice: str) -> tuple[Side, Side] | None:
-        """Take the verdict: winner and loser, or None where there is nothing to learn. Raises UserError."""
+        """Take the verdict: winner and loser, or None where nobody is better. Raises UserError."""
         if choice not in CHOICES:
             raise UserError(f"unknown choice {choice[:40]!r}. Known: {', '.join(CHOICES)}")
         if self.choice is not None:
@@ -58,8 +57,7 @@ class Duel:
         self.choice = choice
         if choice not in SIDES:
             return None
-        winner, loser = self.sides[choice], self.sides[SIDES[choice == "left"]]
-        return winner, loser
+        return self.sides[choice], self.sides[SIDES[choice == "left"]]
 
     def revealed(self) -> dict[str, str]:
         """Who is who; only after the choice."""
@@ -68,25 +66,19 @@ class Duel:
 
 
 class Duels:
-    """The duels that are on, oldest forgotten first."""
+    """The duels that are on, and the newest that were."""
 
     def __init__(self, draw: Callable[[int], int] = secrets.randbelow):
         self._draw = draw
-        self._kept: OrderedDict[str, Duel] = OrderedDict()
-        self._lock = Lock()
+        self._kept: Kept[Duel] = Kept(KEPT)
 
     def begin(self, messages: list[dict[str, Any]], models: tuple[str, str], options: dict[str, Any]) -> Duel:
         if models[0] == models[1]:
             raise UserError(f"a duel needs two different models, not {models[0][:80]!r} twice")
-        drawn = models if self._draw(2) else models[::-1]
-        duel = Duel(
-            secrets.token_urlsafe(12), messages, options, dict(zip(SIDES, (Side(name) for name in drawn), strict=True))
-        )
-        with self._lock:
-            self._kept[duel.id] = duel
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+        left, right = models if self._draw(2) else models[::-1]
+        duel = Duel(messages, options, {"left": Side(left), "right": Side(right)})
+        duel.id = self._kept.put(duel)
         return duel
 
-    def get(self, duel: str) -> Duel | None:
+    def get(self, duel: str | None) -> Duel | None:
         return self._kept.get(duel)

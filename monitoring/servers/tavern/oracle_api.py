@@ -64,10 +64,10 @@ async def chat(request: Request, oracle: TheOracle) -> Response:
         raise Refusal(
             508, "loop", "A Tavern asks this one, which would ask a box again; name the box itself in oracle.url."
         )
-    return UntilGone(partial(_relay, oracle, values))
+    return UntilGone(partial(relay, oracle, values))
 
 
-async def _relay(oracle: Oracle, values: dict[str, Any], scope: Scope, send: Send) -> None:
+async def relay(oracle: Oracle, values: dict[str, Any], scope: Scope, send: Send) -> None:
     """The answer, or the reason why there is none: as JSON before it has begun, inside the stream afterwards."""
     told = _Told(send)
     try:

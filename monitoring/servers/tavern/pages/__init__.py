@@ -13,12 +13,12 @@ from core.paths import PRIORITIES
 from monitoring.servers.tavern import views
 from monitoring.servers.tavern.api import TheRealm, carry_out
 from monitoring.servers.tavern.html import page
-from monitoring.servers.tavern.pages import home, jobs, live, login, quests, vault
+from monitoring.servers.tavern.pages import home, jobs, live, login, oracle, quests, vault
 from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, live)  # in the order of the navigation
+MODULES = (home, quests, jobs, vault, oracle, live)  # in the order of the navigation
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
