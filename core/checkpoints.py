@@ -126,9 +126,7 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], Mappin
         kind = f"{manifest.branch}-" if manifest.branch else ""
         name = f"{manifest.hero}-{manifest.campaign}-{kind}{manifest.step:08d}-{content}"
         named = replace(manifest, files=files, created=time.time(), id=_free_name(paths.vault, name))
-        values = {"format": FORMAT, **asdict(named), "open": _text_keys(named.open)}
-        write_json(building / MANIFEST, {**values, "checksum": _checksum(values)})
-        sync_folder(building)
+        write_manifest(building, named)
         move(building, paths.vault / named.id)
         return named
     except BaseException:
@@ -136,6 +134,13 @@ def commit(paths: RealmPaths, manifest: Manifest, build: Callable[[Path], Mappin
         raise
     finally:
         os.close(hold)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """What makes a checkpoint of a folder, as soon as that has its name."""
+    values = {"format": FORMAT, **asdict(manifest), "open": _text_keys(manifest.open)}
+    write_json(folder / MANIFEST, {**values, "checksum": _checksum(values)})
+    sync_folder(folder)
 
 
 def _checksum(values: dict[str, Any]) -> str:

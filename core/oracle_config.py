@@ -25,6 +25,13 @@ class Oracle(Section):
         "serve`), with or without /v1 at its end. None: the hero answers on this machine. Its key, if it asks for one, "
         "stands in state/oracle.key.",
     )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="The box's model that answers for the hero, as the box calls it. Default: the hero's checkpoint if the "
+        "box lists it, else the first that it lists.",
+    )
     port: int = Field(
         8765, ge=1, le=65535, description="TCP port of the local Oracle, on loopback; another where it is taken."
     )

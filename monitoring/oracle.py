@@ -13,13 +13,12 @@ from anyio import to_thread
 
 from core.chat_request import CHAMPION, HERO
 from core.config import Config
-from core.errors import UserError
 from core.paths import RealmPaths
 from management.model_shelf import UnknownModel, VaultShelf
 from monitoring.local_oracle import LocalOracle
 from monitoring.upstream import Upstream, UpstreamProblem
 
-FRESH_SECONDS = 5.0
+FRESH_SECONDS, DOWN_SECONDS = 5.0, 1.0  # that what the box said holds: its models, or that it is down
 MOST_REMOTE = 200  # models of a box that are listed
 LOCAL, REMOTE = "local", "remote"
 
@@ -41,7 +40,6 @@ class Probe:
 
     models: tuple[dict[str, Any], ...] = ()
     problem: UpstreamProblem | None = None
-    seconds: float = 0.0  # that it took
 
 
 class Oracle:
@@ -76,76 +74,95 @@ class Oracle:
     async def route(self, name: str) -> Route:
         """Where a request for the model `name` goes. Raises UnknownModel, UpstreamProblem."""
         if self.remote is None:
-            checkpoint = (await to_thread.run_sync(self._shelf.find, name))[0]
-            return Route(await self.local.ready(), LOCAL, checkpoint, checkpoint)
-        probe = await self.probe()
+            return await self._here(await to_thread.run_sync(self._id_of, name))
+        probe, ours = await self.probe(), name in (HERO, CHAMPION)
         try:
-            checkpoint = (await to_thread.run_sync(self._shelf.find, name))[0]
+            checkpoint = await to_thread.run_sync(self._id_of, name)
         except UnknownModel:
             checkpoint = None
         if served := _serving(probe.models, checkpoint):
             return Route(self.remote, REMOTE, served["id"], checkpoint)
-        if checkpoint and name not in (HERO, CHAMPION):
-            return Route(await self.local.ready(), LOCAL, checkpoint, checkpoint)
+        if checkpoint and not ours:
+            return await self._here(checkpoint)
         if probe.problem:
             raise probe.problem
-        named = next((one for one in probe.models if one["id"] == name), None)
-        if named and name not in (HERO, CHAMPION):
+        if not ours:
+            named = next((one for one in probe.models if one["id"] == name), None)
+            if named is None:
+                raise UnknownModel(
+                    f"There is no model {name[:80]!r}, neither here nor on the box; see `GET /v1/models`."
+                )
             return Route(self.remote, REMOTE, name, _checkpoint(named))
-        if name not in (HERO, CHAMPION):
-            raise UnknownModel(
-                f"There is no model {name[:80]!r}, neither here nor on the box. `GET /v1/models` lists them."
-            )
         if not probe.models:
             raise UpstreamProblem("no_model", f"The box at {self.remote.url} lists no model; load one there.", 503)
-        other = probe.models[0]
+        other = self._chosen(probe.models)
         return Route(self.remote, REMOTE, other["id"], _checkpoint(other), _notice(other, name, checkpoint))
 
-    async def probe(self, fresh: float = FRESH_SECONDS) -> Probe:
-        """What the box says of itself, at most `fresh` seconds old."""
+    async def _here(self, checkpoint: str) -> Route:
+        return Route(await self.local.ready(), LOCAL, checkpoint, checkpoint)
+
+    def _id_of(self, name: str) -> str:
+        return self._shelf.find(name)[0]
+
+    async def probe(self) -> Probe:
+        """What the box says of itself, a few seconds old at most."""
         async with self._probing:
-            if time.monotonic() - self._probed > fresh:
-                began = time.monotonic()
-                self._probe = await self._ask(began)
+            lasts = FRESH_SECONDS if self._probe.problem is None else DOWN_SECONDS
+            if time.monotonic() - self._probed > lasts:
+                self._probe = await self._ask()
                 self._probed = time.monotonic()
         return self._probe
 
-    async def _ask(self, began: float) -> Probe:
+    async def _ask(self) -> Probe:
+        chosen = self._config.oracle.model
         try:
             if not await self.remote.healthy():
                 raise UpstreamProblem("oracle_down", f"The box at {self.remote.url} says that it is not ready.", 503)
-            models = await self.remote.models()
         except UpstreamProblem as problem:
             return Probe(problem=problem)
-        return Probe(tuple(models[:MOST_REMOTE]), None, time.monotonic() - began)
+        try:
+            models = (await self.remote.models())[:MOST_REMOTE]
+        except UpstreamProblem as problem:
+            if chosen is None:
+                return Probe(problem=problem)
+            models = []
+        if chosen not in (None, *(one["id"] for one in models)):
+            models.append({"id": chosen})  # some servers load what is asked for, and list nothing
+        return Probe(tuple(models))
+
+    def _chosen(self, models: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+        """The model of the box that answers for ours."""
+        return next((one for one in models if one["id"] == self._config.oracle.model), models[0])
 
     async def state(self) -> dict[str, Any]:
         """All that a page has to say about the Oracle. It starts nothing."""
-        pointers = {}
-        for name in (HERO, CHAMPION):
-            try:
-                pointers[name] = (await to_thread.run_sync(self._shelf.find, name))[0]
-            except UserError:
-                pointers[name] = None
+        models = {model.name: model.checkpoint for model in await to_thread.run_sync(self._shelf.models)}
+        pointers = {name: models.get(name) for name in (HERO, CHAMPION)}
         local = await to_thread.run_sync(self.local.facts)
         if self.remote is None:
-            ready = {"running": "ready", "starting": "starting", "backoff": "starting"}
-            state = ready.get(local["state"], "down" if local["problem"] else "off")
-            return {
-                "kind": LOCAL, "url": None, "state": state, "problem": local["problem"], "notice": None, **pointers,
-                "checkpoint": pointers[HERO], "same": True, "local": local,
-            }  # fmt: skip
-        probe = await self.probe()
-        served = _serving(probe.models, pointers[HERO])
-        first = served or next(iter(probe.models), None)
-        notice = None if served or not first else _notice(first, HERO, pointers[HERO])
-        checkpoint = pointers[HERO] if served else first and _checkpoint(first)
+            words = {"running": "ready", "starting": "starting", "backoff": "starting"}
+            about = {"kind": LOCAL, "url": None, "problem": local["problem"], "notice": None, "same": True}
+            about |= {"state": words.get(local["state"], "down" if local["problem"] else "off")}
+            about |= {"model": HERO, "checkpoint": pointers[HERO]}
+        else:
+            about = self._about_box(await self.probe(), pointers[HERO])
+        return about | pointers | {"local": local}
+
+    def _about_box(self, probe: Probe, hero: str | None) -> dict[str, Any]:
+        """`same`: whether it serves the hero's checkpoint, None where that cannot be known."""
+        served = _serving(probe.models, hero)
+        one = served or (self._chosen(probe.models) if probe.models else None)
+        checkpoint = hero if served else one and _checkpoint(one)
         return {
-            "kind": REMOTE, "url": self.remote.url, "state": "down" if probe.problem else "ready",
-            "problem": probe.problem and str(probe.problem), "notice": notice, **pointers,
-            "checkpoint": checkpoint, "same": None if not first or not (served or checkpoint) else bool(served),
-            "local": local,
-        }  # fmt: skip
+            "kind": REMOTE,
+            "url": self.remote.url,
+            "problem": probe.problem and str(probe.problem),
+            "notice": _notice(one, HERO, hero) if one and not served else None,
+            "same": checkpoint == hero if checkpoint else None,
+            "state": "down" if probe.problem else "ready",
+            "model": one and one["id"],
+            "checkpoint": checkpoint,
+        }
 
 
 def _listed(one: dict[str, Any]) -> dict[str, Any]:

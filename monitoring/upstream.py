@@ -18,7 +18,8 @@ import orjson
 
 from core.errors import RealmError
 
-CONNECT_SECONDS, PROBE_SECONDS = 3.0, 3.0
+CONNECT_SECONDS = 3.0
+PROBE_SECONDS = 4.0  # for all of a short answer, however it trickles
 SILENT_SECONDS = 120.0  # before the first part of an answer, or between two: a long prompt takes a slow box its time
 WRITE_SECONDS = 30.0
 CHAT, MODELS, HEALTH = "/v1/chat/completions", "/v1/models", "/health"
@@ -99,12 +100,12 @@ class Upstream:
 
     async def healthy(self) -> bool:
         """Whether `/health` says yes; a server without one (Ollama) is asked for its models by `models`."""
-        async with self._asked("GET", HEALTH, seconds=PROBE_SECONDS) as response:
+        async with self._asked("GET", HEALTH, most=PROBE_SECONDS) as response:
             return response.status in (200, 204, 404, 405)
 
     async def models(self) -> list[dict[str, Any]]:
         """What it lists at /v1/models, as far as that has names. Raises UpstreamProblem."""
-        async with self._asked("GET", MODELS, seconds=PROBE_SECONDS) as response:
+        async with self._asked("GET", MODELS, most=PROBE_SECONDS) as response:
             values = self._object(await self._read(response, LIST_BYTES), response)
         listed = values.get("data") if isinstance(values.get("data"), list) else []
         return [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]]
@@ -128,25 +129,21 @@ class Upstream:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, path: str, request: dict[str, Any] | None = None, seconds: float = SILENT_SECONDS
+        self, method: str, path: str, request: dict[str, Any] | None = None, most: float | None = None
     ) -> AsyncIterator[httpcore2.Response]:
-        headers = {
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "user-agent": "realm",
-            HOP: "1",
-        }
-        if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
+        """`most`: seconds that all of it may take."""
+        headers = {"accept": "application/json, text/event-stream", "accept-encoding": "identity"}
+        headers |= {"user-agent": "realm", HOP: "1"} | ({"authorization": f"Bearer {self._key}"} if self._key else {})
         body = None
         if request is not None:
             headers["content-type"], body = "application/json", orjson.dumps(request)
-        limits = {"connect": CONNECT_SECONDS, "read": seconds, "write": WRITE_SECONDS, "pool": CONNECT_SECONDS}
+        limits = {"connect": CONNECT_SECONDS, "read": SILENT_SECONDS, "write": WRITE_SECONDS, "pool": CONNECT_SECONDS}
         try:
-            async with self._pool.stream(
-                method, self.url + path, headers=headers, content=body, extensions={"timeout": limits}
-            ) as response:
-                yield response
+            with anyio.fail_after(most):
+                async with self._pool.stream(
+                    method, self.url + path, headers=headers, content=body, extensions={"timeout": limits}
+                ) as response:
+                    yield response
         except _LOST as problem:
             raise self._lost(problem) from problem
 
@@ -157,7 +154,7 @@ class Upstream:
             return UpstreamProblem(
                 "oracle_busy", f"{CONNECTIONS} answers of {self.name} are on their way already.", 503
             )
-        if isinstance(problem, httpcore2.TimeoutException):
+        if isinstance(problem, httpcore2.TimeoutException | TimeoutError):
             return UpstreamProblem("oracle_silent", f"{self.name} at {self.url} has fallen silent.", 504)
         return UpstreamProblem("oracle_lost", f"The connection to {self.name} at {self.url} broke.", 502, again=True)
 

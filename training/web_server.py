@@ -15,6 +15,24 @@ CONNECTIONS = 1000
 HEADER_BYTES = 32 << 10
 
 
+def settings(app: ASGIApp) -> uvicorn.Config:
+    """How every server of the realm serves."""
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+    )
+
+
 class Server(uvicorn.Server):
     """Ends when the lifeline says so; its signals are the lifeline's. `turn` is called once a second, `close` at the end,
     before uvicorn waits for open responses."""
@@ -26,22 +44,7 @@ class Server(uvicorn.Server):
         close: Callable[[], None] = lambda: None,
         turn: Callable[[], None] = lambda: None,
     ):
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=2,
-                limit_concurrency=CONNECTIONS,
-                h11_max_incomplete_event_size=HEADER_BYTES,
-            )
-        )
+        super().__init__(settings(app))
         self._lifeline, self._close, self._turn = lifeline, close, turn
 
     @contextlib.contextmanager
@@ -70,3 +73,8 @@ def listen(host: str, port: int, who: str = "The Tavern", field: str = "tavern.p
         ) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
     return listener
+
+
+def serve_until_interrupted(app: ASGIApp, listener: socket.socket) -> None:
+    """In the foreground, until Ctrl-C or SIGTERM."""
+    uvicorn.Server(settings(app)).run(sockets=[listener])

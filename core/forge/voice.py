@@ -5,11 +5,16 @@ waits may leave, and others get their turn, between two of them.
 """
 
 import secrets
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
+from core.answer_text import AnswerText
+from core.chat_reply import Piece
 from core.chat_request import ChatRequest, Sampling
 from core.errors import NotFinite, UserError
 from core.model_folder import config_values
@@ -22,6 +27,7 @@ class Voice:
     """The model in `folder`, which holds safetensors and a checked config.json; `context`: tokens of prompt and answer."""
 
     def __init__(self, folder: Path, context: int, device: str = "cpu"):
+        disable_progress_bar()
         self.model = Qwen3ForCausalLM.from_pretrained(
             folder, config=Qwen3Config(**config_values(folder)), dtype="auto", attn_implementation="sdpa",
             trust_remote_code=False, local_files_only=True, use_safetensors=True,
@@ -38,6 +44,18 @@ class Voice:
                 f"messages: have {len(prompt):,} tokens; this Oracle holds {self.context:,} with the answer. Leave some out."
             )
         return Answer(self, prompt, min(asked.most, self.context - len(prompt)), asked.sampling)
+
+    def pieces(self, asked: ChatRequest) -> Iterator[Piece]:
+        """All of an answer, for who is alone with this voice."""
+        reply, text = self.answer(asked), self.text(asked)
+        while reply.tokens < reply.most and text.finish != "stop":
+            token = reply.step()
+            yield from text.feed(token) if token is not None else ()
+        yield from text.end()
+
+    def text(self, asked: ChatRequest) -> AnswerText:
+        """What makes words of the tokens of an answer."""
+        return AnswerText(partial(self.renderer.decode, specials=False), self.stops, asked.stops)
 
 
 class Answer:

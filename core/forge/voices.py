@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from core.answer_memory import Needs, budget, shortage
 from core.errors import RealmBusy
 from core.forge.voice import Voice
@@ -61,6 +63,13 @@ class Voices:
                 return context
             idle = next((key for key in self._voices if not self._users.get(key)), None)
             if idle is None:
-                raise RealmBusy(problem or "Other models are answering and have the memory; try again when they are done.")
+                raise RealmBusy(
+                    problem or "Other models are answering and have the memory; try again when they are done."
+                )
             del self._voices[idle], self._bytes[idle]
             gc.collect()
+
+
+def best_device() -> str:
+    """Where answers come quickest on this machine."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

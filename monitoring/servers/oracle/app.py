@@ -21,10 +21,9 @@ from starlette.routing import Route
 from starlette.types import Scope, Send
 
 from core import chat_reply
-from core.chat_reply import Piece, Thoughts
+from core.chat_reply import Piece
 from core.chat_request import ChatRequest, json_object, read_request
 from core.errors import CheckpointError, NotFinite, RealmBusy, RealmError, UserError
-from core.token_text import TokenText
 from management.model_shelf import Shelf, UnknownModel
 from monitoring.servers.tavern.html import answer, problem_response
 from monitoring.servers.tavern.security import Door, Rules
@@ -76,22 +75,17 @@ class Oracle:
             async with self._turn:
                 voice = await to_thread.run_sync(self.voices.load, key, folder, self.shelf.check)
             reply = await to_thread.run_sync(voice.answer, asked)
-            text = TokenText(partial(voice.renderer.decode, specials=False), asked.stops)
-            thoughts, finish = Thoughts(), "length"
-            while reply.tokens < reply.most and finish == "length":
+            text = voice.text(asked)
+            while reply.tokens < reply.most and text.finish != "stop":
                 async with self._turn:
                     token = await to_thread.run_sync(reply.step)
-                if token in voice.stops:
-                    finish = "stop"
-                elif token is not None:
-                    for piece in thoughts.feed(text.feed(token)):
-                        yield piece
-                    finish = "stop" if text.stopped else finish
-            for piece in [*thoughts.feed(text.end()), *thoughts.end()]:
+                for piece in text.feed(token) if token is not None else ():
+                    yield piece
+            for piece in text.end():
                 yield piece
         read, said = reply.prompt_tokens, reply.tokens
         usage = {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
-        facts.update(finish=finish, usage=usage)
+        facts.update(finish=text.finish, usage=usage)
 
 
 def create_app(shelf: Shelf, voices: Voices, rules: Rules) -> Starlette:

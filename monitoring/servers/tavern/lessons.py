@@ -70,6 +70,6 @@ def fate(row: dict[str, Any]) -> str:
         return f"The {SCHOOLS[form.school].title} teaches it to the hero when its turn comes."
     school = form.school.capitalize()
     return (
-        f"Such rows are for the {school}, whose school has not opened yet: the file will lie in queue/rejected/ with that "
-        "reason, whole. When the school opens, `quest retry` hands it in again."
+        f"It is for the {school}, whose school has not opened yet: until then the file lies in queue/rejected/, whole and "
+        f"with that reason, and “quest retry” hands it in again when the {school} teaches."
     )

@@ -6,15 +6,19 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.types import Scope, Send
 
 from core import chat_reply
 from core.chat_request import json_object, model_of
-from core.errors import RealmError, UserError
-from management.model_shelf import UnknownModel
+from core.checkpoints import Manifest, read
+from core.errors import CheckpointError, RealmError, UserError
+from management.model_shelf import UnknownModel, VaultShelf
+from management.weight_sync import offer
 from monitoring.oracle import Oracle, Route
+from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer, problem_response
+from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.until_gone import UntilGone
 from monitoring.upstream import HOP, UpstreamProblem
@@ -65,6 +69,33 @@ async def chat(request: Request, oracle: TheOracle) -> Response:
             508, "loop", "A Tavern asks this one, which would ask a box again; name the box itself in oracle.url."
         )
     return UntilGone(partial(relay, oracle, values))
+
+
+@router.get("/api/oracle/weights/{which}")
+def weights(realm: TheRealm, which: str) -> Response:
+    """The files of `champion`, `hero` or a checkpoint that another machine needs to answer with it, with their SHA-256."""
+    return answer(offer(_manifest(realm, which)))
+
+
+@router.get("/api/oracle/weights/{checkpoint}/{name}")
+def weight_file(realm: TheRealm, checkpoint: str, name: str) -> Response:
+    """One of those files, or the part of it that a Range asks for."""
+    manifest = _manifest(realm, checkpoint)
+    if name not in offer(manifest)["files"]:
+        raise Refusal(404, "no_file", "The manifest of that checkpoint names no such file.")
+    path = realm.paths.vault / manifest.id / name
+    if path.is_symlink() or not path.is_file():
+        raise Refusal(409, "not_whole", f"{name} of {manifest.id} is missing; `vault verify` says more.")
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+def _manifest(realm: Realm, name: str) -> Manifest:
+    try:
+        return read(VaultShelf(realm.paths).find(name)[1])
+    except UnknownModel as problem:
+        raise Refusal(404, "no_checkpoint", str(problem)) from None
+    except CheckpointError as problem:
+        raise Refusal(409, "not_whole", str(problem)) from None
 
 
 async def relay(oracle: Oracle, values: dict[str, Any], scope: Scope, send: Send) -> None:

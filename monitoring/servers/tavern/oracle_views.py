@@ -15,14 +15,14 @@ from monitoring.servers.tavern.duels import CHOICES, SIDES, Duel
 from monitoring.servers.tavern.markdown import to_html
 from monitoring.servers.tavern.words import number
 
-SOME_TURN = {"role": "user", "content": "?"}
 FATES = {
     "correction": lessons.fate({"messages": []}),
     "dislike": lessons.fate({"messages": [], "label": False}),
     "preference": lessons.fate({"prompt": [], "chosen": [], "rejected": []}),
 }
+BECOMES = f"Your choice becomes a row of training data: prompt, chosen, rejected. {FATES['preference']}"
 DIALS = {"model": HERO, "temperature": 0.7, "max_tokens": USUAL_TOKENS, "thinking": False}
-ENDINGS = {"length": "Cut at the greatest length."}
+ENDINGS = {"length": "Cut at the maximum length."}
 TITLES = {"left": "Left", "right": "Right"}
 
 
@@ -65,21 +65,21 @@ def choices(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _label(model: dict[str, Any]) -> str:
-    if model["id"] in (HERO, CHAMPION):
-        return f"The {model['id']} · {model['checkpoint']}"
-    return model["id"] if model["step"] is None else f"{model['id']} · step {number(model['step'])}"
+    name = f"The {model['id']}" if model["id"] in (HERO, CHAMPION) else None
+    step = None if model["step"] is None else f"step {number(model['step'])}"
+    return " · ".join(filter(None, (name, step, None if name else model["id"])))
 
 
 def pair(models: list[dict[str, Any]]) -> tuple[str | None, str | None]:
-    """Two who make a good duel: the hero, and the first checkpoint there was, or else anybody."""
-    ids = [model["id"] for model in models]
+    """Two who make a good duel: the hero, and the earliest checkpoint that is not the hero's, or anybody else."""
     hero = next((model for model in models if model["id"] == HERO), None)
-    others = [
-        model for model in models if model["id"] != HERO and (not hero or model["checkpoint"] != hero["checkpoint"])
-    ]
-    base = min((model for model in others if model["step"] is not None), key=lambda model: model["step"], default=None)
-    second = base or next(iter(others), None)
-    return (HERO if hero else next(iter(ids), None)), (second["id"] if second else ids[-1] if ids else None)
+    others = [model for model in models if not hero or model["checkpoint"] != hero["checkpoint"]]
+    early = sorted(
+        (one for one in others if one["step"] is not None), key=lambda one: (one["step"], one["id"] == CHAMPION)
+    )
+    found = [one["id"] for one in (hero, *early, *others) if one]
+    first = next(iter(found), None)
+    return first, next((one for one in found if one != first), None)
 
 
 def turns(talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,10 +109,10 @@ def arena(duel: Duel | None) -> dict[str, Any]:
             "prompt": "",
             "sides": [],
             "choices": CHOICES.items(),
-            "told": FATES["preference"],
+            "told": BECOMES,
         }
     state = "decided" if duel.choice else "blind" if duel.answered else "waiting"
-    told = {"waiting": "They have not both answered. Ask again for a new duel.", "blind": FATES["preference"]}
+    told = {"waiting": "They have not both answered. Ask again for a new duel.", "blind": BECOMES}
     return {
         "id": duel.id,
         "state": state,

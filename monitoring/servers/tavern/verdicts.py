@@ -37,7 +37,7 @@ async def _learn(realm: Realm, duel: Duel, decided: tuple) -> tuple[Lesson | Non
     except UserError as problem:  # the same words twice, or none
         return None, f"Nothing was written, for nothing can be learned from this: {problem}"
     cut = (
-        " The chosen answer was cut at the greatest length, and so is the row."
+        " The chosen answer was cut at the maximum length, and so is the row."
         if winner.answer.ended == "length"
         else ""
     )

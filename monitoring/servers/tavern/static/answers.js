@@ -1,11 +1,12 @@
 // What the Oracle's pages share: reads a streamed answer, tells thoughts from words, asks the server for safe HTML.
 "use strict";
 {
-  // Posts `body` and tells `news({thought, words, model, ended})`, all that has come so far, until the stream ends.
+  // Posts `body` and tells `news({thought, words, model, notice, ended})`, all there is so far, until the stream ends.
   async function stream(address, body, signal, news) {
     const response = await send(address, body, signal);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const told = { said: "", reasoned: "", model: "", ended: "" };
+    const about = (name) => response.headers.get("x-oracle-" + name) || "";
+    const told = { said: "", reasoned: "", ended: "", model: about("checkpoint") || about("model"), notice: about("notice") };
     for (let rest = "", done = false; !done;) {
       const got = await reader.read();
       const lines = (rest + (got.value || "")).split("\n");
@@ -22,7 +23,6 @@
     if (!line.startsWith("data:") || line.slice(5).trim() === "[DONE]") return;
     const chunk = JSON.parse(line.slice(5));
     if (chunk.error) throw new Error(chunk.error.text || chunk.error.message || "The Oracle broke off.");
-    told.model = chunk.model || told.model;
     const choice = (chunk.choices || [])[0];
     if (!choice) return;
     const delta = choice.delta || {};
@@ -32,11 +32,11 @@
   }
 
   // Some servers leave <think>…</think> in the text, and some templates have opened it already.
-  function parts({ said, reasoned, model, ended }) {
+  function parts({ said, reasoned, ...rest }) {
     const close = said.indexOf("</think>"), opened = said.trimStart().startsWith("<think>");
     const thought = close >= 0 ? said.slice(0, close) : opened ? said : "";
     const words = close >= 0 ? said.slice(close + 8) : opened ? "" : said;
-    return { thought: (reasoned + thought.replace("<think>", "")).trim(), words: words.trimStart(), model, ended };
+    return { thought: (reasoned + thought.replace("<think>", "")).trim(), words: words.trimStart(), ...rest };
   }
 
   async function send(address, body, signal) {

@@ -62,6 +62,7 @@
     try {
       await window.answers.post(`/api/oracle/duels/${duel}/choice`, { choice: event.submitter.value });
       await refresh(duel);
+      arena().querySelector("[role=status]").focus();
     } catch (problem) {
       window.toast(problem.message, "bad");
     }

@@ -22,11 +22,11 @@
     wordsOf(item).textContent = turn.content;
     wordsOf(item).classList.add("raw");
     if (turn.role === "user") return;
-    const ending = { length: "Cut at the greatest length.", stopped: "Stopped.", broken: turn.problem }[turn.ended] || "";
+    const ending = { length: "Cut at the maximum length.", stopped: "Stopped.", broken: turn.problem }[turn.ended];
     item.querySelector(".speaker").textContent = turn.model;
     item.querySelector(".thought").hidden = !turn.thought;
     item.querySelector(".thought p").textContent = turn.thought;
-    item.querySelector(".ending").textContent = turn.judged || ending;
+    item.querySelector(".ending").textContent = turn.judged || [turn.notice, ending].filter(Boolean).join(" ");
     item.querySelector(".ending").classList.toggle("bad", turn.ended === "broken");
     item.querySelector("[data-wrong]").hidden = !turn.ended || Boolean(turn.judged) || !turn.content;
   }
@@ -58,13 +58,14 @@
     try {
       await window.answers.stream("/v1/chat/completions", body, asking.signal, (news) => {
         const follow = innerHeight + scrollY >= document.documentElement.scrollHeight - 120;
-        Object.assign(turn, { content: news.words, thought: news.thought, model: news.model || chosen.model, ended: news.ended });
+        Object.assign(turn, { ...news, content: news.words, words: undefined, model: news.model || chosen.model });
         fill(item, turn);
         if (follow) scrollTo(0, document.documentElement.scrollHeight);
       });
     } catch (problem) {
       turn.ended = problem.name === "AbortError" ? "stopped" : "broken";
       turn.problem = problem.message;
+      document.querySelector(".oracle-state").dataset.seen = ""; // to be asked for anew
     }
     asking = null;
     fill(item, turn);
@@ -110,7 +111,9 @@
     } else if (event.target.closest("[data-wrong]")) {
       const better = item.querySelector(".better");
       better.hidden = !better.hidden;
-      if (!better.hidden) better.elements.better.focus();
+      if (better.hidden) return;
+      better.elements.better.focus({ preventScroll: true });
+      better.scrollIntoView({ block: "nearest" });
     }
   });
   stop.addEventListener("click", () => asking?.abort());
