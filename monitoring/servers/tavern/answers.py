@@ -12,7 +12,6 @@ import orjson
 from starlette.types import Message, Send
 
 from core.chat_reply import CLOSE, DONE, OPEN, event, pieces_of
-from monitoring.upstream import UpstreamProblem
 
 LONGEST_LINE = 1 << 20
 _PASSED_ON = (b"content-type", b"x-accel-buffering")
@@ -102,30 +101,29 @@ class Listener:
     def _news(self, body: bytes) -> Iterator[dict[str, Any]]:
         *lines, self._rest = (self._rest + body).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
-            raise UpstreamProblem("no_stream", "The answer holds an event without an end.")
+            lines, self._rest = [b"data: "], b""
         for line in lines:
             data = line.removeprefix(b"data:").strip()
-            if not line.startswith(b"data:") or data == b"[DONE]":
-                continue
-            chunk = _object(data)
-            if "error" in chunk:
-                self.problem = _reason(data)
-                yield {"error": {"text": self.problem, "message": self.problem}}
-            elif news := self.answer.take(chunk):
+            if line.startswith(b"data:") and data != b"[DONE]" and (news := self._understood(data)):
                 yield news
 
+    def _understood(self, data: bytes) -> dict[str, Any] | None:
+        chunk = _object(data)
+        if chunk is not None and "error" not in chunk:
+            return self.answer.take(chunk)
+        self.problem = _reason(data)
+        return {"error": {"text": self.problem, "message": self.problem}}
 
-def _object(data: bytes) -> dict[str, Any]:
+
+def _object(data: bytes) -> dict[str, Any] | None:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProblem("no_json", "A part of the answer is no JSON object.")
-    return value
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _reason(body: bytes) -> str:
-    error = _object(body).get("error")
+    error = (_object(body) or {}).get("error")
     told = error if isinstance(error, dict) else {}
-    return str(told.get("text") or told.get("message") or "The Oracle broke off.")[:500]
+    return str(told.get("text") or told.get("message") or "The answer broke off.")[:500]

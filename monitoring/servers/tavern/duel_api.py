@@ -24,13 +24,14 @@ from monitoring.servers.until_gone import UntilGone
 router = APIRouter()
 CHAT = "/v1/chat/completions"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_MODEL)]
+Text = Annotated[str, StringConstraints(max_length=1 << 20)]  # a bound also has the letters looked at, which must be whole
 Turns = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 
 class Texts(BaseModel):
     """What models said."""
 
-    texts: Annotated[list[str], Field(max_length=1000)]
+    texts: Annotated[list[Text], Field(max_length=1000)]
 
 
 class Thumb(BaseModel):
@@ -38,7 +39,13 @@ class Thumb(BaseModel):
 
     messages: Turns
     model: Name
-    better: str = ""
+    better: Text = ""
+
+
+class Thinking(BaseModel):
+    """What the chat template is told besides the messages."""
+
+    enable_thinking: bool = False
 
 
 class Challenge(BaseModel):
@@ -49,13 +56,13 @@ class Challenge(BaseModel):
     messages: Turns
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 512
-    chat_template_kwargs: dict[str, bool] = {}
+    chat_template_kwargs: Thinking = Thinking()
 
 
 class Choice(BaseModel):
     """The verdict: left, right, tie or bad."""
 
-    choice: str
+    choice: Text
 
 
 @router.post("/api/oracle/markdown")

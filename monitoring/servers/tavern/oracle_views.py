@@ -66,7 +66,7 @@ def choices(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label(model: dict[str, Any]) -> str:
     name = f"The {model['id']}" if model["id"] in (HERO, CHAMPION) else None
-    step = None if model["step"] is None else f"step {number(model['step'])}"
+    step = None if model["step"] is None else f"Step {number(model['step'])}"
     return " · ".join(filter(None, (name, step, None if name else model["id"])))
 
 

@@ -7,6 +7,7 @@ from anyio import to_thread
 
 from core.disk import Level, about, level, need
 from core.errors import UserError
+from core.rows import read_turns
 from monitoring.servers.tavern import lessons
 from monitoring.servers.tavern.duels import Duel
 from monitoring.servers.tavern.lessons import Lesson
@@ -46,9 +47,10 @@ async def _learn(realm: Realm, duel: Duel, decided: tuple) -> tuple[Lesson | Non
 
 async def thumb_down(realm: Realm, talk: list[dict[str, Any]], model: str, better: str) -> Lesson:
     """Hand in a talk whose last answer is wrong: with the right one as a lesson, without one as a warning."""
-    if not talk or talk[-1].get("role") != "assistant":
-        raise UserError("messages: the last turn must be the answer that is wrong")
-    row = lessons.correction(talk, better) if better else lessons.dislike(talk)
+    turns = read_turns(talk, "messages")
+    if turns[-1]["role"] != "assistant":
+        raise UserError(f"messages: the last turn is {turns[-1]['role']}'s; it must be the answer that is wrong")
+    row = lessons.correction(turns, better) if better else lessons.dislike(turns)
     return await _hand_in(realm, row, "thumb", (model,), "high")  # as all sparring is
 
 

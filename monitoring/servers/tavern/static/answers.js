@@ -21,7 +21,7 @@
 
   function take(line, told) {
     if (!line.startsWith("data:") || line.slice(5).trim() === "[DONE]") return;
-    const chunk = JSON.parse(line.slice(5));
+    const chunk = understood(line.slice(5));
     if (chunk.error) throw new Error(chunk.error.text || chunk.error.message || "The Oracle broke off.");
     const choice = (chunk.choices || [])[0];
     if (!choice) return;
@@ -29,6 +29,14 @@
     told.said += delta.content || "";
     told.reasoned += delta.reasoning_content || delta.reasoning || "";
     told.ended = choice.finish_reason || told.ended;
+  }
+
+  function understood(text) {
+    try {
+      return JSON.parse(text);
+    } catch {
+      return { error: { text: "The answer broke off in the middle of a part." } };
+    }
   }
 
   // Some servers leave <think>…</think> in the text, and some templates have opened it already.
