@@ -27,7 +27,7 @@ import numpy as np
 import orjson
 from tokenizers import Tokenizer
 
-from core.chat_template import ChatTemplate, TemplateFailed
+from core.chat_template import ChatTemplate, TemplateFailed, constants_of, template_source
 from core.encoding import Encoder
 from core.errors import UserError
 from core.rows import BadRow, Conversation, Message, Preference, Problem, Row, Verdict
@@ -72,8 +72,7 @@ class Renderer:
         self.control_ids = frozenset(added)  # what marks turns, thoughts and calls
         specials = [token.content for token in added.values() if token.special]
         self._spelled = {token: speller.encode(token, add_special_tokens=False).ids for token in specials}
-        constants = {key: _content(value) for key, value in config.items() if key.endswith("_token")}
-        constants = {key: token for key, token in constants.items() if token}
+        constants = constants_of(config)
         self._encoder = Encoder(self._tokenizer, tokenizer)
         is_seam = lru_cache(maxsize=1 << 14)(self._encoder.is_seam)
         self._writer = SpanWriter(ChatTemplate(template, constants), specials, is_seam)
@@ -89,8 +88,7 @@ class Renderer:
         try:
             tokenizer = (directory / "tokenizer.json").read_bytes()
             config = orjson.loads((directory / "tokenizer_config.json").read_bytes())
-            beside = directory / "chat_template.jinja"
-            template = beside.read_text(encoding="utf-8") if beside.exists() else _template_in(config)
+            template = template_source(directory, config)
         except (OSError, ValueError) as problem:
             raise UserError(f"{directory}: has no readable tokenizer ({problem}); copy the base model's") from None
         if not template:
@@ -198,17 +196,3 @@ class Renderer:
         start = 0 if first < most else first - most // 2
         end = min(len(ids), start + most)
         return [Sequence(ids[start:end], trained[start:end], (start, len(ids) - end))]
-
-
-def _content(value: Any) -> str | None:
-    """A special token's text, given as text or as a description of the token."""
-    value = value.get("content") if isinstance(value, dict) else value
-    return value if isinstance(value, str) else None
-
-
-def _template_in(config: dict[str, Any]) -> str | None:
-    """The chat template in a tokenizer_config.json, which holds one or a list of named ones."""
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        template = {each.get("name"): each.get("template") for each in template}.get("default")
-    return template

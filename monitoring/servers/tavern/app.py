@@ -19,19 +19,31 @@ from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.machine_history import EVERY_SECONDS, MachineHistory
 from monitoring.oracle import Oracle
-from monitoring.servers.tavern import api, libraries, operations, oracle_api, pages, quest_api, skills_api, vault_api
+from monitoring.servers.tavern import (
+    api,
+    duel_api,
+    libraries,
+    operations,
+    oracle_api,
+    pages,
+    quest_api,
+    skills_api,
+    vault_api,
+)
+from monitoring.servers.tavern.duels import Duels
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.kept import Kept
 from monitoring.servers.tavern.manner import Mannered
 from monitoring.servers.tavern.previewer import Previewer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
+TALKS = 100  # of browsers without JavaScript that are kept
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (
-    *pages.ROUTERS, api.router, quest_api.router, vault_api.router, skills_api.router, oracle_api.router, operations.router,
-)  # fmt: skip
+APIS = (api, quest_api, vault_api, skills_api, oracle_api, duel_api, operations)
+ROUTERS = (*pages.ROUTERS, *(each.router for each in APIS))
 
 
 class _Static(StaticFiles):
@@ -62,6 +74,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.state.hub = Hub(app.state.realm)
     token = read_or_make_token(paths)
     app.state.oracle = Oracle(paths, config, token)
+    app.state.duels, app.state.talks = Duels(), Kept(TALKS)
     app.state.rules = Rules.of(config.tavern, token, UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
     app.add_middleware(Mannered)

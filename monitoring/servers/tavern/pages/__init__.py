@@ -23,6 +23,7 @@ from monitoring.servers.tavern.pages import (
     live,
     login,
     manners,
+    oracle,
     quest,
     quests,
     schools,
@@ -35,19 +36,9 @@ from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (
-    home,
-    quests,
-    jobs,
-    vault,
-    skills,
-    schools,
-    temple,
-    arena,
-    live,
-    settings,
-    help,
-)  # as the navigation has them
+MODULES = (  # as the navigation has them
+    home, quests, jobs, vault, oracle, skills, schools, temple, arena, live, settings, help,
+)  # fmt: skip
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
