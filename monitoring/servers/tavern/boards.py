@@ -25,7 +25,9 @@ def quests(realm: Realm) -> dict[str, Any]:
     """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
-    lines = {priority: queue.in_line(priority)[:COLUMN] for priority in PRIORITIES} | {"processing": queue.processing()}
+    lines = {priority: queue.head_of_line(priority, COLUMN) for priority in PRIORITIES} | {
+        "processing": queue.processing()
+    }
     cards = {state: [_card(realm, quest.id, quest.stem) for quest in line] for state, line in lines.items()}
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
     return {
