@@ -77,6 +77,7 @@ MIGRATIONS = (
     ALTER TABLE quests ADD COLUMN place INTEGER;
     CREATE INDEX quests_by_change ON quests(updated);
     CREATE INDEX quests_by_end ON quests(state, updated);
+    CREATE INDEX quests_in_line ON quests(priority, COALESCE(place, failures * 1099511627776 + id)) WHERE state='queued';
     CREATE TABLE jobs (
         id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, service TEXT NOT NULL, title TEXT NOT NULL,
         state TEXT NOT NULL, quest INTEGER, reason TEXT, pid INTEGER, process_started REAL,

@@ -28,6 +28,7 @@ from core.quest import COMPANIONS, Quest, parse_file_name, parse_name, priority_
 
 MAX_FAILURES = 3
 FAILURE = 1 << 40  # above all ids: who failed waits behind those who did not
+PLACE = f"COALESCE(place, failures * {FAILURE} + id)"  # as the ledger's index has it
 PATIENCE_SECONDS, LOOK_SECONDS = 30.0, 0.005
 
 
@@ -76,10 +77,14 @@ class TrainingQueue:
 
     def find(self, quest: int) -> Quest:
         """The quest with this id, wherever it is. Raises UserError."""
-        for state in QUEUE_STATES:
-            for path in self.paths.queued(state).glob(f"*-q{quest:06d}.jsonl"):
-                return Quest(quest, parse_name(path)[0], state, path)
         row = self.ledger.one("SELECT stem, state FROM quests WHERE id=?", (quest,))
+        for state in QUEUE_STATES:
+            folder = self.paths.queued(state)
+            known = (
+                [folder / f"{quest_name(row['stem'], quest)}.jsonl"] if row else folder.glob(f"*-q{quest:06d}.jsonl")
+            )
+            for path in filter(os.path.lexists, known):
+                return Quest(quest, parse_name(path)[0], state, path)
         if row:
             path = self.paths.queued("rejected") / f"{row['stem']}.jsonl"
             if read_json(path.with_suffix(".report.json"), {}).get("quest") == quest and os.path.lexists(path):
@@ -107,6 +112,18 @@ class TrainingQueue:
         """The quests that wait in one folder, in their order."""
         return self._ordered(self.quests(priority), self._places())
 
+    def head_of_line(self, priority: str, most: int) -> list[Quest]:
+        """The first of them. With many the ledger names them, of which only those count that lie in the folder."""
+        folder = self.paths.queued(priority)
+        rows = self.ledger.all(
+            f"SELECT id, stem FROM quests WHERE state='queued' AND priority=? ORDER BY {PLACE} LIMIT ?",
+            (priority, 2 * most),
+        )
+        named = (Quest(row["id"], row["stem"], priority, folder / f"{quest_name(row['stem'], row['id'])}.jsonl")
+                 for row in rows)  # fmt: skip
+        found = list(islice((quest for quest in named if quest.path.is_file()), most))
+        return found if len(found) == most else self.in_line(priority)[:most]
+
     @staticmethod
     def _ordered(quests: list[Quest], places: dict[int, int]) -> list[Quest]:
         return sorted(quests, key=lambda quest: (places.get(quest.id, quest.id), quest.id))
@@ -114,8 +131,7 @@ class TrainingQueue:
     def _places(self) -> dict[int, int]:
         """The places of the waiting quests for which it is not simply their id."""
         rows = self.ledger.all(
-            f"SELECT id, COALESCE(place, failures * {FAILURE} + id) AS place FROM quests "
-            "WHERE state='queued' AND (failures > 0 OR place IS NOT NULL)"
+            f"SELECT id, {PLACE} AS place FROM quests WHERE state='queued' AND (failures > 0 OR place IS NOT NULL)"
         )
         return {row["id"]: row["place"] for row in rows}
 
@@ -183,7 +199,7 @@ class TrainingQueue:
             with self.ledger.together():
                 for each, place in zip(line, places, strict=True):
                     if known.get(each.id, each.id) != place:
-                        self._record(each.id, place=place)
+                        self.ledger.change("quests", each.id, place=place)
                 self._record(quest.id, priority=priority)
             return quest if quest.state == priority else self._move(quest, priority)
 

@@ -31,7 +31,7 @@ def client_of(paths, **tavern_settings):
 
 def routes_of(app):
     """(method, path) of every route, with examples for its parameters."""
-    examples = {"verb": "pause", "quest": "2", "name": "queue", "checkpoint": "none", "skill": "BIN", "job": "1"}
+    examples = {"verb": "pause", "quest": "2", "name": "queue", "checkpoint": "none", "skill": "BIN", "job": "battle-1"}
     examples |= {"which": "none", "duel": "none", "side": "left"}
     found = set()
     for route in app.routes:

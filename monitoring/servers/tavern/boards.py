@@ -7,7 +7,7 @@ from typing import Any
 
 from core.durable import read_json
 from core.inbox import is_quest_name
-from core.paths import PRIORITIES, RealmPaths
+from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
 from core.quest import parse_file_name, quest_name
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern.realm import Realm
@@ -21,7 +21,9 @@ def quests(realm: Realm) -> dict[str, Any]:
     """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
-    lines = {priority: queue.in_line(priority)[:COLUMN] for priority in PRIORITIES} | {"processing": queue.processing()}
+    lines = {priority: queue.head_of_line(priority, COLUMN) for priority in PRIORITIES} | {
+        "processing": queue.processing()
+    }
     cards = {state: [_card(realm, quest.id, quest.stem) for quest in line] for state, line in lines.items()}
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
     return {
@@ -88,7 +90,10 @@ def _past(realm: Realm, state: str) -> list[dict[str, Any]]:
 def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
     """The report beside a quest's file, cut to its first errors, or None."""
     names = [quest_name(row["stem"], row["id"])] + ([row["stem"]] if row["state"] == "rejected" else [])
-    folder = paths.queued(row["state"] if row["state"] != "queued" else row["priority"])
+    state = row["state"] if row["state"] != "queued" else row["priority"]
+    if state not in QUEUE_STATES:  # not judged yet, or gone
+        return None
+    folder = paths.queued(state)
     for name in names:
         report = read_json(_inside(folder, f"{name}.report.json"), {}) if _inside(folder, name) else {}
         if isinstance(report, dict) and report and report.get("quest", row["id"]) == row["id"]:

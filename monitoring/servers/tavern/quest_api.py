@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from core.full_disk import is_no_space
 from core.quest_acts import QuestActs
 from monitoring.servers.tavern import quest_views
 from monitoring.servers.tavern.api import TheRealm
@@ -73,6 +74,11 @@ def carry_out(realm: Realm, quest: int, verb: str, **how: Any) -> dict[str, Any]
     """What came of it. Raises Refusal where there is no such quest, UserError and WrongState as the acts do."""
     if realm.ledger.one("SELECT id FROM quests WHERE id=?", (quest,)) is None:
         raise Refusal(404, "no_quest", f"There is no quest {quest}.")
-    done = getattr(QuestActs(realm.paths, realm.ledger, "tavern"), verb)(quest, **how)
+    try:
+        done = getattr(QuestActs(realm.paths, realm.ledger, "tavern"), verb)(quest, **how)
+    except OSError as problem:
+        if not is_no_space(problem, realm.paths.state):
+            raise
+        raise Refusal(507, "no_room", "The disk is full, so nothing was changed. Free space first.") from problem
     realm.stale()
     return done

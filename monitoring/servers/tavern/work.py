@@ -94,15 +94,26 @@ def _table(kind: str) -> str:
     return {"battle": "battles", "evaluation": "evaluations"}.get(kind, "jobs")
 
 
+def is_known(realm: Realm, key: str) -> bool:
+    """Whether there is such a piece."""
+    return _found(realm, key) is not None
+
+
 def _place(realm: Realm, key: str) -> tuple[float, str, int]:
     """Where a piece stands in the order of all. Raises Refusal where there is none."""
+    if place := _found(realm, key):
+        return place
+    raise Refusal(404, "no_job", f"There is no job {key[:60]!r}.")
+
+
+def _found(realm: Realm, key: str) -> tuple[float, str, int] | None:
     kind, _, number = key.rpartition("-")
     if kind in KINDS and number.isascii() and number.isdigit() and len(number) < 19:
         union = TABLES[_table(kind)]
         row = realm.ledger.one(f"SELECT started FROM ({union}) WHERE kind=? AND id=?", (kind, int(number)))
         if row:
             return row["started"], kind, int(number)
-    raise Refusal(404, "no_job", f"There is no job {key[:60]!r}.")
+    return None
 
 
 def _told(realm: Realm, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ def _jobs(realm: Realm, request: Request) -> dict[str, Any]:
     asked = request.query_params
     kind = asked.get("kind") if asked.get("kind") in work.KINDS else None
     state = asked.get("state") if asked.get("state") in work.STATES else None
-    rows = work.pieces(realm, kind, state, SHOWN + 1, asked.get("before") or None)
+    before = asked.get("before")
+    rows = work.pieces(realm, kind, state, SHOWN + 1, before if before and work.is_known(realm, before) else None)
     chosen = {"kind": kind, "state": state}
     return {
         "jobs": rows[:SHOWN],

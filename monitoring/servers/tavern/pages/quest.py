@@ -41,6 +41,7 @@ async def dropped_rows(
     alone: bool = False,
     bare: bool = False,
 ) -> Response:
+    """A page of its rows."""
     found = await to_thread.run_sync(quest_views.dropped, realm, name, priority)
     if isinstance(found, int):
         return RedirectResponse(f"/quests/{found}/rows{'?bare=1' if bare else ''}", 303)

@@ -32,12 +32,14 @@ async def upload_form(request: Request, realm: TheRealm) -> Response:
 
 @router.post("/quests/{quest}/cancel")
 def cancel_form(realm: TheRealm, quest: QuestId) -> Response:
+    """A card's button."""
     carry_out(realm, quest, "cancel")
     return RedirectResponse("/quests", 303)
 
 
 @router.post("/quests/{quest}/retry")
 def retry_form(realm: TheRealm, quest: QuestId, force: Annotated[bool, Form()] = False) -> Response:
+    """A card's button."""
     carry_out(realm, quest, "retry", force=force)
     return RedirectResponse("/quests", 303)
 
@@ -49,5 +51,6 @@ def move_form(
     priority: Annotated[str | None, Form()] = None,
     to: Annotated[str | None, Form()] = None,
 ) -> Response:
+    """A card's arrows and its menu of priorities."""
     carry_out(realm, quest, "move", priority=priority, to=to)
     return RedirectResponse("/quests#waiting", 303)

@@ -67,6 +67,7 @@
         const answer = await fetch(address);
         if (!answer.ok) return;
         const fresh = document.createRange().createContextualFragment(await answer.text()).firstElementChild;
+        if (part.querySelector("[data-held]")) return; // taken into a hand meanwhile
         for (const open of part.querySelectorAll("details[open][id]")) {
           const same = fresh.querySelector("#" + CSS.escape(open.id));
           if (same) same.open = true;
