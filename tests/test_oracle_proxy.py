@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from oracle_box import Box
+from hostile_box import Box
 from starlette.testclient import TestClient
 from tavern_realm import empty_realm, fill
 from tavern_server import tavern
