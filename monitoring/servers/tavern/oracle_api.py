@@ -68,7 +68,7 @@ async def chat(request: Request, oracle: TheOracle) -> Response:
         raise Refusal(
             508, "loop", "A Tavern asks this one, which would ask a box again; name the box itself in oracle.url."
         )
-    return UntilGone(partial(_relay, oracle, values))
+    return UntilGone(partial(relay, oracle, values))
 
 
 @router.get("/api/oracle/weights/{checkpoint}")
@@ -98,7 +98,7 @@ def _manifest(realm: Realm, name: str) -> Manifest:
         raise Refusal(409, "not_whole", str(problem)) from None
 
 
-async def _relay(oracle: Oracle, values: dict[str, Any], scope: Scope, send: Send) -> None:
+async def relay(oracle: Oracle, values: dict[str, Any], scope: Scope, send: Send) -> None:
     """The answer, or the reason why there is none: as JSON before it has begun, inside the stream afterwards."""
     told = _Told(send)
     try:
