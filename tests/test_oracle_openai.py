@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from hostile_box import Tap
 from model_folders import write_model
-from oracle_box import Tap
 from tavern_realm import empty_realm
 from tavern_server import tavern
 
