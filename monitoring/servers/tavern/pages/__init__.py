@@ -40,8 +40,15 @@ router = APIRouter(include_in_schema=False)
 
 def _base(realm: Realm, request: Request) -> dict[str, Any]:
     now = tongues.told(views.now(realm), manner.current().plain)
-    trouble = help_address(trouble_of(realm.status()) or "")
-    return {"now": now, "trouble": trouble, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
+    query = request.url.query
+    return {
+        "now": now,
+        "trouble": help_address(trouble_of(realm.status()) or ""),
+        "address": f"{request.url.path}?{query}" if query else request.url.path,  # where the switches lead back to
+        "parts": PARTS,
+        "priorities": PRIORITIES,
+        "query": query,
+    }
 
 
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
@@ -49,7 +56,6 @@ def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
         context = _base(realm, request) | {
             "pages": PAGES,
             "page": wanted,
-            "address": f"{wanted.path}?{request.url.query}" if request.url.query else wanted.path,
             "newest_event": realm.newest_event(),
             "dropped": request.query_params.get("dropped"),
         }

@@ -50,7 +50,7 @@
         if (request.status === 201) done(file.name + " is in the inbox.", "good");
         else done(file.name + ": " + reason(request), "bad");
       };
-      request.onerror = () => done(file.name + ": the server does not answer.", "bad");
+      request.onerror = () => done(file.name + ": the Tavern does not answer.", "bad");
       request.onloadend = resolve;
       request.open("POST", "/api/quests?" + new URLSearchParams({ name: file.name, priority }));
       request.send(file);
