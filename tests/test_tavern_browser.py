@@ -139,6 +139,8 @@ def test_light_and_tongue_are_chosen_without_javascript_and_stay(open_page):
     page.get_by_role("button", name="night").click()
     page.wait_for_url("**/live?range=200")
     assert page.evaluate(night) == "dark"
+    gold = "getComputedStyle(document.documentElement).getPropertyValue('--gold')"
+    assert page.evaluate(gold) == "rgb(217, 180, 91)", "a colour that a canvas understands"
     page.get_by_role("button", name="Light and words").click()
     page.get_by_role("button", name="machine learning").click()
     page.get_by_role("button", name="Menu").click()

@@ -46,8 +46,15 @@ router = APIRouter(include_in_schema=False)
 
 def _base(realm: Realm, request: Request) -> dict[str, Any]:
     now = tongues.told(views.now(realm), manner.current().plain)
-    trouble = help_address(trouble_of(realm.status()) or "")
-    return {"now": now, "trouble": trouble, "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
+    query = request.url.query
+    return {
+        "now": now,
+        "trouble": help_address(trouble_of(realm.status()) or ""),
+        "address": f"{request.url.path}?{query}" if query else request.url.path,  # where the switches lead back to
+        "parts": PARTS,
+        "priorities": PRIORITIES,
+        "query": query,
+    }
 
 
 def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
