@@ -60,7 +60,7 @@
         const follow = innerHeight + scrollY >= document.documentElement.scrollHeight - 120;
         Object.assign(turn, { ...news, content: news.words, words: undefined, model: news.model || chosen.model });
         fill(item, turn);
-        if (follow) scrollTo(0, document.documentElement.scrollHeight);
+        if (follow) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
       });
     } catch (problem) {
       turn.ended = problem.name === "AbortError" ? "stopped" : "broken";
