@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from core.answer_text import AnswerText
 from core.chat_reply import Piece
 from core.chat_request import ChatRequest, Sampling
 from core.errors import NotFinite, UserError
-from core.model_folder import config_values
+from core.forge.decoder import Decoder
 from core.rendering import Renderer
 
 PIECE = 256  # tokens of a prompt that are read at once
@@ -27,12 +25,8 @@ class Voice:
     """The model in `folder`, which holds safetensors and a checked config.json; `context`: tokens of prompt and answer."""
 
     def __init__(self, folder: Path, context: int, device: str = "cpu"):
-        disable_progress_bar()
-        self.model = Qwen3ForCausalLM.from_pretrained(
-            folder, config=Qwen3Config(**config_values(folder)), dtype="auto", attn_implementation="sdpa",
-            trust_remote_code=False, local_files_only=True, use_safetensors=True,
-        ).eval().to(device)  # fmt: skip
-        self.context = min(context, self.model.config.max_position_embeddings)
+        self.decoder = Decoder(folder, device)
+        self.context = min(context, self.decoder.positions)
         self.renderer = Renderer.load(folder, self.context)
         self.stops = frozenset(self.renderer.stop_ids)
 
@@ -65,19 +59,16 @@ class Answer:
         self.prompt_tokens, self.most, self.tokens = len(prompt), most, 0
         self._voice, self._sampling = voice, sampling
         self._unread = prompt
-        self._cache = DynamicCache(config=voice.model.config)
+        self._cache = voice.decoder.cache()
         self._dice = torch.Generator().manual_seed(secrets.randbits(63) if sampling.seed is None else sampling.seed)
-        self._said = torch.zeros(voice.model.config.vocab_size)
+        self._said = torch.zeros(voice.decoder.vocabulary)
 
-    @torch.inference_mode()
     def step(self) -> int | None:
         now, self._unread = self._unread[:PIECE], self._unread[PIECE:]
-        model = self._voice.model
-        tokens_1T = torch.tensor([now], device=model.device)
-        states_1TD = model.model(input_ids=tokens_1T, past_key_values=self._cache, use_cache=True).last_hidden_state
+        logits_V = self._voice.decoder.read(now, self._cache)
         if self._unread:
             return None
-        token = self._drawn(model.lm_head(states_1TD[0, -1]).float().cpu())
+        token = self._drawn(logits_V.cpu())
         self.tokens += 1
         self._said[token] += 1
         self._unread = [token]

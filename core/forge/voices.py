@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from core.answer_memory import Needs, budget, shortage
+from core.answer_memory import PROCESS_BYTES, Needs, budget, shortage
 from core.errors import RealmBusy
 from core.forge.voice import Voice
-from core.memory_needs import CPU_PROCESS
 
 
 class Voices:
@@ -55,10 +54,10 @@ class Voices:
     def _make_room(self, needs: Needs) -> int:
         """The context for a model with these needs, others given up for it; half of what is left, so that two can answer."""
         while True:
-            left = budget(self._gib) - CPU_PROCESS - sum(self._bytes.values())
+            left = budget(self._gib) - PROCESS_BYTES - sum(self._bytes.values())
             if self._device != "cpu":
                 return needs.context(1 << 50)
-            problem = shortage(needs, self._gib, held=CPU_PROCESS)
+            problem = shortage(needs, self._gib, held=PROCESS_BYTES)
             if problem is None and (context := needs.context(needs.weights + (left - needs.weights) // 2)):
                 return context
             idle = next((key for key in self._voices if not self._users.get(key)), None)

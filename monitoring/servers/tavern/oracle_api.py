@@ -71,10 +71,10 @@ async def chat(request: Request, oracle: TheOracle) -> Response:
     return UntilGone(partial(relay, oracle, values))
 
 
-@router.get("/api/oracle/weights/{which}")
-def weights(realm: TheRealm, which: str) -> Response:
+@router.get("/api/oracle/weights/{checkpoint}")
+def weights(realm: TheRealm, checkpoint: str) -> Response:
     """The files of `champion`, `hero` or a checkpoint that another machine needs to answer with it, with their SHA-256."""
-    return answer(offer(_manifest(realm, which)))
+    return answer(offer(_manifest(realm, checkpoint)))
 
 
 @router.get("/api/oracle/weights/{checkpoint}/{name}")
