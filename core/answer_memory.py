@@ -14,6 +14,7 @@ from core.memory_needs import GIB, Shape
 BUDGET_SHARE = 0.25  # of main memory, where config.json names no number
 RESERVE_SHARE = 0.05  # of main memory, which stays free
 LEAST_CONTEXT, MOST_CONTEXT = 1024, 32_768
+AT_ONCE = 2  # answers that grow side by side: a duel; who comes third waits
 PROCESS_BYTES = 320 << 20  # Python, torch, the server; measured without transformers: 280 MB after an answer
 PIECE_BYTES = 64 << 20  # activations of a piece of prompt, logits and their sorting
 _USED = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),)
@@ -34,14 +35,14 @@ class Needs:
         return cls(weights, 2 * 4 * shape.layers * shape.key)
 
     def context(self, room: int) -> int:
-        """Tokens that fit into `room` bytes beside the weights; 0 where too few do."""
-        tokens = (room - self.weights - PIECE_BYTES) // self.token
+        """Tokens of an answer with its prompt that fit into `room` bytes; 0 where too few do."""
+        tokens = (room - PIECE_BYTES) // self.token
         return min(tokens, MOST_CONTEXT) if tokens >= LEAST_CONTEXT else 0
 
     @property
     def least(self) -> int:
-        """Bytes without which the model does not answer."""
-        return self.weights + PIECE_BYTES + LEAST_CONTEXT * self.token
+        """Bytes without which the model does not answer `AT_ONCE` people."""
+        return self.weights + AT_ONCE * (PIECE_BYTES + LEAST_CONTEXT * self.token)
 
 
 def budget(gib: float | None) -> int:

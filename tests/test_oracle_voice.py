@@ -8,7 +8,7 @@ import torch
 from model_folders import TINY, weights, write_model
 from transformers import AutoModelForCausalLM
 
-from core.answer_memory import LEAST_CONTEXT, PIECE_BYTES, PROCESS_BYTES, Needs, shortage
+from core.answer_memory import AT_ONCE, LEAST_CONTEXT, PIECE_BYTES, PROCESS_BYTES, Needs, shortage
 from core.chat_reply import Piece, Thoughts
 from core.chat_request import ChatRequest, json_object, read_request
 from core.errors import RealmBusy, UserError
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def voice(folder):
-    return Voice(folder, 4096)
+    return Voice(folder)
 
 
 def request(text: str = "How much is 1 + 1?", **more) -> ChatRequest:
@@ -62,7 +62,7 @@ def test_an_untied_head_and_bf16_weights_answer_like_transformers_too(tmp_path):
     generator = np.random.default_rng(2)
     head = {"lm_head.weight": generator.normal(0, 0.1, (TINY["vocab_size"], TINY["hidden_size"])).astype(np.float32)}
     folder = write_model(tmp_path / "untied", weights() | head, tie_word_embeddings=False)
-    voice, prompt = Voice(folder, 512), list(range(5, 25))
+    voice, prompt = Voice(folder), list(range(5, 25))
     with torch.inference_mode():
         for kind, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind)
@@ -71,7 +71,7 @@ def test_an_untied_head_and_bf16_weights_answer_like_transformers_too(tmp_path):
             voice.decoder.layers = [
                 type(layer)(*(tensor.to(kind) for tensor in vars(layer).values())) for layer in voice.decoder.layers
             ]
-            ours = voice.decoder.read(prompt, voice.decoder.cache())
+            ours = voice.decoder.read(prompt, voice.decoder.cache(100))
             theirs = model(torch.tensor([prompt])).logits[0, -1].float()
             assert torch.allclose(ours, theirs, atol=tolerance)
 
@@ -104,8 +104,10 @@ def test_the_prompt_is_the_one_of_training(voice):
 
 
 def test_a_prompt_without_room_for_an_answer_is_refused_with_numbers(folder):
+    voice = Voice(folder)
+    voice.context = 100
     with pytest.raises(UserError, match=r"messages: have [\d,]+ tokens; this Oracle holds 100"):
-        Voice(folder, 100).answer(request("word " * 300))
+        voice.answer(request("word " * 300))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_with_numbers(folder):
 )
 def test_a_model_that_would_be_computed_wrongly_is_refused(tmp_path, changes, words):
     with pytest.raises(UserError, match=words):
-        Voice(write_model(tmp_path / "strange", **changes), 512)
+        Voice(write_model(tmp_path / "strange", **changes))
 
 
 # Text
@@ -240,13 +242,14 @@ def test_a_model_that_does_not_fit_is_refused_with_the_remedy(folder, monkeypatc
 def test_within_the_budget_the_voice_longest_unused_goes_and_one_that_speaks_stays(folder, tmp_path):
     other = write_model(tmp_path / "other", max_position_embeddings=100_000)
     needs = Needs.of(other)
-    room = PROCESS_BYTES + 2 * (needs.weights + PIECE_BYTES + 3 * LEAST_CONTEXT * needs.token)
+    room = PROCESS_BYTES + 2 * needs.weights + AT_ONCE * (PIECE_BYTES + 3 * LEAST_CONTEXT * needs.token) + 8
     voices = Voices(room / GIB)
     first = voices.load("a", folder, lambda key: None)
     assert voices.load("a", folder, pytest.fail) is first
-    voices.load("b", other, lambda key: None)
-    voices.load("c", other, lambda key: None)
-    assert "c" in voices.loaded and len(voices.loaded) <= 2
-    keys = voices.loaded
-    with voices.using(keys[0]), voices.using(keys[-1]), pytest.raises(RealmBusy):
-        voices.load("d", other, lambda key: None)
+    alone = voices.load("b", other, lambda key: None)
+    assert alone.context == 3 * LEAST_CONTEXT and voices.loaded == ("a", "b")
+    with voices.using("a"):
+        voices.load("c", other, lambda key: None)
+        assert voices.loaded == ("a", "c")
+        with voices.using("c"), pytest.raises(RealmBusy):
+            voices.load("d", other, lambda key: None)

@@ -44,17 +44,17 @@ _NAMES = (
 
 
 class Cache:
-    """Keys and values of the tokens read so far, layer by layer."""
+    """Keys and values of the tokens read so far, layer by layer; at most `most`."""
 
-    def __init__(self, layers: int):
-        self.length = 0
+    def __init__(self, layers: int, most: int):
+        self.length, self._most = 0, most
         self._kept: list[torch.Tensor | None] = [None] * layers
 
     def add(self, layer: int, key_TKW: torch.Tensor, value_TKW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values of a layer, (K, S, W) each, the new ones at their end."""
         end, kept = self.length + len(key_TKW), self._kept[layer]
         if kept is None or kept.shape[2] < end:
-            room = max(FIRST_ROOM, 2 * self.length, end)
+            room = max(end, min(self._most, max(FIRST_ROOM, 2 * self.length)))
             grown = key_TKW.new_empty(2, key_TKW.shape[1], room, key_TKW.shape[2])
             if kept is not None:
                 grown[:, :, : self.length] = kept[:, :, : self.length]
@@ -92,8 +92,8 @@ class Decoder:
     def vocabulary(self) -> int:
         return len(self.head_VD)
 
-    def cache(self) -> Cache:
-        return Cache(len(self.layers))
+    def cache(self, most: int) -> Cache:
+        return Cache(len(self.layers), most)
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int], cache: Cache) -> torch.Tensor:

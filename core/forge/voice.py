@@ -24,9 +24,9 @@ PIECE = 256  # tokens of a prompt that are read at once
 class Voice:
     """The model in `folder`, which holds safetensors and a checked config.json; `context`: tokens of prompt and answer."""
 
-    def __init__(self, folder: Path, context: int, device: str = "cpu"):
+    def __init__(self, folder: Path, device: str = "cpu"):
         self.decoder = Decoder(folder, device)
-        self.context = min(context, self.decoder.positions)
+        self.context = self.decoder.positions
         self.renderer = Renderer.load(folder, self.context)
         self.stops = frozenset(self.renderer.stop_ids)
 
@@ -59,7 +59,7 @@ class Answer:
         self.prompt_tokens, self.most, self.tokens = len(prompt), most, 0
         self._voice, self._sampling = voice, sampling
         self._unread = prompt
-        self._cache = voice.decoder.cache()
+        self._cache = voice.decoder.cache(self.prompt_tokens + most)
         self._dice = torch.Generator().manual_seed(secrets.randbits(63) if sampling.seed is None else sampling.seed)
         self._said = torch.zeros(voice.decoder.vocabulary)
 

@@ -1,7 +1,7 @@
 """The local Oracle as an ASGI application: health, models, chat. It knows no torch; what loads and answers is handed in.
 
-One piece of work is done at a time, and who waits gets his turn after it: answers to several people grow side by side on
-one core. Whoever leaves is not answered any further.
+One piece of work is done at a time, and who waits gets his turn after it: two answers grow side by side on one core, and
+others wait for their end. Whoever leaves is not answered any further.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import Scope, Send
 
 from core import chat_reply
+from core.answer_memory import AT_ONCE
 from core.chat_reply import Piece
 from core.chat_request import ChatRequest, json_object, read_request
 from core.errors import CheckpointError, NotFinite, RealmBusy, RealmError, UserError
@@ -66,23 +67,24 @@ class Oracle:
     def __init__(self, shelf: Shelf, voices: Voices):
         self.shelf, self.voices = shelf, voices
         self.busy, self.last = 0, time.monotonic()
-        self._turn = asyncio.Lock()  # first come, first served
+        self._places, self._turn = asyncio.Semaphore(AT_ONCE), asyncio.Lock()  # first come, first served
 
     async def pieces(self, asked: ChatRequest, facts: dict[str, Any]) -> AsyncIterator[Piece]:
         """The answer in parts as they become certain; `facts` gets `finish` and `usage` at its end."""
         key, folder = await to_thread.run_sync(self.shelf.find, asked.model)
-        with self.voices.using(key):
-            async with self._turn:
-                voice = await to_thread.run_sync(self.voices.load, key, folder, self.shelf.check)
-            reply = await to_thread.run_sync(voice.answer, asked)
-            text = voice.text(asked)
-            while reply.tokens < reply.most and text.finish != "stop":
+        async with self._places:
+            with self.voices.using(key):
                 async with self._turn:
-                    token = await to_thread.run_sync(reply.step)
-                for piece in text.feed(token) if token is not None else ():
+                    voice = await to_thread.run_sync(self.voices.load, key, folder, self.shelf.check)
+                reply = await to_thread.run_sync(voice.answer, asked)
+                text = voice.text(asked)
+                while reply.tokens < reply.most and text.finish != "stop":
+                    async with self._turn:
+                        token = await to_thread.run_sync(reply.step)
+                    for piece in text.feed(token) if token is not None else ():
+                        yield piece
+                for piece in text.end():
                     yield piece
-            for piece in text.end():
-                yield piece
         read, said = reply.prompt_tokens, reply.tokens
         usage = {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
         facts.update(finish=text.finish, usage=usage)
