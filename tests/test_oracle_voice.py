@@ -242,12 +242,12 @@ def test_a_model_that_does_not_fit_is_refused_with_the_remedy(folder, monkeypatc
 def test_within_the_budget_the_voice_longest_unused_goes_and_one_that_speaks_stays(folder, tmp_path):
     other = write_model(tmp_path / "other", max_position_embeddings=100_000)
     needs = Needs.of(other)
-    room = PROCESS_BYTES + 2 * needs.weights + AT_ONCE * (PIECE_BYTES + 3 * LEAST_CONTEXT * needs.token) + 8
+    room = PROCESS_BYTES + 2 * needs.weights + AT_ONCE * (PIECE_BYTES + LEAST_CONTEXT * needs.token) + 8
     voices = Voices(room / GIB)
     first = voices.load("a", folder, lambda key: None)
     assert voices.load("a", folder, pytest.fail) is first
     alone = voices.load("b", other, lambda key: None)
-    assert alone.context == 3 * LEAST_CONTEXT and voices.loaded == ("a", "b")
+    assert alone.context == LEAST_CONTEXT and voices.loaded == ("a", "b")
     with voices.using("a"):
         voices.load("c", other, lambda key: None)
         assert voices.loaded == ("a", "c")
