@@ -32,15 +32,18 @@ def two_heroes(paths: RealmPaths) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def local_oracle(paths: RealmPaths):
-    """The process that answers with the realm's checkpoints, as the supervisor would start it."""
+    """The process that answers with the realm's checkpoints, as the supervisor would start it; a call waits until it is up."""
     command = [sys.executable, "-m", "training.oracle_process", "--root", str(paths.root), "--parent", str(os.getpid())]
     process = subprocess.Popen(command, cwd=CHECKOUT)
-    try:
-        deadline = time.monotonic() + 60
+
+    def ready() -> None:
+        deadline = time.monotonic() + 90
         while read_json(paths.oracle_place, {}).get("pid") != process.pid:
             assert process.poll() is None and time.monotonic() < deadline, f"no Oracle; exit {process.poll()}"
             time.sleep(0.05)
-        yield process
+
+    try:
+        yield ready
     finally:
         process.terminate()
         process.wait(20)

@@ -1,6 +1,7 @@
 """What the Oracle's page is made of, without a browser: safe words, blind duels, and quests from judged answers."""
 
 import json
+import socket
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -9,8 +10,11 @@ import pytest
 from hostile_words import HOSTILE_ANSWERS
 from hypothesis import example, given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
+from tavern_server import OURS, PAGE
 
 from core import chat_reply
+from core.config import Config, Oracle
 from core.durable import read_json
 from core.errors import UserError
 from core.formats import form, read
@@ -19,8 +23,12 @@ from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 from monitoring.servers.tavern import lessons
 from monitoring.servers.tavern.answers import Answer, Listener
+from monitoring.servers.tavern.app import create_app
 from monitoring.servers.tavern.duels import KEPT, Duels
 from monitoring.servers.tavern.markdown import LONGEST, to_html
+from monitoring.servers.tavern.oracle_views import pair
+from monitoring.servers.tavern.realm import Realm
+from monitoring.servers.tavern.training_words import training_words
 
 TAGS = {  # every element that may come out, and the attributes that it may have
     "p": set(), "br": set(), "hr": set(), "strong": set(), "em": set(), "s": set(), "blockquote": set(), "pre": set(),
@@ -166,11 +174,11 @@ def test_every_lesson_is_a_row_that_the_realm_reads():
 
 def test_the_realm_does_with_a_lesson_what_the_page_foretold(realm, config, ledger):
     """A correction waits to be trained; what the Judge would learn lies in rejected/, whole, with who made it."""
-    talk = [*QUESTION, said("3").message()]
+    talk = [{"role": "system", "content": "Be brief."}, *QUESTION, said("3").message()]
     rows = [
         lessons.correction(talk, "two"),
         lessons.dislike(talk),
-        lessons.preference(QUESTION, said("2").message(), talk[1]),
+        lessons.preference(QUESTION, said("2").message(), talk[-1]),
     ]
     handed_in = [lessons.hand_in(realm, row, "thumb", ("DIO-7",), "normal") for row in rows]
     lanes = ValidationProcess(lambda: None), ValidationProcess(lambda: None)
@@ -191,3 +199,29 @@ def test_the_realm_does_with_a_lesson_what_the_page_foretold(realm, config, ledg
         assert json.loads(kept.read_bytes()) == row and "has not opened yet" in lesson.fate
         assert "has not opened yet" in read_json(kept.with_suffix(".report.json"))["reason"]
         assert read_json(kept.with_suffix(".quest.json"))["origin"] == "thumb: DIO-7"
+    assert TrainingQueue(realm, ledger).claim()
+    words = training_words(Realm(realm, config))  # what is trained now sets the tone of the talk
+    assert words["system"] == "Be brief." and corrected.name.removesuffix(".jsonl") in words["system_told"]
+    assert "<|im_start|>user\n(your question)<|im_end|>" in words["example"]
+
+
+def test_the_page_is_whole_while_the_box_is_down(realm):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        config = Config(oracle=Oracle(url=f"http://127.0.0.1:{nobody.getsockname()[1]}"))
+        with TestClient(create_app(realm, config), base_url="http://127.0.0.1:8888") as client:
+            page = client.get("/oracle", headers=PAGE)
+            asked = {"model": "hero", "temperature": "1", "max_tokens": "5", "prompt": "Hello?"}
+            answer = client.post("/oracle", data=asked, headers=PAGE | OURS)
+    assert page.status_code == 200 and "The Oracle&#39;s box is down" in page.text and "cannot be reached" in page.text
+    assert answer.status_code == 503 and "cannot be reached" in answer.text
+
+
+def test_a_good_duel_is_the_hero_against_its_beginnings():
+    def model(name, checkpoint, step):
+        return {"id": name, "checkpoint": checkpoint, "step": step, "owned_by": "realm" if checkpoint else "box"}
+
+    named = [model("hero", "DIO-9", 9), model("champion", "DIO-0", 0)]
+    assert pair([*named, model("DIO-9", "DIO-9", 9), model("DIO-0", "DIO-0", 0)]) == ("hero", "DIO-0")
+    assert pair([*named[:1], model("DIO-9", "DIO-9", 9), model("box", None, None)]) == ("hero", "box")
+    assert pair(named[:1]) == ("hero", None) and pair([]) == (None, None)

@@ -31,8 +31,9 @@ def realm(tmp_path_factory):
     paths = empty_realm(tmp_path_factory.mktemp("realm"))
     Ledger(paths.ledger).close()
     paths.config.write_text('{"oracle": {"port": 8961}}')
-    heroes = two_heroes(paths)
-    with local_oracle(paths), tavern(paths.root) as server:
+    with local_oracle(paths) as ready, tavern(paths.root) as server:
+        heroes = two_heroes(paths)
+        ready()
         yield SimpleNamespace(paths=paths, server=server, heroes=heroes)
 
 

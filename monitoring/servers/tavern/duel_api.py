@@ -24,9 +24,8 @@ from monitoring.servers.until_gone import UntilGone
 router = APIRouter()
 CHAT = "/v1/chat/completions"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_MODEL)]
-Text = Annotated[
-    str, StringConstraints(max_length=1 << 20)
-]  # a bound also has the letters looked at, which must be whole
+# A bound has the letters looked at, too: half a surrogate pair is refused.
+Text = Annotated[str, StringConstraints(max_length=1 << 20)]
 Turns = Annotated[list[dict[str, Any]], Field(min_length=1)]
 
 

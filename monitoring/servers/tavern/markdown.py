@@ -9,7 +9,7 @@ from html import escape
 
 from markdown_it import MarkdownIt
 
-LONGEST = 32_768  # characters: some markdown takes time that grows with the square, and this is a second of it at most
+LONGEST = 16_384  # characters: some markdown takes time that grows with the square, and this is 0.3 s of it at most
 _SCHEMES = ("http://", "https://", "mailto:")
 _AWAY = {"target": "_blank", "rel": "noopener noreferrer nofollow"}
 _OVERRIDES = {

@@ -62,7 +62,6 @@ def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
     return _base(realm, request) | {
         "pages": PAGES,
         "page": around,
-        "address": f"{around.path}?{request.url.query}" if request.url.query else around.path,
         "newest_event": realm.newest_event(),
         "dropped": request.query_params.get("dropped"),
     }

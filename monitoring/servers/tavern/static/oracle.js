@@ -54,13 +54,13 @@
     turns.push(turn);
     asking = new AbortController();
     settle();
-    item.scrollIntoView({ block: "nearest" });
+    item.scrollIntoView({ block: "nearest", behavior: "instant" });
     try {
       await window.answers.stream("/v1/chat/completions", body, asking.signal, (news) => {
         const follow = innerHeight + scrollY >= document.documentElement.scrollHeight - 120;
         Object.assign(turn, { ...news, content: news.words, words: undefined, model: news.model || chosen.model });
         fill(item, turn);
-        if (follow) scrollTo(0, document.documentElement.scrollHeight);
+        if (follow) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
       });
     } catch (problem) {
       turn.ended = problem.name === "AbortError" ? "stopped" : "broken";
@@ -127,6 +127,8 @@
     if (turn.role === "assistant" && !turn.ended) Object.assign(turn, { ended: "broken", problem: "The page was left while it answered." });
     show(turn);
   }
-  window.answers.dress([...list.querySelectorAll(".words")]);
+  window.answers.dress([...list.querySelectorAll(".words")]).then(() => {
+    list.lastElementChild?.scrollIntoView({ block: "nearest", behavior: "instant" });
+  });
   settle();
 }
