@@ -12,6 +12,7 @@ from core.paths import PRIORITIES
 from core.skills import skill
 from core.skills import skills as known_skills
 from core.steps import read_previews
+from monitoring.servers.tavern.build import BUILD
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
 
@@ -64,6 +65,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     return versions | {
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
+        "tavern": BUILD,
         "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
     }
 
