@@ -5,10 +5,10 @@ buckets come from the sums that the trainer keeps per block of steps: a million 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from core.steps import BLOCK, PARTS, SERIES, open_read_only
@@ -20,9 +20,7 @@ _RAW = ", ".join(
 )
 _STEPS = f"SELECT quest, step AS first, step AS last, {_RAW} FROM steps WHERE hero=? AND step BETWEEN ? AND ?"
 _BLOCKS = f"SELECT quest, first, last, {', '.join(PARTS)} FROM blocks WHERE hero=? AND block BETWEEN ? AND ?"
-_OF_BUCKET = ", ".join(
-    f"MIN({name}_min), MAX({name}_max), SUM({name}_sum) / NULLIF(SUM({name}_weight), 0)" for name in SERIES
-)
+_OF_BUCKET = "MIN({0}_min), MAX({0}_max), SUM({0}_sum) / NULLIF(SUM({0}_weight), 0)"
 
 
 @dataclass
@@ -63,18 +61,11 @@ class Curves:
         }
         return replace(self, **counted)
 
-    def rounded(self, names: Iterable[str], digits: int = 6) -> "Curves":
-        """The series `names`, with as many digits as a picture needs: a third of the bytes."""
-        series = {
-            name: Curve(
-                *(
-                    [_rounded(value, digits) for value in getattr(self.series[name], part.name)]
-                    for part in fields(Curve)
-                )
-            )
-            for name in names
-        }
-        dots = {name: [_rounded(value, digits) for value in getattr(self, name)] for name in ("validation", "gap")}
+    def rounded(self, digits: int = 6) -> "Curves":
+        """With as many digits as a picture needs: a third of the bytes."""
+        series = {name: Curve(*(_rounded(getattr(curve, part.name), digits) for part in fields(Curve)))
+                  for name, curve in self.series.items()}  # fmt: skip
+        dots = {name: _rounded(getattr(self, name), digits) for name in ("validation", "gap")}
         return replace(self, series=series, **dots)
 
 
@@ -117,8 +108,9 @@ class Metrics:
         recent: int | None = None,
         quest: int | None = None,
         buckets: int = 240,
+        series: Collection[str] = tuple(SERIES),
     ) -> Curves:
-        """All series from step `first` to `last` (default: all; `recent`: the newest), in at most `buckets`."""
+        """From step `first` to `last` (default: all; `recent`: the newest), in at most `buckets`; all `series` or some."""
         try:
             with self._reading() as reading:
                 span = reading.span(quest) if reading else None
@@ -127,7 +119,7 @@ class Metrics:
                 low = max(span[0], first if first is not None else span[0])
                 high = min(span[1], last if last is not None else span[1])
                 low = max(low, high - recent + 1) if recent else low
-                return reading.curves(low, high, quest, buckets) if low <= high else Curves(quest)
+                return reading.curves(low, high, quest, buckets, series) if low <= high else Curves(quest)
         except sqlite3.Error:
             return Curves(quest)
 
@@ -150,12 +142,13 @@ class _Reading:
         query = "SELECT COALESCE(SUM(tokens_per_second_sum), 0) FROM blocks WHERE hero=?"  # each times its seconds
         return round(self.connection.execute(query, (self.hero,)).fetchone()[0])
 
-    def curves(self, first: int, last: int, quest: int | None, buckets: int) -> Curves:
+    def curves(self, first: int, last: int, quest: int | None, buckets: int, series: Collection[str]) -> Curves:
         width = -(-(last - first + 1) // buckets)
         source, values, origin, width = self._source(first, last, quest, width)
-        curves = Curves(quest, width)
+        curves = Curves(quest, width, series={name: Curve() for name in series})
+        wanted = "".join(f", {_OF_BUCKET.format(name)}" for name in series)
         for row in self.connection.execute(
-            f"SELECT MIN(first), MAX(last), MAX(quest), {_OF_BUCKET} FROM ({source}) "
+            f"SELECT MIN(first), MAX(last), MAX(quest){wanted} FROM ({source}) "
             f"GROUP BY (first - {origin}) / {width} ORDER BY 1",
             values,
         ):
@@ -175,8 +168,9 @@ class _Reading:
         of_quest, values = (" AND quest=?", [first - 1, last, curves.quest])
         if curves.quest is None:
             of_quest, values = "", [first, last]
-        training = dict(zip(((step - origin) // curves.width for step in curves.first),
-                            zip(curves.quests, curves.series["loss"].smooth, strict=True), strict=True))  # fmt: skip
+        trend = curves.series["loss"].smooth if "loss" in curves.series else []
+        owners = zip(((step - origin) // curves.width for step in curves.first), curves.quests, trend, strict=False)
+        training = {bucket: (quest, loss) for bucket, quest, loss in owners}
         for step, quest, loss in self.connection.execute(
             f"SELECT MAX(step), quest, loss FROM validations WHERE hero=? AND step BETWEEN ? AND ?{of_quest} "
             f"GROUP BY (step - {origin}) / {curves.width} ORDER BY 1",
@@ -200,8 +194,8 @@ class _Reading:
         return query, values, first // BLOCK * BLOCK, -(-width // BLOCK) * BLOCK
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else float(f"{value:.{digits}g}")
+def _rounded(values: list[float | None], digits: int) -> list[float | None]:
+    return [None if value is None else float(f"{value:.{digits}g}") for value in values]
 
 
 def smooth(values: list[float | None], owners: list[int], reach: int = 8) -> list[float | None]:
@@ -211,12 +205,20 @@ def smooth(values: list[float | None], owners: list[int], reach: int = 8) -> lis
     """
     smoothed: list[float | None] = []
     for start, end in _stretches(owners, reach):
-        for place in range(start, end):
-            near = range(max(start, place - reach), min(end, place + reach + 1))
-            known = [(reach + 1 - abs(other - place), values[other]) for other in near if values[other] is not None]
-            total = sum(weight for weight, _ in known)
-            smoothed.append(None if values[place] is None else sum(weight * value for weight, value in known) / total)
+        own = values[start:end]
+        sums = _triangle([value or 0.0 for value in own], reach)
+        weights = _triangle([float(value is not None) for value in own], reach)
+        smoothed += [None if value is None else total / weight
+                     for value, total, weight in zip(own, sums, weights, strict=True)]  # fmt: skip
     return smoothed
+
+
+def _triangle(values: list[float], reach: int) -> list[float]:
+    """The sums of neighbours with weights that fall evenly from `reach` + 1: a sliding sum of sliding sums."""
+    for _ in range(2):
+        sums = [0.0] * (reach + 1) + list(accumulate([*values, *[0.0] * reach]))
+        values = [end - begin for begin, end in zip(sums, sums[reach + 1 :], strict=False)]
+    return values[reach : len(values) - reach]
 
 
 def _stretches(owners: list[int], shortest: int) -> list[tuple[int, int]]:

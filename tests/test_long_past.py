@@ -12,6 +12,7 @@ from core.config import Config
 from core.folder_counts import FolderCounts
 from core.ledger import Ledger
 from core.status import realm_status
+from core.steps import SERIES
 from monitoring.metrics import Metrics
 from monitoring.servers.tavern import views
 from monitoring.servers.tavern.pages.home import PAGE as HOME
@@ -77,8 +78,8 @@ def test_the_home_page_is_light_with_a_long_past(old):
 def test_a_picture_of_all_steps_reads_sums_and_not_the_steps(old):
     metrics = Metrics(old.metrics, "DIO")
     with metrics._reading() as reading:
-        whole, _ = work(reading.connection, lambda: reading.curves(1, STEPS, None, 240))
-        some, _ = work(reading.connection, lambda: reading.curves(1, 2000, None, 240))
+        whole, _ = work(reading.connection, lambda: reading.curves(1, STEPS, None, 240, SERIES))
+        some, _ = work(reading.connection, lambda: reading.curves(1, 2000, None, 240, SERIES))
     assert whole < 4 * some  # a hundred times as many steps
 
 

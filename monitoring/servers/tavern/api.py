@@ -113,7 +113,7 @@ def metrics(
     if unknown := [name for name in wanted if name not in SERIES]:
         known = f"{nearest(unknown[0], SERIES) or '.'} Known: {', '.join(SERIES)}"
         raise Refusal(422, "unknown_series", f"There is no series {unknown[0][:40]!r}{known}")
-    return answer(realm.metrics.curves(first, last, recent, quest, buckets).rounded(wanted))
+    return answer(realm.metrics.curves(first, last, recent, quest, buckets, wanted).rounded())
 
 
 @router.get("/api/machine")
@@ -134,7 +134,7 @@ def previews(
 
 @router.get("/api/events")
 async def events(request: Request, after: Annotated[int | None, WHOLE] = None) -> Response:
-    """Server-sent events: `event` (its id honours Last-Event-ID), `status`, and `now`, the words of the pages."""
+    """Server-sent events: `event` (its id honours Last-Event-ID), `status`, `now`, the words of the pages, and `clock`."""
     given = request.headers.get("last-event-id", "")
     seen = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else after
     return EventStream(request.app.state.hub, seen)

@@ -4,7 +4,7 @@ A choice is read from the address of the page, so that a reload, a link and a br
 makes no sense there is passed over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,11 +25,11 @@ class Track:
     first: int | None = None
     last: int | None = None
 
-    def curves(self, realm: Realm, view: "View", buckets: int) -> Curves:
+    def curves(self, realm: Realm, view: "View", buckets: int, series: Collection[str]) -> Curves:
         """What lies in the view, in the track's own steps."""
         low = self.first if view.first is None else max(self.first or 0, view.first + self.shift)
         high = self.last if view.last is None else min(self.last or view.last + self.shift, view.last + self.shift)
-        return realm.metrics.curves(low, high, view.recent, self.quest, buckets).since(self.shift)
+        return realm.metrics.curves(low, high, view.recent, self.quest, buckets, series).since(self.shift)
 
     def ends(self, realm: Realm) -> tuple[int, int]:
         first, last = realm.metrics.span(self.quest) or (self.shift, self.shift)

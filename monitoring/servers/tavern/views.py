@@ -12,6 +12,7 @@ from core.skills import skill
 from core.skills import skills as known_skills
 from core.steps import read_previews
 from monitoring.servers.tavern import boards, tongues, vault_views, work
+from monitoring.servers.tavern.build import BUILD
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
 
@@ -53,6 +54,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     return versions | {
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
+        "tavern": BUILD,
         "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
         "vault": vault_views.key(realm),
     }

@@ -19,7 +19,8 @@ def _curves(realm: Realm, request: Request) -> dict[str, Any]:
 
 def drawn(realm: Realm, choice: tracks.Choice, kinds: tuple[charts.Kind, ...]) -> dict[str, Any]:
     """The charts of these kinds for the template, and what static/curves.js needs to go on from there."""
-    curves = [track.curves(realm, choice.view, BUCKETS) for track in choice.tracks]
+    series = {kind.series for kind in kinds if kind.series} | {"loss"}  # which the gap is measured from
+    curves = [track.curves(realm, choice.view, BUCKETS, series) for track in choice.tracks]
     marks = _battle_marks(realm, curves[0]) if choice.battle is None else []
     return {"charts": [charts.chart(curves, kind, marks) for kind in kinds], "told": choice.told(realm)}
 
