@@ -255,7 +255,7 @@ def test_taking_a_field_out_takes_its_empty_section_with_it():
 
 
 def test_secrets_are_on_no_page_whatever_is_done(client, realm):
-    values = {"alerts": {"webhook": SECRET}, "backup": {"to": "sftp://me:pa55word@box/dir?k=v"}, "batch_size": 8}
+    values = {"alerts": {"webhook": SECRET}, "backup": {"to": "sftp://me:p@/pa55word@box/dir?k=v"}, "batch_size": 8}
     for wrong in (
         values,
         values | {"alerts": {"webhook": SECRET.replace("https", "gopher")}},

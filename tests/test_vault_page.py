@@ -19,6 +19,7 @@ from core.ledger import Ledger
 from core.previews import Preview
 from core.steps import StepRecord
 from management import outlook, retention, trash
+from management.lineage import lineage
 from management.model_versioner import tag
 from monitoring.servers.tavern import lineage_view, views
 from monitoring.servers.tavern.realm import Realm
@@ -156,7 +157,8 @@ def test_a_lineage_has_every_checkpoint_once_and_long_stretches_are_folded(count
         node["id"] for line in lines for node in (line["fold"]["nodes"] if line["fold"] else [line["node"]])
     )
     assert shown == Counter(node["id"] for node in nodes) and len(lines) <= most
-    assert sum(line["opens"] for line in lines) == sum(line["closes"] for line in lines)
+    assert sum(line["opens"] for line in lines) == sum(line["up"] + line["ends"] for line in lines)
+    assert sum(line["up"] for line in lines) == sum(line["holds"] for line in lines)
     children = Counter(node["above"] for node in nodes)
     folded = {node["id"]: node for line in lines if line["fold"] for node in line["fold"]["nodes"]}
     for node in folded.values():
@@ -165,13 +167,27 @@ def test_a_lineage_has_every_checkpoint_once_and_long_stretches_are_folded(count
 
 def test_the_way_that_a_rollback_left_is_set_in_below_its_fork(client, vault):
     tree = client.get("/parts/lineage").text
-    steps = re.findall(r'<ol class="way">|</ol>|>step (\d+)<', tree)
-    depth, found = 0, {}
-    for tag_text, step in zip(re.findall(r'<ol class="way">|</ol>|>step \d+<', tree), steps, strict=True):
-        depth += (tag_text == '<ol class="way">') - (tag_text == "</ol>")
+    found, inside = {}, []
+    for sign, name, step in re.findall(r"<(/?)(ol|li)\b|>step (\d+)<", tree):
         if step:
-            found[int(step)] = depth
-    assert found == {0: 1, 100: 1, 200: 1, 300: 2, 400: 2, 310: 1, 410: 1}
+            found[int(step)] = inside.count("ol")
+        elif sign:
+            assert inside.pop() == name
+        else:
+            assert name == "ol" or inside[-1] == "ol"  # lists hold items only, and items may hold lists
+            assert name == "li" or inside[-1:] in ([], ["li"])
+            inside.append(name)
+    assert inside == [] and found == {0: 1, 100: 1, 200: 1, 300: 2, 400: 2, 310: 1, 410: 1}
+
+
+def test_two_ways_that_left_the_same_checkpoint_are_two(realm, ledger):
+    root = save(realm, ledger, None, 0)
+    for step in (10, 20, 30):
+        save(realm, ledger, save(realm, ledger, root, step), step + 5)
+    rows = lineage_view.lines(lineage(realm, ledger))
+    assert [(row["node"]["step"], row["depth"], row["opens"], row["ends"]) for row in rows] == [
+        (0, 0, True, False), (20, 1, True, False), (25, 1, False, True), (10, 1, True, False), (15, 1, False, False),
+        (30, 0, False, False), (35, 0, False, True)]  # fmt: skip
 
 
 @pytest.fixture
