@@ -19,14 +19,26 @@ Node = dict[str, Any]
 
 
 def lines(nodes: list[Node], of: str | None = None) -> list[dict[str, Any]]:
-    """Lines in order. `opens`, `closes`: lists that begin before a line and end behind it; `fold`: the nodes of a stretch,
-    None for a line of one `node`. `of`: the checkpoint in question, which is never folded."""
+    """Lines in order, each of one `node`, or of a stretch that is folded (`fold`). `of`: a checkpoint never to be folded.
+
+    For lists within lists: a line `opens` a list, `holds` the next one in its own item, closes so many lists with the items
+    that hold them (`up`), and `ends` the list that it stands in.
+    """
     walked = [(node, min(depth, DEEPEST)) for node, depth in walk(nodes)]
     plain = _plain(walked, of) if len(nodes) > FEW else set()
     rows = [row for _, group in groupby(walked, _stretches(plain)) for row in _rows(list(group), plain)]
-    depths = [row["depth"] for row in rows]
-    for row, before, after in zip(rows, [-1, *depths], [*depths[1:], -1], strict=False):
-        row |= {"opens": max(0, row["depth"] - before), "closes": max(0, row["depth"] - after)}
+    newest: dict[int, str] = {}  # the last checkpoint at each depth
+    for before, row in zip([None, *rows], [*rows, None], strict=True):
+        deeper = row is not None and (before is None or row["depth"] > before["depth"])
+        first, last = (
+            (row["fold"]["nodes"][0], row["fold"]["nodes"][-1]) if row and row["fold"] else [row and row["node"]] * 2
+        )
+        goes_on = row is not None and not deeper and first["above"] == newest.get(row["depth"])
+        if before:
+            before["holds"], before["ends"] = deeper, not deeper and not goes_on
+            before["up"] = max(0, before["depth"] - (row["depth"] if row else 0))
+        if row:
+            row["opens"], newest[row["depth"]] = not goes_on, last["id"]
     return rows
 
 

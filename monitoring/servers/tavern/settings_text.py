@@ -24,7 +24,7 @@ LOCKED = {  # fields and sections that are changed in the file only, and why
     "backup.to": f"{AWAY} Weights and ledger go to that place.",
     "alerts": f"{AWAY} An address of alerts is also a secret: who has it can send in your name.",
 }
-_BESIDE = re.compile(r"(?<=://)[^/@]*@|[?#].*$")
+_BESIDE = re.compile(r"(?<=://).*@|[?#].*$")
 _SECRET = re.compile(r"token|key|secret|password|webhook", re.IGNORECASE)
 NEXT_QUEST = "for quests accepted after the next start-all"
 NEXT_START = "from the next start-all"
@@ -69,7 +69,7 @@ def shown_text(name: str, value: Any) -> str:
     text = text_of(value)
     if not text:
         return "none"
-    return "set, and not shown" if secret(name) else without_secrets(text) if "://" in text else text
+    return "set, and not shown" if secret(name) else without_secrets(text)
 
 
 def effect(name: str) -> str:
@@ -79,8 +79,8 @@ def effect(name: str) -> str:
 
 
 def without_secrets(address: str) -> str:
-    """An address without the user, the password and the query in it."""
-    return _BESIDE.sub("", address)
+    """A URL without the user, the password and the query in it; a folder is as it is."""
+    return _BESIDE.sub("", address) if "://" in address else address
 
 
 # Values as text

@@ -136,6 +136,6 @@ def redacted(values: Any) -> str:
             node = node[parent]
         if secret(name):
             node[last] = "(not shown)"
-        elif isinstance(given, str) and "://" in given:
+        elif isinstance(given, str):
             node[last] = without_secrets(given)
     return file_text(made)

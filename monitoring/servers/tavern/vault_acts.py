@@ -3,7 +3,9 @@
 Pointers are the trainer's, so promoting and rolling back are wishes; the rest is done here, by management's functions.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from core import control, turning_back
@@ -17,6 +19,8 @@ from monitoring.servers.tavern.vault_views import resolve
 
 Options = Mapping[str, str]
 Done = tuple[dict[str, Any], int]
+READING = ("verify", "delete", "undelete", "tag")  # verbs that compare sums of whole checkpoints
+_reading = threading.Lock()  # gigabytes take a thread for a while; the others are for visitors who read
 
 
 def act(realm: Realm, given: str, verb: str, options: Options) -> tuple[str, dict[str, Any], int]:
@@ -25,12 +29,26 @@ def act(realm: Realm, given: str, verb: str, options: Options) -> tuple[str, dic
         known = f"{nearest(verb, VERBS) or '.'} Known: {', '.join(VERBS)}"
         raise Refusal(404, "unknown_verb", f"There is no {verb[:40]!r}{known}")
     checkpoint = resolve(realm, given)
-    try:
-        facts, status = VERBS[verb](realm, checkpoint, options)
-    except CheckpointError as problem:
-        raise Refusal(409, "not_whole", str(problem)) from None
+    with _one_at_a_time(verb):
+        try:
+            facts, status = VERBS[verb](realm, checkpoint, options)
+        except CheckpointError as problem:
+            raise Refusal(409, "not_whole", str(problem)) from None
     realm.stale()
     return checkpoint, facts, status
+
+
+@contextlib.contextmanager
+def _one_at_a_time(verb: str) -> Iterator[None]:
+    if verb not in READING:
+        yield
+        return
+    if not _reading.acquire(blocking=False):
+        raise Refusal(409, "busy", "Another checkpoint is being read through; try again when that is done.")
+    try:
+        yield
+    finally:
+        _reading.release()
 
 
 def _promote(realm: Realm, checkpoint: str, options: Options) -> Done:

@@ -12,7 +12,7 @@ from core.checkpoints import MANIFEST, Manifest
 from core.errors import CheckpointError, UserError
 from core.steps import KEPT_PREVIEWS, read_previews
 from management import lineage, trash
-from management.vault import find, pointers, tags
+from management.vault import BY_HAND, find, pointers, tags
 from monitoring.servers.tavern import lineage_view
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
@@ -104,6 +104,7 @@ def _row(realm: Realm, row: dict[str, Any], pointing: dict[str, str], names: dic
     own = [name for name, target in pointing.items() if target == row["id"]]
     return row | {
         "pinned": bool(row["pinned"]),
+        "by_hand": bool(row["pinned"] & BY_HAND),
         "rolled_back": bool(row["rolled_back"]),
         "verified": manifest is not None and whole(realm, manifest),
         "champion": "champion" in own,
@@ -167,6 +168,7 @@ def one(realm: Realm, checkpoint: str) -> dict[str, Any]:
     here = next((node for node in nodes if node["id"] == checkpoint), None)
     return row | {
         "manifest": manifest,
+        "quests": _held(realm, manifest) if manifest else None,
         "deleted": trash.deleted(realm.paths).get(checkpoint),
         "node": here and lineage_view.line_of(here, LISTED),
         "family": {node["id"] for node in nodes},
@@ -178,6 +180,12 @@ def one(realm: Realm, checkpoint: str) -> dict[str, Any]:
         "exported": str(realm.paths.exports / checkpoint) if (realm.paths.exports / checkpoint).is_dir() else None,
         "export_to": f"exports/{checkpoint}",
     }
+
+
+def _held(realm: Realm, manifest: Manifest) -> int:
+    """How many quests of the ledger its weights hold to their end."""
+    query = "SELECT COUNT(*) AS count FROM quests WHERE id BETWEEN ? AND ?"
+    return sum(realm.ledger.one(query, ends)["count"] for ends in manifest.trained)
 
 
 def _battle(realm: Realm, quest: int | None) -> dict[str, Any] | None:
