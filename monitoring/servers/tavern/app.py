@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
@@ -20,6 +21,7 @@ from monitoring.servers.tavern import api, operations, pages, vault_api
 from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.openapi import document
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
@@ -49,6 +51,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.add_middleware(Door, rules=app.state.rules)
     for router in ROUTERS:
         app.include_router(router)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.mount("/static", _Static(directory=STATIC), name="static")
     for kind, handler in (
         (Refusal, _refused),

@@ -1,8 +1,8 @@
 """The Tavern's API of one checkpoint: promote, roll back, pin, verify, export. Pointers are the trainer's, so it only wishes."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from core import control
@@ -11,6 +11,7 @@ from management.vault import find, pin, problem_of, unpin
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.openapi import refusals, shows, thing
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
@@ -18,8 +19,16 @@ router = APIRouter()
 VERBS = ("promote", "rollback", "pin", "unpin", "verify", "export")
 
 
-@router.post("/api/vault/{checkpoint}/{verb}", status_code=202)
-def act(request: Request, realm: TheRealm, checkpoint: str, verb: str) -> Response:
+Verb = Annotated[str, Path(json_schema_extra={"enum": list(VERBS)})]
+ACTED = thing("verb", "checkpoint")
+
+
+@router.post(
+    "/api/vault/{checkpoint}/{verb}",
+    status_code=202,
+    responses={200: shows(ACTED), 202: shows(ACTED, "Begun."), **refusals(404, 409)},
+)
+def act(request: Request, realm: TheRealm, checkpoint: str, verb: Verb) -> Response:
     """`promote`, `rollback` (202: the trainer will), `pin`, `unpin`, `verify` (200: done), `export` (202: into `exports/`)."""
     if verb not in VERBS:
         known = f"{nearest(verb, VERBS) or '.'} Known: {', '.join(VERBS)}"
