@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from core import config_words
+from core.alert_config import Alerts, Sinks
+from core.config_words import Section
 from core.durable import write_bytes
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
 from core.skills import skills
 from core.trainer_keys import check_trainer_keys
-
-
-class Section(BaseModel):
-    """A part of config.json: unknown keys are refused, values never change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Hero(Section):
@@ -197,12 +193,6 @@ class Tavern(Section):
     upload_bytes: int = Field(16 << 30, ge=1, description="Bytes of one upload at most.")
 
 
-class Alerts(Section):
-    webhook: str | None = Field(
-        None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet."
-    )
-
-
 class Config(Section):
     """The whole of config.json."""
 
@@ -282,6 +272,7 @@ class Config(Section):
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     tavern: Tavern = Field(Tavern(), description="The web pages.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")
+    sinks: Sinks = Field(Sinks(), description="Who gets a copy of the numbers.")
 
     @field_validator("trainer")
     @classmethod

@@ -1,15 +1,25 @@
-"""The fields of a checked schema in words: where they are, what they accept, what a mistake was. It knows no field."""
+"""What a checked schema is made of, and its fields in words: where they are, what they accept, what a mistake was. It
+knows no field."""
 
 import difflib
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError, nearest
 
 Schema = type[BaseModel]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
+
+
+SECRET = {"secret": True}  # json_schema_extra of a field whose value no message may show
+
+
+class Section(BaseModel):
+    """A part of config.json: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def fields(schema: Schema, prefix: str = "") -> dict[str, Any]:
@@ -39,7 +49,14 @@ def mistake(schema: Schema, error: dict) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown field {path!r}{_nearest_field(schema, path) or '.'} `config explain` lists them all."
     allowed = f" Allowed: {allowed_values(schema, path)}." if path in fields(schema) else ""
-    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
+    value = "…" if _is_secret(schema, path) else _short(error["input"])
+    return f"{path} = {value}: {error['msg']}.{allowed}"
+
+
+def _is_secret(schema: Schema, path: str) -> bool:
+    """Whether `path` is a field marked SECRET, lies in one, or holds one."""
+    marked = [name for name, field in fields(schema).items() if field.json_schema_extra == SECRET]
+    return any(f"{path}.".startswith(f"{name}.") or f"{name}.".startswith(f"{path}.") for name in marked)
 
 
 def _nearest_field(schema: Schema, path: str) -> str:

@@ -64,6 +64,7 @@ MIGRATIONS = (
     CREATE TABLE tags (
         id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, created REAL NOT NULL);
     """,
+    "CREATE TABLE marks (id TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
 
@@ -168,6 +169,15 @@ class Ledger:
             text=text,
             data=orjson.dumps(data, default=str).decode(),
         )
+
+    def mark(self, name: str) -> Any:
+        """What `set_mark` has kept under `name`, or None."""
+        row = self.one("SELECT value FROM marks WHERE id=?", (name,))
+        return orjson.loads(row["value"]) if row else None
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keep how far a reader of the past has come, for after a restart."""
+        self._write("INSERT OR REPLACE INTO marks (id, value) VALUES (?, ?)", (name, orjson.dumps(value).decode()))
 
     def events_of(self, code: str, limit: int = 20) -> list[dict[str, Any]]:
         """The newest `limit` events of one kind, oldest first."""

@@ -56,7 +56,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for listener in sockets or ():  # asyncio takes as many at once as may queue; many may queue, few are taken at once
+        for listener in (
+            sockets or ()
+        ):  # asyncio takes as many at once as may queue; many may queue, few are taken at once
             listener.listen(QUEUED)
 
     @contextlib.contextmanager

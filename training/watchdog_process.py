@@ -14,7 +14,7 @@ from typing import Any
 from core.checkpoints import pointed
 from core.config import load_config
 from core.durable import read_json, write_json
-from core.errors import RealmError
+from core.errors import RealmError, UserError
 from core.full_disk import Reserve
 from core.heartbeat import SILENCE, read_beat
 from core.ledger import Ledger
@@ -31,6 +31,7 @@ log = logging.getLogger("watchdog")
 TRAINER_GRACE = 55.0  # the realm has ended a minute after it was told to
 SPARED = -500  # of the kernel's choice when memory runs out; a service says its own
 BEAT_SECONDS = 1.0
+SINK_SILENCE = 120.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,7 +107,19 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
         Service("tavern", command("tavern", "--port", str(port))),
         Service("daemon", command("daemon")),
         Service("trainer", command("trainer"), silence=SILENCE["setup"], grace=TRAINER_GRACE, progress=got_on),
+        *_tellers(paths, command),
     ]
+
+
+def _tellers(paths: RealmPaths, command: Callable[..., tuple[str, ...]]) -> list[Service]:
+    """Services that tell others what happens here; they have processes of their own, so that none can hurt the rest."""
+    try:
+        config = load_config(paths.config)
+    except UserError:  # whoever needs it waits for it, and says so; nobody is told before the next start
+        return []
+    sinks = [name for name, wanted in config.sinks.model_dump().items() if wanted]
+    herald = [Service("herald", command("herald"))] if config.alerts.anybody else []
+    return herald + [Service(f"sink_{name}", command("sink", "--sink", name), silence=SINK_SILENCE) for name in sinks]
 
 
 def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:
