@@ -31,7 +31,6 @@ log = logging.getLogger("watchdog")
 TRAINER_GRACE = 55.0  # the realm has ended a minute after it was told to
 SPARED = -500  # of the kernel's choice when memory runs out; a service says its own
 BEAT_SECONDS = 1.0
-SINK_SILENCE = 120.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -119,7 +118,8 @@ def _tellers(paths: RealmPaths, command: Callable[..., tuple[str, ...]]) -> list
         return []
     sinks = [name for name, wanted in config.sinks.model_dump().items() if wanted]
     herald = [Service("herald", command("herald"))] if config.alerts.anybody else []
-    return herald + [Service(f"sink_{name}", command("sink", "--sink", name), silence=SINK_SILENCE) for name in sinks]
+    # Only a long life is progress of a sink: one that hangs, and is ended for it, is given up after a few lives, too.
+    return herald + [Service(f"sink_{name}", command("sink", "--sink", name), progress=lambda: 0) for name in sinks]
 
 
 def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:

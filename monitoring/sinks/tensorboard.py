@@ -26,7 +26,7 @@ def _castagnoli() -> tuple[int, ...]:
 _TABLE = _castagnoli()
 
 
-def _checksum(data: bytes) -> bytes:
+def checksum(data: bytes) -> bytes:
     """CRC-32C, masked as in TensorFlow's records."""
     crc = 0xFFFFFFFF
     for byte in data:
@@ -78,7 +78,7 @@ class EventFile:
 
     def _record(self, data: bytes) -> None:
         length = struct.pack("<Q", len(data))
-        self._file.write(length + _checksum(length) + data + _checksum(data))
+        self._file.write(length + checksum(length) + data + checksum(data))
 
     def flush(self) -> None:
         self._file.flush()
