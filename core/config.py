@@ -11,6 +11,7 @@ import orjson
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from core import config_words
+from core.alert_config import Alerts, Sinks
 from core.config_words import Section
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
@@ -186,12 +187,6 @@ class Tavern(Section):
     upload_bytes: int = Field(16 << 30, ge=1, description="Bytes of one upload at most.")
 
 
-class Alerts(Section):
-    webhook: str | None = Field(
-        None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet."
-    )
-
-
 class Config(Section):
     """The whole of config.json."""
 
@@ -271,6 +266,7 @@ class Config(Section):
     tavern: Tavern = Field(Tavern(), description="The web pages.")
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")
+    sinks: Sinks = Field(Sinks(), description="Who gets a copy of the numbers.")
 
     @field_validator("trainer")
     @classmethod

@@ -14,6 +14,9 @@ Schema = type[BaseModel]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
 
 
+SECRET = {"secret": True}  # json_schema_extra of a field whose value no message may show
+
+
 class Section(BaseModel):
     """A part of config.json: unknown keys are refused, values never change after the check."""
 
@@ -47,7 +50,14 @@ def mistake(schema: Schema, error: dict) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown field {path!r}{_nearest_field(schema, path) or '.'} `config explain` lists them all."
     allowed = f" Allowed: {allowed_values(schema, path)}." if path in fields(schema) else ""
-    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
+    value = "…" if _is_secret(schema, path) else _short(error["input"])
+    return f"{path} = {value}: {error['msg']}.{allowed}"
+
+
+def _is_secret(schema: Schema, path: str) -> bool:
+    """Whether `path` is a field marked SECRET, lies in one, or holds one."""
+    marked = [name for name, field in fields(schema).items() if field.json_schema_extra == SECRET]
+    return any(f"{path}.".startswith(f"{name}.") or f"{name}.".startswith(f"{path}.") for name in marked)
 
 
 def where(schema: Schema, error: dict) -> tuple[str, str]:

@@ -86,6 +86,7 @@ MIGRATIONS = (
     CREATE INDEX battles_by_start ON battles(started);
     CREATE INDEX events_by_time ON events(time);
     """,
+    "CREATE TABLE marks (id TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
 
@@ -190,6 +191,15 @@ class Ledger:
             text=text,
             data=orjson.dumps(data, default=str).decode(),
         )
+
+    def mark(self, name: str) -> Any:
+        """What `set_mark` has kept under `name`, or None."""
+        row = self.one("SELECT value FROM marks WHERE id=?", (name,))
+        return orjson.loads(row["value"]) if row else None
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keep how far a reader of the past has come, for after a restart."""
+        self._write("INSERT OR REPLACE INTO marks (id, value) VALUES (?, ?)", (name, orjson.dumps(value).decode()))
 
     def events_of(self, code: str, limit: int = 20) -> list[dict[str, Any]]:
         """The newest `limit` events of one kind, oldest first."""

@@ -75,6 +75,11 @@ class RealmPaths:
         return self.root / "exports"
 
     @property
+    def runs(self) -> Path:
+        """Copies of the numbers for TensorBoard and Trackio."""
+        return self.root / "runs"
+
+    @property
     def status(self) -> Path:
         return self.root / "status" / "training_status.json"
 

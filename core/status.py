@@ -30,11 +30,13 @@ MENDED_BY = {  # alert: the events that show it is over
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
     "checkpoint_unfit": ("quest_done",),
+    "alerts_unsent": ("alerts_sent",),
+    "sink_wrong": ("hero_awake",),
     "crash": ("battle_began", "battle_resumed", "quest_done"),
     "disk_low": ("quest_done", "battle_began", "battle_resumed", "battle_goes_on", "disk_ok"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
-WARNINGS = ("overfitting",)  # shown among the alerts while they last
+WARNINGS = ("overfitting", "alerts_unsent")  # shown among the alerts while they last
 MOST_ALERTS = 100
 STALE_SECONDS = 60.0
 HELD_UP = ("battle", "idle", "saving", "preparing")  # states that a full disk turns into `blocked`

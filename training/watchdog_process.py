@@ -14,7 +14,7 @@ from typing import Any
 from core.checkpoints import pointed
 from core.config import load_config
 from core.durable import read_json, write_json
-from core.errors import RealmError
+from core.errors import RealmError, UserError
 from core.full_disk import Reserve
 from core.heartbeat import SILENCE, read_beat
 from core.ledger import Ledger
@@ -108,7 +108,20 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
         Service("daemon", command("daemon")),
         Service("trainer", command("trainer"), silence=SILENCE["setup"], grace=TRAINER_GRACE, progress=got_on),
         Service("oracle", command("oracle"), silence=SILENCE["evaluation"], wanted=paths.oracle_wish.exists),
+        *_tellers(paths, command),
     ]
+
+
+def _tellers(paths: RealmPaths, command: Callable[..., tuple[str, ...]]) -> list[Service]:
+    """Services that tell others what happens here; they have processes of their own, so that none can hurt the rest."""
+    try:
+        config = load_config(paths.config)
+    except UserError:  # whoever needs it waits for it, and says so; nobody is told before the next start
+        return []
+    sinks = [name for name, wanted in config.sinks.model_dump().items() if wanted]
+    herald = [Service("herald", command("herald"))] if config.alerts.anybody else []
+    # Only a long life is progress of a sink: one that hangs, and is ended for it, is given up after a few lives, too.
+    return herald + [Service(f"sink_{name}", command("sink", "--sink", name), progress=lambda: 0) for name in sinks]
 
 
 def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:

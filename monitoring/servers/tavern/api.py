@@ -4,17 +4,19 @@ import os
 import signal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from core import control
 from core.errors import nearest
+from core.paths import PRIORITIES
 from core.status import quest_in_battle, service_states
 from core.steps import KEPT_OF_QUEST, KEPT_PREVIEWS, SERIES, read_previews
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern import boards, vault_views, work
 from monitoring.servers.tavern.events import EventStream
 from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.openapi import many, refusals, shows, thing
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.uploads import receive_quests
@@ -23,6 +25,44 @@ from monitoring.servers.tavern.work import Kind, State
 router = APIRouter()
 CONTROLS = ("pause", "resume", "skip", "stop")
 WHOLE = Query(ge=0, lt=1 << 62)
+OBJECT, NUMBER, TEXT = {"type": "object"}, {"type": "integer"}, {"type": "string"}
+HERO = thing("name", "model", "parameters", "xp", "title", global_step=NUMBER, level=NUMBER)
+STATUS = thing("battle", "time", hero=HERO, queue=OBJECT, services=many(OBJECT), disk=OBJECT, gpus=many(OBJECT),
+               alerts=many(thing("code", "text", "since")), state=TEXT)  # fmt: skip
+QUEST = thing("stem", "state", "priority", "rows", "reason", id=NUMBER)
+JOB = thing("kind", "quest", "stem", "state", "started", "finished", "seconds", id=NUMBER)
+CHECKPOINT = thing(
+    "state", "parent", "quest", "verified", "champion", "pinned", "bytes", "created", id=TEXT, step=NUMBER
+)
+CURVES = thing("first", "last", "quests", "series", "validation_steps", "validation", width=NUMBER)
+LOOK = thing("quest", "step", "time", "answers")
+FILE_NAME = {"type": "string", "pattern": r"\.[jJ][sS][oO][nN][lL]$"}
+UPLOAD = {
+    "parameters": [
+        {"name": "name", "in": "query", "schema": FILE_NAME, "description": "FILE.jsonl; for a raw body."},
+        {"name": "priority", "in": "query", "schema": {"enum": list(PRIORITIES), "default": "normal"}},
+    ],
+    "requestBody": {
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "priority": {"enum": list(PRIORITIES)},
+                        "file": {"type": "string", "format": "binary"},
+                    },
+                }
+            },
+        },
+    },
+}
+STREAM = {
+    "parameters": [
+        {"name": "Last-Event-ID", "in": "header", "schema": TEXT, "description": "The newest event that was seen."}
+    ]
+}
 
 
 def realm_of(request: Request) -> Realm:
@@ -32,19 +72,19 @@ def realm_of(request: Request) -> Realm:
 TheRealm = Annotated[Realm, Depends(realm_of)]
 
 
-@router.get("/api/status")
+@router.get("/api/status", responses={200: shows(STATUS)})
 def status(realm: TheRealm) -> Response:
     """The realm now, as `status --json` says it."""
     return answer(realm.status())
 
 
-@router.get("/api/hero")
+@router.get("/api/hero", responses={200: shows(HERO)})
 def hero(realm: TheRealm) -> Response:
     """The hero, and the checkpoint that `models/current_model` leads to."""
     return answer(realm.status()["hero"] | {"current_model": realm.status()["current_model"]})
 
 
-@router.get("/api/quests")
+@router.get("/api/quests", responses={200: shows(many(QUEST), one_quest_quest="0/id", metrics_quest="0/id")})
 def quests(
     realm: TheRealm,
     state: str | None = None,
@@ -61,7 +101,7 @@ def quests(
     )
 
 
-@router.get("/api/quests/{quest}")
+@router.get("/api/quests/{quest}", responses={200: shows(QUEST), **refusals(404)})
 def one_quest(realm: TheRealm, quest: int) -> Response:
     """One quest with its report, if it still lies in a folder."""
     row = realm.ledger.one("SELECT * FROM quests WHERE id=?", (quest,)) if 0 <= quest < 1 << 62 else None
@@ -70,7 +110,10 @@ def one_quest(realm: TheRealm, quest: int) -> Response:
     return answer(row | {"report": boards.report_of(realm.paths, row)})
 
 
-@router.get("/api/jobs")
+@router.get(
+    "/api/jobs",
+    responses={200: shows(many(JOB), one_quest_quest="0/quest", jobs_before="0/id", previews_quest="0/quest")},
+)
 def jobs(
     realm: TheRealm,
     kind: Kind | None = None,
@@ -89,13 +132,13 @@ def one_job(realm: TheRealm, job: str) -> Response:
     return answer(piece | {"events": work.log(realm, piece)})
 
 
-@router.get("/api/vault")
+@router.get("/api/vault", responses={200: shows(many(CHECKPOINT), act_checkpoint="0/id")})
 def vault(realm: TheRealm) -> Response:
     """Checkpoints, as `vault list --json` says it."""
     return answer(vault_views.vault(realm))
 
 
-@router.get("/api/metrics")
+@router.get("/api/metrics", responses={200: shows(CURVES)})
 def metrics(
     realm: TheRealm,
     first: Annotated[int | None, WHOLE] = None,
@@ -122,7 +165,7 @@ def machine(realm: TheRealm) -> Response:
     return answer(realm.history.told())
 
 
-@router.get("/api/previews")
+@router.get("/api/previews", responses={200: shows(many(LOOK))})
 def previews(
     realm: TheRealm,
     quest: Annotated[int | None, WHOLE] = None,
@@ -132,7 +175,12 @@ def previews(
     return answer(read_previews(realm.paths.metrics, quest, limit))
 
 
-@router.get("/api/events")
+@router.get(
+    "/api/events",
+    responses={200: shows(TEXT, "The stream.", "text/event-stream")},
+    openapi_extra=STREAM,
+    response_class=Response,
+)
 async def events(request: Request, after: Annotated[int | None, WHOLE] = None) -> Response:
     """Server-sent events: `event` (its id honours Last-Event-ID), `status`, `now`, the words of the pages, and `clock`."""
     given = request.headers.get("last-event-id", "")
@@ -140,14 +188,19 @@ async def events(request: Request, after: Annotated[int | None, WHOLE] = None) -
     return EventStream(request.app.state.hub, seen)
 
 
-@router.post("/api/quests", status_code=201)
+@router.post(
+    "/api/quests",
+    status_code=201,
+    responses={201: shows(thing(accepted=many(thing("name", "priority", "bytes")))), **refusals(415)},
+    openapi_extra=UPLOAD,
+)
 async def upload(request: Request, realm: TheRealm) -> Response:
     """A .jsonl for the inbox: the raw body with `?name=FILE.jsonl&priority=high|normal|low`, or a multipart form."""
     return answer({"accepted": await receive_quests(request, realm)}, 201)
 
 
-@router.post("/api/control/{verb}", status_code=202)
-def command(realm: TheRealm, verb: str) -> Response:
+@router.post("/api/control/{verb}", status_code=202, responses={202: shows(thing(verb=TEXT)), **refusals(404, 409)})
+def command(realm: TheRealm, verb: Annotated[str, Path(json_schema_extra={"enum": list(CONTROLS)})]) -> Response:
     """Pause, resume or skip (a wish that the trainer carries out between two steps), or stop the realm."""
     return answer(carry_out(realm, verb), 202)
 

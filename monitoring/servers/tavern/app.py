@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
@@ -35,6 +36,7 @@ from monitoring.servers.tavern.events import Hub
 from monitoring.servers.tavern.html import problem_response
 from monitoring.servers.tavern.kept import Kept
 from monitoring.servers.tavern.manner import Mannered
+from monitoring.servers.tavern.openapi import document
 from monitoring.servers.tavern.previewer import Previewer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
@@ -80,6 +82,7 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
     app.add_middleware(Mannered)
     for router in ROUTERS:
         app.include_router(router)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.mount("/static", _Static(), name="static")
     for kind, handler in (
         (Refusal, _refused),

@@ -7,19 +7,20 @@ from starlette.responses import Response
 from monitoring.prometheus import exposition
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.openapi import refusals, shows, thing
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
 router = APIRouter()
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses={200: shows(thing(ok={"const": True}))})
 def healthz() -> Response:
     """Whether the Tavern itself is alive; it asks for nothing else."""
     return answer({"ok": True})
 
 
-@router.get("/readyz")
+@router.get("/readyz", responses={200: shows(thing(ready={"const": True})), **refusals(503)})
 def readyz(realm: TheRealm) -> Response:
     """Whether the realm behind the Tavern works: its ledger can be read and its daemon is alive. 503 says what is wrong."""
     if problem := _problem(realm):
@@ -38,7 +39,9 @@ def _problem(realm: Realm) -> str | None:
     return f"The daemon is {daemon['state']}, so files in the inbox are not taken. `python -m training logs daemon` says why."
 
 
-@router.get("/metrics")
-def metrics(realm: TheRealm) -> Response:
+@router.get(
+    "/metrics", responses={200: shows({"type": "string"}, "The numbers.", "text/plain")}, response_class=Response
+)
+def prometheus(realm: TheRealm) -> Response:
     """The realm's numbers in Prometheus' text format: training, queue, services, GPUs, disk, the Vault."""
     return Response(exposition(realm.status(), realm.machine(), realm.metrics.tokens(), realm.paths), media_type=TEXT)
