@@ -30,7 +30,7 @@ HERO = thing("name", "model", "parameters", "xp", "title", global_step=NUMBER, l
 STATUS = thing("battle", "time", hero=HERO, queue=OBJECT, services=many(OBJECT), disk=OBJECT, gpus=many(OBJECT),
                alerts=many(thing("code", "text", "since")), state=TEXT)  # fmt: skip
 QUEST = thing("stem", "state", "priority", "rows", "reason", id=NUMBER)
-JOB = thing("kind", "quest", "stem", "state", "started", "finished", "seconds", id=NUMBER)
+JOB = thing("kind", "quest", "state", "started", "finished", "seconds", id=TEXT)
 CHECKPOINT = thing(
     "state", "parent", "quest", "verified", "champion", "pinned", "bytes", "created", id=TEXT, step=NUMBER
 )
@@ -112,7 +112,7 @@ def one_quest(realm: TheRealm, quest: int) -> Response:
 
 @router.get(
     "/api/jobs",
-    responses={200: shows(many(JOB), one_quest_quest="0/quest", jobs_before="0/id", previews_quest="0/quest")},
+    responses={200: shows(many(JOB), one_job_job="0/id", jobs_before="0/id")},
 )
 def jobs(
     realm: TheRealm,
@@ -125,7 +125,7 @@ def jobs(
     return answer(work.pieces(realm, kind, state, limit, before))
 
 
-@router.get("/api/jobs/{job}")
+@router.get("/api/jobs/{job}", responses={200: shows(JOB), **refusals(404)})
 def one_job(realm: TheRealm, job: str) -> Response:
     """One piece of work, and the events of its time."""
     piece = work.piece(realm, job)

@@ -16,6 +16,7 @@ from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.duels import SIDES, Duel
 from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.markdown import to_html
+from monitoring.servers.tavern.openapi import refusals, streamed
 from monitoring.servers.tavern.oracle_api import TheOracle, relay
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.verdicts import decide, thumb_down
@@ -99,13 +100,13 @@ def find(request: Request, duel: str) -> Duel:
     return found
 
 
-@router.post("/api/oracle/duels/{duel}/choice")
+@router.post("/api/oracle/duels/{duel}/choice", responses=refusals(404, 409))
 async def choose(request: Request, realm: TheRealm, duel: str, given: Choice) -> Response:
     """Decide a duel: who was who, and the quest in the inbox where one answer was better."""
     return answer(await decide(realm, find(request, duel), given.choice))
 
 
-@router.post("/api/oracle/duels/{duel}/{side}")
+@router.post("/api/oracle/duels/{duel}/{side}", responses=streamed())
 async def side(request: Request, oracle: TheOracle, duel: str, side: str) -> Response:
     """One side's answer as a stream of chat completion chunks that name nobody."""
     if side not in SIDES:

@@ -35,9 +35,13 @@ WHY = {
     415: "A file of a kind that is not taken.",
     416: "More ranges than are sent at once.",
     422: "A parameter is missing or out of its bounds.",
+    429: "The box is asked too much.",
     431: "More headers than are taken.",
+    502: "The Oracle's connection broke.",
     503: "Not ready; the text says why.",
+    504: "The Oracle has fallen silent.",
     507: "There is no room on the disk.",
+    508: "A Tavern asks this one, which would ask a box again.",
 }
 OF_THE_DOOR = (400, 401, 403, 413, 414, 416, 431)
 NO_BODY = ("get", "head")
@@ -65,6 +69,45 @@ def shows(
 def _link(name: str, place: str) -> dict[str, Any]:
     operation, _, parameter = name.rpartition("_")
     return {"operationId": operation, "parameters": {parameter: f"$response.body#/{place}"}}
+
+
+def streamed() -> dict[int | str, dict[str, Any]]:
+    """What an answer of the Oracle may be: whole, a stream, or why there is none."""
+    kinds = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    return {200: {"description": "The answer.", "content": kinds}, **refusals(404, 409, 429, 502, 503, 504, 508)}
+
+
+TALK = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "messages"],
+                    "properties": {
+                        "model": {"type": "string", "minLength": 1},
+                        "messages": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {
+                                "type": "object",
+                                "required": ["role", "content"],
+                                "properties": {
+                                    "role": {"enum": ["system", "user", "assistant"]},
+                                    "content": {"type": "string"},
+                                },
+                            },
+                        },
+                        "stream": {"type": "boolean"},
+                        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+                        "max_tokens": {"type": "integer", "minimum": 1, "maximum": 4096},
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 def thing(*names: str, **properties: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,14 @@ from management.weight_sync import offer
 from monitoring.oracle import Oracle, Route
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer, problem_response
+from monitoring.servers.tavern.openapi import TALK, refusals, shows, streamed
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.until_gone import UntilGone
 from monitoring.upstream import HOP, UpstreamProblem
 
 router = APIRouter()
+WEIGHTS, BYTES = "application/octet-stream", {"type": "string", "format": "binary"}
 RETRY_SECONDS = (0.2, 0.6)  # before each new try, as long as nothing of an answer has been passed on
 
 
@@ -40,7 +42,7 @@ async def state(oracle: TheOracle) -> Response:
     return answer(await oracle.state())
 
 
-@router.post("/api/oracle/wake", status_code=202)
+@router.post("/api/oracle/wake", status_code=202, responses=refusals(502, 504))
 async def wake(oracle: TheOracle) -> Response:
     """Have the local Oracle started, so that the first answer comes sooner; nothing to do where a box answers."""
     if oracle.remote is None:
@@ -57,7 +59,7 @@ async def models(oracle: TheOracle) -> Response:
     return answer({"object": "list", "data": await oracle.models()})
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=streamed(), openapi_extra=TALK)
 async def chat(request: Request, oracle: TheOracle) -> Response:
     """OpenAI's chat completions, whole or as a stream; whoever closes the connection ends the answer. Headers say who answers:
     x-oracle-by (local, remote), -model, -checkpoint, and -notice where these are not the weights that were asked for."""
@@ -72,13 +74,21 @@ async def chat(request: Request, oracle: TheOracle) -> Response:
     return UntilGone(partial(relay, oracle, values))
 
 
-@router.get("/api/oracle/weights/{checkpoint}")
+@router.get("/api/oracle/weights/{checkpoint}", responses=refusals(404, 409))
 def weights(realm: TheRealm, checkpoint: str) -> Response:
     """The files of `champion`, `hero` or a checkpoint that another machine needs to answer with it, with their SHA-256."""
     return answer(offer(_manifest(realm, checkpoint)))
 
 
-@router.get("/api/oracle/weights/{checkpoint}/{name}")
+@router.get(
+    "/api/oracle/weights/{checkpoint}/{name}",
+    responses={
+        200: shows(BYTES, "The file.", WEIGHTS),
+        206: shows(BYTES, "A part of it.", WEIGHTS),
+        **refusals(404, 409),
+    },
+    response_class=Response,
+)
 def weight_file(realm: TheRealm, checkpoint: str, name: str) -> Response:
     """One of those files, or the part of it that a Range asks for."""
     manifest = _manifest(realm, checkpoint)
@@ -87,7 +97,7 @@ def weight_file(realm: TheRealm, checkpoint: str, name: str) -> Response:
     path = realm.paths.vault / manifest.id / name
     if path.is_symlink() or not path.is_file():
         raise Refusal(409, "not_whole", f"{name} of {manifest.id} is missing; `vault verify` says more.")
-    return FileResponse(path, media_type="application/octet-stream")
+    return FileResponse(path, media_type=WEIGHTS)
 
 
 def _manifest(realm: Realm, name: str) -> Manifest:

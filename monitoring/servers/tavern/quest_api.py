@@ -12,6 +12,7 @@ from core.quest_acts import QuestActs
 from monitoring.servers.tavern import quest_views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.openapi import refusals, shows, thing
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
@@ -19,6 +20,7 @@ router = APIRouter()
 QuestId = Annotated[int, Path(ge=0, lt=1 << 62)]
 Place = Annotated[int, Query(ge=0, lt=1 << 62)]
 OtherId = Annotated[int, Field(ge=0, lt=1 << 62)]
+NOT_ANY = refusals(404, 409)
 
 
 class Body(BaseModel):
@@ -42,26 +44,26 @@ class Move(Body):
     to: Literal["first", "last", "up", "down"] | None = None
 
 
-@router.post("/api/quests/{quest}/cancel")
+@router.post("/api/quests/{quest}/cancel", responses={202: shows(thing(), "Wished."), **NOT_ANY})
 def cancel(realm: TheRealm, quest: QuestId) -> Response:
     """200: it is in queue/failed/; 202: it is in training, and the trainer cancels it between two steps."""
     done = carry_out(realm, quest, "cancel")
     return answer(done, 202 if "wish" in done else 200)
 
 
-@router.post("/api/quests/{quest}/retry")
+@router.post("/api/quests/{quest}/retry", responses=NOT_ANY)
 def retry(realm: TheRealm, quest: QuestId, wanted: Retry | None = None) -> Response:
     """A failed quest waits again, a rejected one is judged anew; `force` for a duplicate and for one that was trained."""
     return answer(carry_out(realm, quest, "retry", force=bool(wanted and wanted.force)))
 
 
-@router.post("/api/quests/{quest}/move")
+@router.post("/api/quests/{quest}/move", responses=NOT_ANY)
 def move(realm: TheRealm, quest: QuestId, wanted: Move) -> Response:
     """Let a waiting quest stand elsewhere in the queue; `place` tells how many of its priority stand before it."""
     return answer(carry_out(realm, quest, "move", **wanted.model_dump()))
 
 
-@router.get("/api/quests/{quest}/preview")
+@router.get("/api/quests/{quest}/preview", responses=refusals(404, 409, 503))
 async def preview(request: Request, realm: TheRealm, quest: QuestId, at: Place = 0, line: Place = 0) -> Response:
     """Rows as the hero will see them, from byte `at` (behind line `line`) on; `next` says where the next ones are."""
     row = await to_thread.run_sync(quest_views.quest_row, realm, quest)

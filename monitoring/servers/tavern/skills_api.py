@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -10,10 +10,12 @@ from core.skills import skills
 from monitoring.servers.tavern import skill_views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer
+from monitoring.servers.tavern.openapi import refusals
 from monitoring.servers.tavern.security import Refusal
 
 router = APIRouter()
 MOST_LETTERS = 20_000
+SkillName = Annotated[str, Path(json_schema_extra={"examples": skills()})]
 
 
 class Answer(BaseModel):
@@ -29,9 +31,9 @@ def skill_list(realm: TheRealm) -> Response:
     return answer(skill_views.skill_list(realm))
 
 
-@router.get("/api/skills/{skill}/sample")
+@router.get("/api/skills/{skill}/sample", responses=refusals(404))
 def sample(
-    skill: str,
+    skill: SkillName,
     level: Annotated[int, Query(ge=1, le=9999)] = 1,
     seed: Annotated[int, Query(gt=-(10**18), lt=10**18)] = 0,
     count: Annotated[int, Query(ge=1, le=skill_views.MOST_PROBLEMS)] = 5,
@@ -40,8 +42,8 @@ def sample(
     return answer(skill_views.sample(_known(skill), level, seed, count))
 
 
-@router.post("/api/skills/{skill}/grade")
-def grade(skill: str, given: Answer) -> Response:
+@router.post("/api/skills/{skill}/grade", responses=refusals(404))
+def grade(skill: SkillName, given: Answer) -> Response:
     """The score of an answer to a problem, 0 to 1, beside what was expected."""
     name, problem = _known(skill), skill_views.problem_by_id(given.problem)
     if problem.skill != name:

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
+from monitoring.servers.tavern import vault_acts
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.openapi import refusals, shows, thing
-from monitoring.servers.tavern.vault_acts import VERBS, act
 
 router = APIRouter()
-Verb = Annotated[str, Path(json_schema_extra={"enum": list(VERBS)})]
+Verb = Annotated[str, Path(json_schema_extra={"enum": list(vault_acts.VERBS)})]
 ACTED = thing("verb", "checkpoint")
 
 
@@ -20,10 +20,10 @@ ACTED = thing("verb", "checkpoint")
     status_code=202,
     responses={200: shows(ACTED), 202: shows(ACTED, "Begun."), **refusals(404, 409)},
 )
-def act_on_checkpoint(request: Request, realm: TheRealm, checkpoint: str, verb: Verb) -> Response:
+def act(request: Request, realm: TheRealm, checkpoint: str, verb: Verb) -> Response:
     """202, wished: `promote`, `rollback?again=true`, `export?cooldown=auto&dtype=bf16`; 200, done: the other verbs.
 
     Those are `pin`, `unpin`, `verify`, `delete`, `undelete`, `tag?name=NAME` and `untag?name=NAME`.
     """
-    found, facts, status = act(realm, checkpoint, verb, request.query_params)
+    found, facts, status = vault_acts.act(realm, checkpoint, verb, request.query_params)
     return answer({"verb": verb, "checkpoint": found, **facts}, status)
