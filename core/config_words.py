@@ -117,5 +117,7 @@ def _describe(node: dict, whole: dict) -> str:
         return ", ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
+    if node.get("type") == "array":
+        return f"a list of: {_describe(_deref(node['items'], whole), whole)}"
     bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
     return " ".join([node.get("type", "any"), *bounds])

@@ -29,7 +29,8 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
-TRACES = ("Traceback", 'File "', "line ", ".py", "sqlite3", "site-packages")
+ANSWERED_BY_ANOTHER = ("/v1/chat/completions", "/api/oracle/")  # who may be down, for which we are not to blame
+TRACES = ("Traceback", 'File "', '", line ', ".py", "sqlite3", "site-packages")
 asked: Counter[int] = Counter()
 
 
@@ -90,7 +91,8 @@ def ask(caller, paths, case, noise):
         HTTPStatus(answer.status).phrase,
         encoding="utf-8",
     )
-    case.validate_response(response, checks=CHECKS)
+    is_theirs = answer.status in (502, 503, 504) and case.path.startswith(ANSWERED_BY_ANOTHER)
+    case.validate_response(response, checks=CHECKS[1:] if is_theirs else CHECKS)
     return response
 
 

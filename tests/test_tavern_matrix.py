@@ -1,10 +1,11 @@
 """Every route of the Tavern, taken from the app, against every way of coming in that is none."""
 
+import asyncio
 import hashlib
 import itertools
 
 import pytest
-from tavern_caller import Caller, filled, templates
+from tavern_caller import HOST, Caller, filled, templates
 from tavern_realm import HOSTILE, empty_realm, fill
 
 from core.config import Config, Tavern
@@ -289,3 +290,48 @@ def test_heads_and_ranges_have_limits(empty, target, headers, status, code):
 def test_a_form_full_of_fields_is_no_token(empty):
     with caller(empty) as ask:
         assert ask("POST", "/login", OURS, b"token=a&" * 100_000).status == 413
+
+
+# What every answer carries
+
+
+def test_every_answer_of_every_route_is_protected_and_says_nothing_of_its_server(full):
+    asked = [
+        {},
+        {"accept": "text/html"},
+        {"sec-fetch-site": "cross-site"},
+        {"authorization": "Bearer wrong"},
+        {"range": "bytes=0-,0-,0-,0-,0-"},
+    ]
+    with caller(full) as ask:
+        targets = [(method, filled(template, "none")) for method, template in templates(ask.app)]
+        for (method, target), headers in itertools.product([*targets, ("GET", "/nope"), ("BREW", "/")], asked):
+            given = ask(method, target, headers).headers
+            assert given["content-security-policy"].startswith("default-src 'self';"), target
+            assert "unsafe" not in given["content-security-policy"] and "*" not in given["content-security-policy"]
+            assert given["x-content-type-options"] == "nosniff" and given["x-frame-options"] == "DENY"
+            assert given["referrer-policy"] == given["cross-origin-opener-policy"] == "same-origin"
+            assert given["cache-control"] in ("no-store", "no-cache") or target.startswith("/sigil/"), target
+            assert not {"server", "x-powered-by", "access-control-allow-origin"} & set(given), target
+
+
+def test_there_is_no_websocket(full):
+    said = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        said.append(message)
+
+    app = create_app(full, Config())
+    headers = [(b"host", HOST.encode()), (b"origin", b"http://evil.com")]
+    scope = {
+        "type": "websocket",
+        "path": "/api/events",
+        "raw_path": b"/api/events",
+        "query_string": b"",
+        "headers": headers,
+    }
+    asyncio.run(app(scope, receive, send))
+    assert [message["type"] for message in said] == ["websocket.close"]

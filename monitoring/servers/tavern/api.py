@@ -112,7 +112,7 @@ def one_quest(realm: TheRealm, quest: int) -> Response:
 
 @router.get(
     "/api/jobs",
-    responses={200: shows(many(JOB), one_job_job="0/id", jobs_before="0/id")},
+    responses={200: shows(many(JOB), one_job_job="0/id", jobs_before="0/id"), **refusals(404)},
 )
 def jobs(
     realm: TheRealm,

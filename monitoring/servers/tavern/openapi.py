@@ -18,7 +18,13 @@ PROBLEM = {
         "error": {
             "type": "object",
             "required": ["code", "text"],
-            "properties": {"code": {"type": "string"}, "text": {"type": "string"}},
+            "properties": {
+                "code": {"type": "string"},
+                "text": {"type": "string"},
+                **{
+                    name: {"type": ["string", "null"]} for name in ("message", "type", "param")
+                },  # as OpenAI's clients read it
+            },
             "additionalProperties": False,
         }
     },
