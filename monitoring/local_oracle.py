@@ -20,7 +20,7 @@ from management.model_shelf import VaultShelf
 from monitoring.upstream import Upstream, UpstreamProblem
 
 START_SECONDS = 90.0  # imports, on a machine that trains
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 
 
 class LocalOracle:

@@ -4,6 +4,7 @@ It knows no page and no web framework. A name of ours (hero, champion, a checkpo
 list it: there the box's own model answers, and a notice says which.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from monitoring.local_oracle import LocalOracle
 from monitoring.upstream import Upstream, UpstreamProblem
 
 FRESH_SECONDS, DOWN_SECONDS = 5.0, 1.0  # that what the box said holds: its models, or that it is down
+PATIENCE_SECONDS = 1.0  # of a page that only tells how things are
 MOST_REMOTE = 200  # models of a box that are listed
 LOCAL, REMOTE = "local", "remote"
 
@@ -52,9 +54,15 @@ class Oracle:
         self.remote = Upstream(config.oracle.url, "The Oracle's box", key) if config.oracle.url else None
         self.seconds = config.oracle.seconds
         self._probe, self._probed = Probe(), float("-inf")
-        self._probing = anyio.Lock()
+        if self.remote:
+            self._probe = Probe(
+                problem=UpstreamProblem("oracle_silent", f"{self.remote.url} has not answered yet.", 504)
+            )
+        self._probing: asyncio.Task | None = None
 
     async def close(self) -> None:
+        if self._probing:
+            self._probing.cancel()
         await self.local.close()
         if self.remote:
             await self.remote.close()
@@ -64,7 +72,7 @@ class Oracle:
         own = [model.facts() | {"answered_by": LOCAL} for model in await to_thread.run_sync(self._shelf.models)]
         if self.remote is None:
             return own
-        probe = await self.probe()
+        probe = await self.probe(PATIENCE_SECONDS)
         for model in own:
             if model["id"] in (HERO, CHAMPION) or _serving(probe.models, model["checkpoint"]):
                 model["answered_by"] = REMOTE
@@ -104,14 +112,21 @@ class Oracle:
     def _id_of(self, name: str) -> str:
         return self._shelf.find(name)[0]
 
-    async def probe(self) -> Probe:
-        """What the box says of itself, a few seconds old at most."""
-        async with self._probing:
-            lasts = FRESH_SECONDS if self._probe.problem is None else DOWN_SECONDS
-            if time.monotonic() - self._probed > lasts:
-                self._probe = await self._ask()
-                self._probed = time.monotonic()
+    async def probe(self, patience: float | None = None) -> Probe:
+        """What the box says of itself, a few seconds old at most; after `patience` seconds what it said last."""
+        lasts = FRESH_SECONDS if self._probe.problem is None else DOWN_SECONDS
+        if self._probing is None and time.monotonic() - self._probed > lasts:
+            self._probing = asyncio.create_task(self._refresh())  # for all who want to know, and beyond their patience
+        if self._probing is not None:
+            with anyio.move_on_after(patience):
+                await asyncio.shield(self._probing)
         return self._probe
+
+    async def _refresh(self) -> None:
+        try:
+            self._probe = await self._ask()
+        finally:
+            self._probed, self._probing = time.monotonic(), None
 
     async def _ask(self) -> Probe:
         chosen = self._config.oracle.model
@@ -145,7 +160,7 @@ class Oracle:
             about |= {"state": words.get(local["state"], "down" if local["problem"] else "off")}
             about |= {"model": HERO, "checkpoint": pointers[HERO]}
         else:
-            about = self._about_box(await self.probe(), pointers[HERO])
+            about = self._about_box(await self.probe(PATIENCE_SECONDS), pointers[HERO])
         return about | pointers | {"local": local}
 
     def _about_box(self, probe: Probe, hero: str | None) -> dict[str, Any]:

@@ -303,3 +303,36 @@ def test_an_address_that_is_refused_is_not_connected_to(tmp_path, url):
     with client_of_config(empty_realm(tmp_path / "realm"), {"oracle": {"url": url}}) as client:
         answer = client.post(CHAT, json={"messages": [{"role": "user", "content": "x"}]})
         assert answer.status_code == 503 and answer.json()["error"]["code"] == "address_refused"
+
+
+def test_a_name_that_leads_to_a_refused_address_too_is_not_connected_to_at_all(tmp_path, monkeypatch):
+    box, asked = Box(), []
+
+    async def look_up(host, port, **more):
+        asked.append(host)
+        return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "169.254.169.254")]
+
+    monkeypatch.setattr("monitoring.upstream.anyio.getaddrinfo", look_up)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{box.port}")
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{box.port}")
+    with client_of_config(
+        empty_realm(tmp_path / "realm"), {"oracle": {"url": f"http://box.example:{box.port}"}}
+    ) as client:
+        answer = client.post(CHAT, json={"messages": [{"role": "user", "content": "answer"}]})
+        assert answer.status_code == 503 and "169.254.169.254" in answer.json()["error"]["text"]
+    assert asked == ["box.example"] and box.seen == []
+    box.close()
+
+
+def test_a_page_does_not_wait_for_a_box_that_is_silent(tmp_path):
+    box = Box(health="says_nothing")
+    with client_of_config(
+        empty_realm(tmp_path / "realm"), {"oracle": {"url": f"http://127.0.0.1:{box.port}"}}
+    ) as client:
+        began = time.monotonic()
+        state = client.get("/api/oracle").json()
+        assert time.monotonic() - began < 3
+        assert state["state"] == "down" and "has not answered yet" in state["problem"]
+        while "fallen silent" not in (problem := client.get("/api/oracle").json()["problem"]):
+            assert time.monotonic() - began < 15, problem
+    box.close()

@@ -29,7 +29,7 @@ from safety.lifeline import Lifeline
 from training.patience import when_right
 from training.web_server import Server, listen
 
-NICENESS = 15
+NICENESS_AT_START, NICENESS = 5, 10  # somebody waits for its start, which is short; an answer may take long
 FIRST_TO_GO = 900  # of the kernel's choice when memory runs out: an answer is soon asked for again
 LOOPBACK = "127.0.0.1"
 
@@ -42,12 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     paths = RealmPaths(options.root)
     lifeline = Lifeline(paths, "oracle", options.parent, FIRST_TO_GO)
     start_logging(paths, "oracle")
-    os.nice(NICENESS)
+    os.nice(NICENESS_AT_START)
     ledger = Ledger(paths.ledger, Reserve(paths).release)
     config = when_right(lambda: load_config(paths.config), "config_wrong", "oracle", ledger, lifeline)
     if config is None:
         return 0
     app = _app(paths, config, VaultShelf(paths))
+    os.nice(NICENESS - NICENESS_AT_START)
     listener = _listen(config.oracle.port)
     write_json(paths.oracle_place, _place(listener), durable=False)
     idle = partial(_end_when_idle, app.state.oracle, paths, lifeline, 60 * config.oracle.idle_minutes)

@@ -59,7 +59,8 @@ async def models(oracle: TheOracle) -> Response:
 
 @router.post("/v1/chat/completions")
 async def chat(request: Request, oracle: TheOracle) -> Response:
-    """OpenAI's chat completions, whole or as a stream; whoever closes the connection ends the answer."""
+    """OpenAI's chat completions, whole or as a stream; whoever closes the connection ends the answer. Headers say who answers:
+    x-oracle-by (local, remote), -model, -checkpoint, and -notice where these are not the weights that were asked for."""
     values = json_object(await request.body())
     model_of(values)
     if not isinstance(values.get("stream", False), bool | None):
