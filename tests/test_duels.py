@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import anyio
 import pytest
-from hostile_words import HOSTILE_ANSWERS
+from hostile_answers import HOSTILE_ANSWERS
 from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient

@@ -7,7 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from hostile_words import ELSEWHERE, HOSTILE_ANSWERS
+from hostile_answers import ELSEWHERE, HOSTILE_ANSWERS
 from oracle_box import local_oracle, parrot, two_heroes
 from playwright.sync_api import expect, sync_playwright
 from tavern_realm import empty_realm, services
