@@ -248,7 +248,7 @@ def test_a_real_trainer_trains_in_the_order_that_somebody_made_and_hears_a_cance
     ledger.close()
 
     def act():
-        own, deadline = Ledger(realm.ledger), time.monotonic() + 40
+        own, deadline = Ledger(realm.ledger), time.monotonic() + 120
         while time.monotonic() < deadline:
             row = own.one("SELECT state FROM battles WHERE quest=?", (sums["long"],))
             if row and row["state"] == "running":

@@ -320,6 +320,16 @@ def test_quests_are_listed_shown_and_cancelled(paths, call, ask):
     assert "can be cancelled" in call("quest", "cancel", first)[2]
 
 
+def test_a_waiting_quest_is_moved(paths, call, ask):
+    first, second, third = accepted(paths, "songs"), accepted(paths, "poems"), accepted(paths, "rhymes", "low")
+    assert ask("quest", "move", second, "--before", first)["place"] == 0
+    assert "waits in normal, behind 2 others" in call("quest", "move", third, "--priority", "normal", "--to", "last")[1]
+    queue = TrainingQueue(paths, Ledger(paths.ledger))
+    assert [quest.id for quest in queue.in_line("normal")] == [second, first, third]
+    assert "say where to" in call("quest", "move", first)[2] and call("quest", "move", first, "--to", "moon")[0] == 2
+    assert call("quest", "move", first, "--before", second, "--to", "up")[0] == 2
+
+
 def test_a_failed_quest_waits_again_and_a_finished_one_needs_force(paths, call, ask):
     failed, finished = accepted(paths, "songs", "high"), accepted(paths, "poems")
     queue = TrainingQueue(paths, Ledger(paths.ledger))
