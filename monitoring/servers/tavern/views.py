@@ -66,7 +66,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
         "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
-        "vault": vault_views.key(realm),
+        **vault_views.keys(realm),
     }
 
 
