@@ -54,22 +54,29 @@ def why_locked(name: str) -> str | None:
 
 
 def secret(name: str) -> bool:
-    """Whether its value is never shown."""
-    kinds = _flat(fields()[name].annotation)
-    return (name.startswith("alerts.") or bool(_SECRET.search(name.rpartition(".")[2]))) and not _is_small(kinds)
+    """Whether its value is never shown: it is marked so in the schema, an address of alerts, or called like a secret."""
+    marks = fields()[name].json_schema_extra
+    if isinstance(marks, dict) and marks.get("secret"):
+        return True
+    called = name.startswith("alerts.") or _SECRET.search(name.rpartition(".")[2])
+    return bool(called) and not _is_small(_flat(fields()[name].annotation))
 
 
 def _is_small(kinds: list[Any]) -> bool:
-    """Switches and numbers tell nobody anything."""
-    return all(kind in (bool, int, float, type(None)) or get_origin(kind) is Literal for kind in kinds)
+    """Switches, numbers and choices tell nobody anything, nor do lists of them."""
+    return all(
+        kind in (bool, int, float, type(None))
+        or get_origin(kind) is Literal
+        or (get_origin(kind) is list and _is_small(_flat(get_args(kind)[0])))
+        for kind in kinds
+    )
 
 
 def shown_text(name: str, value: Any) -> str:
     """A value as it may be shown."""
-    text = text_of(value)
-    if not text:
+    if value in (None, "", [], {}):
         return "none"
-    return "set, and not shown" if secret(name) else without_secrets(text)
+    return "set, and not shown" if secret(name) else without_secrets(text_of(value))
 
 
 def effect(name: str) -> str:

@@ -81,10 +81,11 @@ def _verified(folder: Path, changed: tuple[int, ...]) -> bool:
 # Rows
 
 
-def key(realm: Realm) -> str:
-    """By which the parts of the Vault's page grow old: pins and names leave no event."""
+def keys(realm: Realm) -> dict[str, str]:
+    """By which the parts of the Vault's pages grow old: pins and names leave no event, and an export tells how far it is."""
     pins = realm.ledger.one("SELECT TOTAL(pinned) AS pins, (SELECT COUNT(*) FROM tags) AS tags FROM checkpoints")
-    return f"{realm.newest_event()} {pins['pins']:.0f} {pins['tags']} {realm.exports.word()}"
+    events = realm.newest_event()
+    return {"vault": f"{events} {pins['pins']:.0f} {pins['tags']}", "pending": f"{events} {realm.exports.word()}"}
 
 
 def vault(realm: Realm, limit: int = MOST, skip: int = 0) -> list[dict[str, Any]]:
@@ -130,8 +131,12 @@ def brief(realm: Realm, checkpoint: str) -> dict[str, Any]:
         "WHERE checkpoints.id=?",
         (checkpoint,),
     )
-    nothing = dict.fromkeys(("step", "quest", "stem", "parent", "validation_loss", "created", "gone", "rolled_back"))
-    return row or nothing | {"id": checkpoint, "state": "saved", "bytes": None, "pinned": 0}
+    if row:
+        return row
+    manifest = manifest_of(realm.paths.vault / checkpoint)  # so young that the ledger has not heard of it
+    names = ("step", "quest", "parent", "validation_loss", "created", "bytes")
+    facts = {name: getattr(manifest, name, None) for name in names}
+    return {"id": checkpoint, "state": "saved", "pinned": 0, "stem": None, "gone": None, "rolled_back": None} | facts
 
 
 def count(realm: Realm) -> int:

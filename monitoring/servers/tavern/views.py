@@ -56,7 +56,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "alerts": alerts,
         "tavern": BUILD,
         "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
-        "vault": vault_views.key(realm),
+        **vault_views.keys(realm),
     }
 
 

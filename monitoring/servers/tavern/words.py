@@ -65,7 +65,7 @@ def gib(count: float | None) -> str:
     """Bytes of memory: 1610612736 -> 1.50 GiB."""
     if count is None:
         return NOTHING
-    return f"{count / (1 << 30):.2f} GiB" if count >= 10 << 20 else f"{count / (1 << 20):.1f} MiB"
+    return f"{count / (1 << 30):.2f} GiB" if count >= 100 << 20 else f"{count / (1 << 20):.1f} MiB"
 
 
 def duration(seconds: float | None) -> str:

@@ -52,10 +52,8 @@ def checkpoint_page(request: Request, realm: TheRealm, checkpoint: str) -> Respo
         "folder": str(realm.paths.exports / found),
         "dtypes": LONG_NAMES,
         "done": vault.done(realm, request),
-        "wishes": vault_keeping.wishes(realm),
-        "exporting": vault_keeping.exporting(realm),
     }
-    return _below(request, realm, "checkpoint.html", context)
+    return _below(request, realm, "checkpoint.html", context | vault.pending(realm, request))
 
 
 @router.get("/vault/{checkpoint}/{verb}")

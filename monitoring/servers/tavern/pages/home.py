@@ -6,7 +6,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from core import lore
+<<<<<<< HEAD
 from monitoring.servers.tavern import charts, tracks, views
+=======
+from monitoring.servers.tavern import charts, vault_views, views
+>>>>>>> vaultpage
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.outlook import what_next
 from monitoring.servers.tavern.pages.live import drawn, previews
@@ -53,11 +57,11 @@ PAGE = Page(
 @router.get("/sigil/{checkpoint}.svg")
 def sigil_of(realm: TheRealm, checkpoint: str) -> Response:
     """A checkpoint's portrait; it never changes."""
-    row = realm.ledger.one("SELECT id, step FROM checkpoints WHERE id=?", (checkpoint,))
-    if row is None:
+    step = vault_views.brief(realm, checkpoint)["step"]
+    if step is None:
         raise Refusal(404, "no_checkpoint", "There is no such checkpoint.")
     return Response(
-        sigil_file(row["id"], lore.level(row["step"])),
+        sigil_file(checkpoint, lore.level(step)),
         media_type="image/svg+xml",
         headers={"cache-control": "private, max-age=31536000, immutable"},
     )

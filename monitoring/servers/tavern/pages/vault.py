@@ -33,12 +33,13 @@ def done(realm: Realm, request: Request) -> dict[str, Any] | None:
     return {"verb": verb, "text": DONE[verb], "checkpoint": checkpoint, "undo": undo}
 
 
-def _crown(realm: Realm, request: Request) -> dict[str, Any]:
-    return {
-        "crown": vault_views.crown(realm),
-        "wishes": vault_keeping.wishes(realm),
-        "exporting": vault_keeping.exporting(realm),
-    }
+def pending(realm: Realm, _: Request) -> dict[str, Any]:
+    """What was asked for and is not done yet; the page of one checkpoint shows it, too."""
+    return {"wishes": vault_keeping.wishes(realm), "exporting": vault_keeping.exporting(realm)}
+
+
+def _crown(realm: Realm, _: Request) -> dict[str, Any]:
+    return {"crown": vault_views.crown(realm)}
 
 
 def _lineage(realm: Realm, _: Request) -> dict[str, Any]:
@@ -73,6 +74,7 @@ PAGE = Page(
     "Vault",
     "vault.html",
     {
+        "pending": Part("pending.html", "pending", pending),
         "crown": Part("crown.html", "vault", _crown),
         "lineage": Part("lineage.html", "vault", _lineage),
         "vault": Part("vault.html", "vault", _checkpoints),
