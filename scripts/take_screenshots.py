@@ -20,6 +20,7 @@ WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
 MORE = {
     "home_light": ("/", WIDE, "light"),
     "home_phone": ("/", PHONE, "dark"),
+    "skills": ("/skills?level=9&seed=2", WIDE, "dark"),
     "help": ("/help/troubleshooting", WIDE, "light"),
 }
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")

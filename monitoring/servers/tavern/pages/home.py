@@ -6,11 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from core import lore
-<<<<<<< HEAD
-from monitoring.servers.tavern import charts, tracks, views
-=======
-from monitoring.servers.tavern import charts, vault_views, views
->>>>>>> vaultpage
+from monitoring.servers.tavern import charts, tracks, vault_views, views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.outlook import what_next
 from monitoring.servers.tavern.pages.live import drawn, previews

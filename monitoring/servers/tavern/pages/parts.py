@@ -1,7 +1,7 @@
 """What a page of the Tavern is: parts, each of which can be fetched alone when it has grown old. It knows no page by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
@@ -32,4 +32,4 @@ class Page:
     template: str
     parts: dict[str, Part]
     more: Callable[[Realm, Request], dict[str, Any]] = _nothing
-    menu: bool = True
+    menu: bool = field(default=True, kw_only=True)
