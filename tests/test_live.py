@@ -132,14 +132,19 @@ def test_two_battles_lie_over_each_other_by_step_within_the_battle(live):
         re.compile(r"step 22\d · gsm8k_train .* · alpaca_en_demo ")
     )
     drawn = page.evaluate(  # two curves, seen as colours on the canvas
-        """() => { const canvas = document.querySelector("[data-chart=learning_rate] canvas"), seen = new Set();
-        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-        for (let at = 0; at < pixels.length; at += 4) {
-            if (pixels[at + 3] > 250) seen.add(pixels.slice(at, at + 3).join());
-        }
-        return [...seen]; }"""
+        """() => {
+        const canvas = document.querySelector("[data-chart=learning_rate] canvas");
+        const pixels = (context, width, height) => context.getImageData(0, 0, width, height).data;
+        const all = pixels(canvas.getContext("2d"), canvas.width, canvas.height), seen = new Set();
+        for (let at = 0; at < all.length; at += 4) if (all[at + 3] > 250) seen.add(all.slice(at, at + 3).join());
+        return ["--gold", "--verdigris"].map((name) => {
+            const patch = new OffscreenCanvas(1, 1).getContext("2d");
+            patch.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
+            patch.fillRect(0, 0, 1, 1);
+            return seen.has(pixels(patch, 1, 1).slice(0, 3).join());
+        }); }"""
     )
-    assert {"217,180,91", "127,199,196"} <= set(drawn)
+    assert drawn == [True, True]
 
 
 def test_the_newest_steps_are_followed_until_one_looks_closer(live, realm):

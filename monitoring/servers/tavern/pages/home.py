@@ -9,24 +9,18 @@ from core import lore
 from monitoring.servers.tavern import charts, tracks, vault_views, views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.outlook import what_next
-from monitoring.servers.tavern.pages.live import drawn, previews
+from monitoring.servers.tavern.pages.live import alerts, drawn, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.sigil import sigil, sigil_file
 
-SHOWN_ALERTS = 5
 router = APIRouter(include_in_schema=False)
 
 
 def _hero(realm: Realm, _: Request) -> dict[str, Any]:
     seen = views.hero(realm)
     return seen | {"portrait": sigil(seen["seed"], seen["hero"]["level"])}
-
-
-def _alerts(realm: Realm, _: Request) -> dict[str, Any]:
-    every = views.alerts(realm)
-    return {"alerts": every[:SHOWN_ALERTS], "more_alerts": len(every) - SHOWN_ALERTS}
 
 
 def _curve(realm: Realm, _: Request) -> dict[str, Any]:
@@ -38,7 +32,7 @@ PAGE = Page(
     "Battle",
     "home.html",
     {
-        "alerts": Part("alerts.html", "alerts", _alerts),
+        "alerts": Part("alerts.html", "alerts", alerts),
         "hero": Part("hero.html", "hero", _hero),
         "next": Part("next.html", "next", lambda realm, _: {"next": what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),

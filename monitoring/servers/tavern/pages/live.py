@@ -10,6 +10,7 @@ from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
 
 BUCKETS = 240
+SHOWN_ALERTS = 5
 
 
 def _curves(realm: Realm, request: Request) -> dict[str, Any]:
@@ -37,6 +38,11 @@ def _battle_marks(realm: Realm, curves: Curves) -> list[tuple[int, str]]:
     return [(row["start_step"] + 1, row["stem"]) for row in rows]
 
 
+def alerts(realm: Realm, _: Request) -> dict[str, Any]:
+    every = views.alerts(realm)
+    return {"alerts": every[:SHOWN_ALERTS], "more_alerts": len(every) - SHOWN_ALERTS}
+
+
 def previews(realm: Realm, _: Request) -> dict[str, Any]:
     return {"previews": views.previews(realm)}
 
@@ -55,6 +61,7 @@ PAGE = Page(
     "Live",
     "live.html",
     {
+        "alerts": Part("alerts.html", "alerts", alerts),
         "curves": Part("curves.html", "steps", _curves),
         "previews": Part("previews.html", "previews", previews),
         "machine": Part("machine.html", "services", _machine),

@@ -142,6 +142,10 @@
     }
     new ResizeObserver(() => { if (plot.clientWidth && plot.clientWidth !== u.width) u.setSize({ width: plot.clientWidth, height }); }).observe(plot);
 
+    const redraw = () => u.redraw(false); // in the colours of the new light
+    new MutationObserver(redraw).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: light)").addEventListener("change", redraw);
+
     return {
       stretch: (factor) => stretch(factor, (u.scales.x.min + u.scales.x.max) / 2),
       scale: (min, max) => u.setScale("x", { min, max }),

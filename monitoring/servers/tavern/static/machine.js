@@ -2,7 +2,7 @@
 "use strict";
 if (window.uPlot) {
   const { percent } = window.chartWords;
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
   function begin(root) {
     if ("taken" in root.dataset || !root.querySelector(".plot")) return;
@@ -12,7 +12,7 @@ if (window.uPlot) {
     function start(series) {
       const lines = series.map(({ name }, place) => window.chartLine(window.chartHues[place % window.chartHues.length], "line", name));
       const say = (values, moment) => clock.format(moment * 1000) + series.map(({ name }, place) => (values[place] === null ? "" : " · " + name + " " + percent(values[place]))).join("");
-      const places = { values: (_, moments) => moments.map((moment) => clock.format(moment * 1000)), incrs: [5, 10, 15, 30, 60, 120, 300, 600, 900] };
+      const places = { values: (_, moments) => moments.map((moment) => clock.format(moment * 1000)), incrs: [60, 120, 300, 600, 900] };
       return window.drawChart(root.querySelector("[data-chart]"), { lines, words: percent, places, fromZero: true, say });
     }
 
