@@ -44,7 +44,7 @@ class Said(HTMLParser):
     def handle_starttag(self, tag, attributes):
         spoken = dict(attributes)
         self.texts += [spoken[name] for name in ("aria-label", "title", "placeholder", "alt") if spoken.get(name)]
-        told = "data-log" in spoken or spoken.get("class") in ("reason", "name")
+        told = "data-log" in spoken or spoken.get("class") in ("reason", "name", "typed")
         if tag in ("code", "pre", "blockquote") or told:
             self.silent.append(tag)
 

@@ -1,5 +1,7 @@
 """Turns view-models into HTML, and problems into a friendly page or JSON. Everything is escaped: texts are hostile."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -34,11 +36,15 @@ MEASURES = {  # what stands on the pages beside the words of the realm
 }
 
 
-def ticked(text: str) -> Markup:
-    """Words between backticks as code; everything is escaped."""
-    parts = [escape(part) for part in text.split("`")]
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def ticked(text: str, say: Callable[[str], str] = _as_it_is) -> Markup:
+    """Words between backticks as code, the others as `say` says them; everything is escaped."""
+    parts = text.split("`")
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(say(part)) for place, part in enumerate(parts)
     )
 
 
@@ -51,13 +57,9 @@ def _environment(loader: FileSystemLoader, **filters) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(FILTERS, ticked=ticked, **filters)
+    environment.filters.update(FILTERS, ticked=partial(ticked, say=filters["spoken"]), **filters)
     environment.globals.update(words=lore.WORDS | MEASURES, help_address=help_address)
     return environment
-
-
-def _as_it_is(text: str) -> str:
-    return text
 
 
 TEMPLATES = HERE / "templates"
