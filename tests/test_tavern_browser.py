@@ -196,7 +196,7 @@ def test_events_and_steps_arrive_without_a_reload(open_page, realm):
     shown = page.locator("[data-curves][data-shown]").get_attribute("data-shown")
     advance(paths, ledger, 25)
     expect(page.locator("[data-bind='hero.step']")).not_to_have_text(before)
-    expect(page.locator("[data-curves]")).not_to_have_attribute("data-shown", shown)
+    expect(page.locator("[data-curves]")).not_to_have_attribute("data-shown", shown, timeout=15_000)
     assert page.title().startswith("7") and "house_style" in page.title()
     assert page.evaluate("window.marker") == "never reloaded"
     assert page.locator("[data-log] img").count() == 0

@@ -10,7 +10,7 @@ if (window.uPlot) {
     tokens_per_second: { series: "tokens_per_second", words: compact, fromZero: true },
     learning_rate: { series: "learning_rate", words: tiny, fromZero: true, flat: true },
   };
-  const shortest = 10, pause = 1500, share = 20;
+  const shortest = 10, pause = 1500, share = 8;
   const places = { values: (_, steps) => steps.map(compact), incrs: [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)) };
   const newestOf = (values) => values.findLast((value) => value !== null);
   let groups = 0;
@@ -39,7 +39,7 @@ if (window.uPlot) {
     const figures = [...root.querySelectorAll("[data-chart]")].filter((figure) => figure.querySelector(".plot") && kinds[figure.dataset.chart]);
     const buckets = Math.max(60, Math.min(600, Math.round(figures[0].clientWidth / 2)));
     const wanted = [...new Set(figures.map((figure) => kinds[figure.dataset.chart].series).filter(Boolean))];
-    let range = view.first === null ? null : [view.first, view.last], home = span, marks = [], ask = 0, asked = 0, rest = pause, seen = null, charts = null;
+    let range = view.first === null ? null : [view.first, view.last], home = span, marks = [], ask = 0, asked = 0, rest = pause, newest = null, seen = null, due = 0, charts = null;
 
     function address(track) {
       const query = new URLSearchParams({ buckets });
@@ -54,7 +54,7 @@ if (window.uPlot) {
     }
 
     async function load() {
-      const turn = (ask += 1);
+      const turn = (ask += 1), steps = newest;
       asked = Date.now();
       let all;
       try {
@@ -65,6 +65,7 @@ if (window.uPlot) {
         return; // live.js says that the server is gone
       }
       if (turn !== ask) return; // an older question was answered late
+      seen = steps;
       all.forEach((found, place) => {
         for (const name of ["first", "last", "validation_steps"]) found[name] = found[name].map((step) => step - tracks[place].shift);
       });
@@ -83,8 +84,8 @@ if (window.uPlot) {
       figures.forEach((figure, place) => {
         const kind = kinds[figure.dataset.chart];
         const tables = all.flatMap((found, at) => columnsOf(kind, found, hues[at], alone));
-        const newest = all.map((found) => newestOf(kind.series ? found.series[kind.series].mean : found[kind.dots]));
-        const text = newest.map((value) => (value === undefined ? "–" : kind.words(value))).join(" · ");
+        const ends = all.map((found) => newestOf(kind.series ? found.series[kind.series].mean : found[kind.dots]));
+        const text = ends.map((value) => (value === undefined ? "–" : kind.words(value))).join(" · ");
         charts[place].show(uPlot.join(tables), text, low, Math.max(high, low + 1));
       });
       root.dataset.shown = low + "-" + high;
@@ -136,11 +137,14 @@ if (window.uPlot) {
       if (way === "back") back();
       else if (way && charts) charts[0].stretch(way === "in" ? .5 : 2);
     });
-    document.addEventListener("realm", ({ detail }) => {
-      if (!root.isConnected || range || detail.versions.steps === seen || Date.now() - asked < rest) return;
-      seen = detail.versions.steps;
-      load();
-    });
+    function follow() {
+      if (!root.isConnected || range || newest === seen) return;
+      clearTimeout(due);
+      const wait = asked + rest - Date.now();
+      if (wait > 0) due = setTimeout(follow, wait);
+      else load();
+    }
+    document.addEventListener("realm", ({ detail }) => { newest = detail.versions.steps; follow(); });
     load();
   }
 
