@@ -87,12 +87,12 @@ class TrainingDaemon:
         if not self._recovered:
             self.intake.recover()
             self._recovered = True
+        self._recovered = False  # a full disk that breaks the turn off leaves things in .claim
         if level < Level.NOT_CLAIMING and now >= self._next_look:
-            self._recovered = False  # a full disk that breaks the looking off leaves claims behind
             self.intake.look(now)
-            self._recovered = True
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
         self.intake.advance(now, begin=level < Level.PAUSED)
+        self._recovered = True
         self._prepare_ahead(now, begin=level < Level.NOT_CLAIMING)
         if self.hero_loop.turn(now, level < Level.NOT_CLAIMING and self._quiet()):
             self._next_look = now  # else it would seem quiet still, and a second quest would be written

@@ -89,7 +89,7 @@ def look(page, wrong):
                 if (kind !== 'click' || !one.closest('a, button, form, label')) one.dispatchEvent(new Event(kind));
             }
         });
-        const strange = 'script:not([src^="/static/"]), iframe, object, embed, base, marquee, math, audio, video, template, ' +
+        const strange = 'script:not([src^="/static/"]), iframe, object, embed, base, marquee, math, audio, video, template:not(#turn), ' +
             'meta[http-equiv], link[href*="evil"], a[href^="javascript"], [src*="evil"], [style*="evil"], [srcdoc], animate';
         const handlers = [...document.querySelectorAll('*')].filter(
             one => [...one.attributes].some(given => given.name.startsWith('on')));

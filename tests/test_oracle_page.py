@@ -200,7 +200,7 @@ def test_a_duel_is_blind_until_the_choice_becomes_a_row(open_page, realm):
     page.get_by_label("The question for both").fill("Who are you?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Both alike").wait_for()
-    told = page.locator(".arena").inner_html() + blind_answers(realm)
+    told = page.locator(".duelling").inner_html() + blind_answers(realm)
     assert not any(hero in told for hero in (*realm.heroes, "hero", "checkpoint"))
     page.reload()  # the ring is still there
     page.get_by_role("button", name="Right is better").click()

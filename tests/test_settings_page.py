@@ -42,10 +42,15 @@ def letters(text):
     return re.sub(r"\W+", "", text)
 
 
+def ours(page):
+    """The page's form of settings."""
+    return page[page.index('<form method="post" action="/settings"') :].partition("</form>")[0]
+
+
 def form_of(client, path="/settings"):
     """What a browser would send back from the page as it is."""
     page, found = client.get(path, headers=PAGE).text, {}
-    form = page[page.index('<form method="post" action="/settings"') :]
+    form = ours(page)
     for tag in re.findall(r"<input [^>]*>", form):
         name, value = re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)
         found[html.unescape(name[1])] = html.unescape(value[1]) if value else ""
@@ -121,7 +126,7 @@ def test_a_change_is_shown_as_a_difference_and_then_written_as_config_set_would(
         and "hero.name default (DIO) MIA from the next start-all" in told
     )
     assert "memory.weights bf16 default (none)" in told and "Memory then" in told
-    form = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', shown.text))
+    form = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', ours(shown.text)))
     saved = send(client, {html.unescape(name): html.unescape(value) for name, value in form.items()})
     assert saved.status_code == 303 and saved.headers["location"] == "/settings?saved=5"
     other = tmp_path / "other.json"
@@ -204,7 +209,7 @@ def test_who_comes_second_sees_both_and_loses_nothing(client, realm):
         told = text_of(answer)
         assert answer.status_code == 409 and "batch_size 32 16" in told and "max_length default (1024) 2048" in told
         assert "seed" not in told  # which I have not touched
-    again = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', answer.text))
+    again = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', ours(answer.text)))
     assert send(client, again, step="save").status_code == 303
     assert json.loads(realm.config.read_text()) == {"batch_size": 16, "seed": 1, "max_length": 2048}
 

@@ -204,7 +204,7 @@ def test_a_sink_whose_package_is_missing_says_so_and_waits(realm, ledger, monkey
 
 def test_only_what_config_names_becomes_a_service(realm):
     def names():
-        return [service.name for service in services(realm, 8888)][3:]
+        return [service.name for service in services(realm, 8888)][4:]
 
     assert names() == []
     realm.config.write_text(json.dumps({"sinks": {"tensorboard": True}, "alerts": {"ntfy": "https://ntfy.sh/realm"}}))

@@ -43,6 +43,7 @@ PROTECTION = {
         "cross-origin-opener-policy": "same-origin",
         "referrer-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
+        "x-dns-prefetch-control": "off",
         "cache-control": "no-store",
     }.items()
 }

@@ -133,7 +133,8 @@ def brief(realm: Realm, checkpoint: str) -> dict[str, Any]:
     )
     if row:
         return row
-    manifest = manifest_of(realm.paths.vault / checkpoint)  # so young that the ledger has not heard of it
+    young = (each for each in known(realm) if each.id == checkpoint)  # the ledger has not heard of it
+    manifest = next(young, None)
     names = ("step", "quest", "parent", "validation_loss", "created", "bytes")
     facts = {name: getattr(manifest, name, None) for name in names}
     return {"id": checkpoint, "state": "saved", "pinned": 0, "stem": None, "gone": None, "rolled_back": None} | facts
