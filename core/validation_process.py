@@ -54,9 +54,11 @@ class ValidationProcess:
             self._start()
         self._deadline = now + self._silent_seconds
         self.task, self._answer = task, None
-        with contextlib.suppress(BrokenPipeError):  # it died just now: `take` finds out
+        try:
             self._child.stdin.write(orjson.dumps(task) + b"\n")
             self._child.stdin.flush()
+        except OSError:  # mostly it died just now; `take` finds out
+            self._child.kill()
 
     def take(self, now: float) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """(task, answer) when the work is done, died or was stopped for its silence; None while it goes on.
