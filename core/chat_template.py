@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -28,6 +29,29 @@ _DICT_METHODS = frozenset(dir(dict))
 
 class TemplateFailed(Exception):
     """The template refused these messages, failed, or would not end."""
+
+
+def template_source(folder: Path, config: dict[str, Any]) -> str | None:
+    """The template of the model in `folder`: a file of its own, else in `config`, its tokenizer_config.json."""
+    beside = folder / "chat_template.jinja"
+    if beside.exists():
+        return beside.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = {each.get("name"): each.get("template") for each in template}.get("default")
+    return template
+
+
+def constants_of(config: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that a template may name, from a tokenizer_config.json."""
+    named = {key: _content(value) for key, value in config.items() if key.endswith("_token")}
+    return {key: token for key, token in named.items() if token}
+
+
+def _content(value: Any) -> str | None:
+    """A special token's text, given as text or as a description of the token."""
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
 
 
 class ChatTemplate:

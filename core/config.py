@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from core import config_words
-from core.durable import write_bytes
+from core.alert_config import Alerts, Sinks
+from core.config_words import Section
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
+from core.oracle_config import Oracle
 from core.skills import skills
 from core.trainer_keys import check_trainer_keys
-
-
-class Section(BaseModel):
-    """A part of config.json: unknown keys are refused, values never change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Hero(Section):
@@ -181,12 +177,6 @@ class Backup(Section):
     keep_weekly: int = Field(4, ge=0, description="Weeks of which the newest backup stays.")
 
 
-class Oracle(Section):
-    url: str | None = Field(
-        None, pattern=r"^https?://", description="An OpenAI-compatible server to chat with; none means local."
-    )
-
-
 class Tavern(Section):
     host: str = Field(
         "127.0.0.1", description="Address to listen on. Anything but loopback asks every visitor for the token."
@@ -195,12 +185,6 @@ class Tavern(Section):
     require_token: bool = Field(False, description="Ask for the token on loopback, too.")
     hosts: list[str] = Field([], description="Other host names that the Tavern may be called by, e.g. behind a proxy.")
     upload_bytes: int = Field(16 << 30, ge=1, description="Bytes of one upload at most.")
-
-
-class Alerts(Section):
-    webhook: str | None = Field(
-        None, pattern=r"^https?://", description="URL that will get alerts as JSON. Nothing is sent yet."
-    )
 
 
 class Config(Section):
@@ -279,9 +263,10 @@ class Config(Section):
     backup: Backup = Field(Backup(), description="Copies elsewhere.")
     disk: Disk = Field(Disk(), description="When the disk counts as full.")
     dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
-    oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     tavern: Tavern = Field(Tavern(), description="The web pages.")
+    oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")
+    sinks: Sinks = Field(Sinks(), description="Who gets a copy of the numbers.")
 
     @field_validator("trainer")
     @classmethod
@@ -316,10 +301,10 @@ class Config(Section):
 
 def load_config(path: Path) -> Config:
     """The checked config in `path`; a missing file means all defaults. Raises UserError naming field, value and remedy."""
-    return check_config(_read(path), str(path))
+    return check_config(read_values(path), str(path))
 
 
-def _read(path: Path) -> Any:
+def read_values(path: Path) -> Any:
     """The JSON in `path`, unchecked; a missing file is an empty object."""
     try:
         return orjson.loads(path.read_bytes())
@@ -354,29 +339,3 @@ def allowed_values(path: str) -> str:
 def explain(path: str) -> dict[str, Any]:
     """Path, description, default and allowed values of one field; UserError for an unknown one."""
     return config_words.explain(Config, path)
-
-
-MAPS = ("trainer", "skill_priorities", "dice")
-
-
-def _in_map(field: str) -> bool:
-    """Whether `field` is a key of a map such as `trainer`, whose keys are not fields themselves."""
-    return "." in field and field.partition(".")[0] in MAPS
-
-
-def set_value(path: Path, field: str, value: Any) -> Config:
-    """Write `field` = `value` into the config file at `path`, if the whole stays valid, and return the new config."""
-    if not _in_map(field):
-        explain(field)
-    values = _read(path)
-    *parents, last = field.split(".")
-    node = values
-    for parent in parents:
-        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        check_config(values, str(path))  # raises: the whole or a section is no object
-    node[last] = value
-    config = check_config(values, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    return config

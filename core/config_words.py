@@ -1,15 +1,26 @@
-"""The fields of a checked schema in words: where they are, what they accept, what a mistake was. It knows no field."""
+"""What a checked schema is made of, and its fields in words: where they are, what they accept, what a mistake was. It
+knows no field."""
 
 import difflib
+from functools import cache
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from core.errors import UserError, nearest
 
 Schema = type[BaseModel]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matching"}
+
+
+SECRET = {"secret": True}  # json_schema_extra of a field whose value no message may show
+
+
+class Section(BaseModel):
+    """A part of config.json: unknown keys are refused, values never change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def fields(schema: Schema, prefix: str = "") -> dict[str, Any]:
@@ -39,7 +50,27 @@ def mistake(schema: Schema, error: dict) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown field {path!r}{_nearest_field(schema, path) or '.'} `config explain` lists them all."
     allowed = f" Allowed: {allowed_values(schema, path)}." if path in fields(schema) else ""
-    return f"{path} = {_short(error['input'])}: {error['msg']}.{allowed}"
+    value = "…" if _is_secret(schema, path) else _short(error["input"])
+    return f"{path} = {value}: {error['msg']}.{allowed}"
+
+
+def _is_secret(schema: Schema, path: str) -> bool:
+    """Whether `path` is a field marked SECRET, lies in one, or holds one."""
+    marked = [name for name, field in fields(schema).items() if field.json_schema_extra == SECRET]
+    return any(f"{path}.".startswith(f"{name}.") or f"{name}.".startswith(f"{path}.") for name in marked)
+
+
+def where(schema: Schema, error: dict) -> tuple[str, str]:
+    """The field beside which a mistake is shown, and the sentence that stands there."""
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return path, f"There is no such field{_nearest_field(schema, path) or '.'}"
+    known, field = fields(schema), path
+    while field and field not in known:
+        field = field.rpartition(".")[0]
+    inside = f"{path[len(field) :].strip('.')}: " if field and field != path else ""
+    allowed = f" Allowed: {allowed_values(schema, path)}." if path in known else ""
+    return field, f"{inside}{error['msg'].removeprefix('Value error, ')}.{allowed}"
 
 
 def _nearest_field(schema: Schema, path: str) -> str:
@@ -61,11 +92,16 @@ def _short(value: Any) -> str:
 
 def allowed_values(schema: Schema, path: str) -> str:
     """What the field at `path` accepts, in words: its type, choices and bounds."""
-    whole = schema.model_json_schema()
+    whole = _json_schema(schema)
     node: dict = whole
     for part in path.split("."):
         node = _deref(node, whole)["properties"][part]
     return _describe(_deref(node, whole), whole)
+
+
+@cache
+def _json_schema(schema: Schema) -> dict:
+    return schema.model_json_schema()
 
 
 def _deref(node: dict, whole: dict) -> dict:
@@ -81,5 +117,7 @@ def _describe(node: dict, whole: dict) -> str:
         return ", ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
+    if node.get("type") == "array":
+        return f"a list of: {_describe(_deref(node['items'], whole), whole)}"
     bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
     return " ".join([node.get("type", "any"), *bounds])

@@ -18,6 +18,10 @@ class UserError(RealmError, ValueError):
     """A mistake that its user can mend; the message says how."""
 
 
+class WrongState(UserError):
+    """What is wished for cannot be done with the thing as it is now; the message says how it is."""
+
+
 class RealmBusy(RealmError):
     """Another process holds what this one needs; trying later may work."""
 

@@ -9,6 +9,7 @@ import orjson
 
 from core.config import Config
 from core.inbox import drop
+from core.jobs import job
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.skills import skill
@@ -51,7 +52,8 @@ class HeroLoop:
         name = (
             f"starter_{chosen.name}_level{level}" if number == 0 else f"train_{chosen.name}_level{level}_{number:05d}"
         )
-        with drop(self.paths, name, "low", {"skill": chosen.name, "origin": ORIGIN, "priority": "low"}) as file:
+        sidecar = {"skill": chosen.name, "origin": ORIGIN, "priority": "low"}
+        with job(self.ledger, "generation", "daemon", name), drop(self.paths, name, "low", sidecar) as file:
             for row in rows:
                 file.write(orjson.dumps(row) + b"\n")
 

@@ -15,7 +15,7 @@ import signal
 import stat
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -202,10 +202,17 @@ def safe_stem(name: str) -> str:
 
 
 @contextlib.contextmanager
-def drop(paths: RealmPaths, name: str, priority: str = "normal", sidecar: dict | None = None) -> Iterator[BinaryIO]:
+def drop(
+    paths: RealmPaths,
+    name: str,
+    priority: str = "normal",
+    sidecar: dict | None = None,
+    appeared: Callable[[Path], None] = lambda path: None,
+) -> Iterator[BinaryIO]:
     """Write a quest into the inbox: a hidden name, fsync, rename; the sidecar goes first. An exception drops nothing.
 
-    `name` may come from anybody: only its cleaned stem is used, with a suffix where the name is taken.
+    `name` may come from anybody: only its cleaned stem is used, with a suffix where the name is taken; `appeared` is told
+    what it became.
     """
     if priority not in PRIORITIES:
         raise UserError(f"unknown priority {priority!r}. Known: {', '.join(PRIORITIES)}")
@@ -222,13 +229,13 @@ def drop(paths: RealmPaths, name: str, priority: str = "normal", sidecar: dict |
             os.fsync(file.fileno())
         if sidecar:
             write_json(card, sidecar)
-        _appear(hidden, card if sidecar else None, safe_stem(name))
+        appeared(_appear(hidden, card if sidecar else None, safe_stem(name)))
     finally:
         hidden.unlink(missing_ok=True)
         card.unlink(missing_ok=True)
 
 
-def _appear(hidden: Path, card: Path | None, stem: str) -> None:
+def _appear(hidden: Path, card: Path | None, stem: str) -> Path:
     """Give file and sidecar the first free name. A move replaces nothing, so of two who want a name one takes another."""
     for name in (stem, *(f"{stem}-{secrets.token_hex(3)}" for _ in range(100))):
         target, sidecar = hidden.with_name(f"{name}.jsonl"), hidden.with_name(name + SIDECAR)
@@ -238,7 +245,7 @@ def _appear(hidden: Path, card: Path | None, stem: str) -> None:
             if card:
                 move(card, sidecar)
             move(hidden, target)
-            return
+            return target
         except FileExistsError:
             if card and not card.exists():
                 move(sidecar, card)

@@ -64,6 +64,29 @@ MIGRATIONS = (
     CREATE TABLE tags (
         id TEXT PRIMARY KEY, checkpoint TEXT NOT NULL, created REAL NOT NULL);
     """,
+    # What every look at the realm asks for, however long its past is.
+    """
+    CREATE INDEX events_by_code ON events(code, id);
+    CREATE INDEX events_by_level ON events(level, time);
+    CREATE INDEX checkpoints_here ON checkpoints(bytes) WHERE gone IS NULL;
+    CREATE INDEX battles_by_experience ON battles(xp);
+    CREATE INDEX evaluations_by_age ON evaluations(kind, id);
+    CREATE INDEX quests_by_skill ON quests(skill, state) WHERE skill IS NOT NULL;
+    """,
+    """
+    ALTER TABLE quests ADD COLUMN place INTEGER;
+    CREATE INDEX quests_by_change ON quests(updated);
+    CREATE INDEX quests_by_end ON quests(state, updated);
+    CREATE INDEX quests_in_line ON quests(priority, COALESCE(place, failures * 1099511627776 + id)) WHERE state='queued';
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, service TEXT NOT NULL, title TEXT NOT NULL,
+        state TEXT NOT NULL, quest INTEGER, reason TEXT, pid INTEGER, process_started REAL,
+        started REAL NOT NULL, finished REAL);
+    CREATE INDEX jobs_by_start ON jobs(started);
+    CREATE INDEX battles_by_start ON battles(started);
+    CREATE INDEX events_by_time ON events(time);
+    """,
+    "CREATE TABLE marks (id TEXT PRIMARY KEY, value TEXT NOT NULL)",
 )
 
 
@@ -168,6 +191,15 @@ class Ledger:
             text=text,
             data=orjson.dumps(data, default=str).decode(),
         )
+
+    def mark(self, name: str) -> Any:
+        """What `set_mark` has kept under `name`, or None."""
+        row = self.one("SELECT value FROM marks WHERE id=?", (name,))
+        return orjson.loads(row["value"]) if row else None
+
+    def set_mark(self, name: str, value: Any) -> None:
+        """Keep how far a reader of the past has come, for after a restart."""
+        self._write("INSERT OR REPLACE INTO marks (id, value) VALUES (?, ?)", (name, orjson.dumps(value).decode()))
 
     def events_of(self, code: str, limit: int = 20) -> list[dict[str, Any]]:
         """The newest `limit` events of one kind, oldest first."""

@@ -15,7 +15,7 @@ from core.errors import UserError
 GIB = 1 << 30
 PACK_TOKENS = {"cpu": 2048, "cuda": 4096}  # measured on two cores: 512 to 4096 tokens, 2048 are the fastest
 LOGITS_AT_ONCE = 1 << 26  # as in core/forge/loss.py
-SHORT = {"fp32": 640, "bf16": 1024}  # as in core/forge/attention.py
+SHORT = {"fp32": 640, "bf16": 1024}  # as in core/forge/attend.py
 CUDA_CONTEXT = int(0.7 * GIB)  # assumed: context, kernels, cuBLAS workspaces
 CUDA_SLACK = 0.05  # assumed: blocks that are reserved and not filled
 CUDA_STEP = 14 * 4 << 22  # RealmAdamW's intermediate results: 14 float32 of a piece

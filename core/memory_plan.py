@@ -5,15 +5,18 @@ It knows what they need from core/memory_needs.py, and nothing of how they are c
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from core.config import Config
+from core.durable import read_json
 from core.errors import UserError
 from core.machine import Machine
 from core.memory_needs import CPU, CUDA, GIB, PACK_TOKENS, Component, Means, Shape, components, total
 from core.optimizer_names import ADAMW, DEFAULT
 from core.trainer_keys import layers_again
 
+RECORD = "means.json"  # of a checkpoint: how it was trained
 SHORTEST = 256  # tokens of a pass below which nothing is planned
 KINDS = ("weights", "compute", "rounding", "moments", "release")  # of Means: what a hero keeps all its life
 
@@ -199,6 +202,12 @@ def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None 
         forced=forced,
         batch_size=config.batch_size,
     )
+
+
+def frozen(folder: Path) -> Means | None:
+    """The means that the hero in `folder` was trained with; None for one that was not trained yet."""
+    values: dict[str, Any] = read_json(folder / RECORD, {})
+    return Means(**values["means"]) if values else None
 
 
 def _numbers(means: Means) -> str:

@@ -10,6 +10,7 @@ PRIORITIES = ("high", "normal", "low")
 QUEUE_STATES = (*PRIORITIES, "processing", "recently_completed", "failed", "rejected")
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUNDLED_TOKENIZER = CHECKOUT / "core" / "assets" / "tokenizer"
+LEXICON = CHECKOUT / "core" / "assets" / "lexicon.txt"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class RealmPaths:
         return self.root / "exports"
 
     @property
+    def runs(self) -> Path:
+        """Copies of the numbers for TensorBoard and Trackio."""
+        return self.root / "runs"
+
+    @property
     def status(self) -> Path:
         return self.root / "status" / "training_status.json"
 
@@ -103,6 +109,11 @@ class RealmPaths:
         return self.state / "realm.lock"
 
     @property
+    def queue_lock(self) -> Path:
+        """Held by whoever moves a quest."""
+        return self.state / "queue.lock"
+
+    @property
     def services(self) -> Path:
         return self.state / "services.json"
 
@@ -110,6 +121,21 @@ class RealmPaths:
     def token(self) -> Path:
         """The key to the Tavern, where one is asked for."""
         return self.state / "token"
+
+    @property
+    def oracle_wish(self) -> Path:
+        """Present while somebody wants the local Oracle."""
+        return self.state / "oracle.wanted"
+
+    @property
+    def oracle_place(self) -> Path:
+        """Where the local Oracle listens, as it said itself."""
+        return self.state / "oracle.json"
+
+    @property
+    def oracle_key(self) -> Path:
+        """The key to the box that `oracle.url` names, if it asks for one."""
+        return self.state / "oracle.key"
 
     @property
     def kernels(self) -> Path:

@@ -6,7 +6,7 @@ It knows nothing about rows or tokens.
 
 import time
 
-from core import control
+from core import control, jobs
 from core.between_steps import LOOK_SECONDS, Resident, wished
 from core.quest import Quest
 from core.wishes import Ending
@@ -21,16 +21,26 @@ class LeftEarly(Exception):
 
 
 class Preparation:
-    """Call it again and again with the share that is done."""
+    """A block in which it is called again and again with the share that is done. One of some length goes on record."""
 
     def __init__(self, worker: Resident, quest: Quest):
         self.worker, self.quest = worker, quest
         self._began = self._looked = time.monotonic()
+        self._job: int | None = None
+
+    def __enter__(self) -> "Preparation":
+        return self
+
+    def __exit__(self, _, problem: BaseException | None, __) -> None:
+        if self._job is not None:
+            jobs.end(self.worker.ledger, self._job, problem and f"left: {problem}")
 
     def __call__(self, share: float) -> None:
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
+        if self._job is None:
+            self._job = jobs.begin(self.worker.ledger, "preparation", "trainer", self.quest.stem, self.quest.id)
         self._show(share)
         self._obey()
         while control.is_paused(self.worker.ledger):

@@ -65,6 +65,13 @@ class Settings(Section):
     columns: dict[str, str]
     optimizer_state: Literal["carry", "reset"] = "carry"
 
+    def planned_steps(self, rows: int) -> int:
+        """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""
+        held_out = min(self.validation_rows, int(rows * self.validation_fraction))
+        if self.validation_fraction > 0 and rows >= 10:
+            held_out = max(held_out, 1)
+        return -(-(rows - held_out) // self.batch_size) * self.epochs
+
 
 def freeze(config: Config, sidecar: Sidecar) -> Settings:
     """The battle settings of a quest accepted now."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from core.formats import MAX_LINE_BYTES, BadRow, Row, read, strict_json
 
@@ -15,24 +16,28 @@ def read_lines(path: Path, hasher=None) -> Iterator[tuple[int, bytes, BadRow | N
     `hasher.update` gets every byte of the file. A line above `MAX_LINE_BYTES` is given by its beginning only.
     """
     with open(path, "rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if hasher:
-                hasher.update(line)
-            too_long = len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
-            if number == 1 and line.startswith(_BOM):
-                line = line[len(_BOM) :]
-            line = line.rstrip(b"\r\n")
-            if too_long:
-                yield (
-                    number,
-                    line,
-                    BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row"),
-                )
-                _skip_line(file, hasher)  # read on only if another line is asked for
-            elif line.strip():
-                yield number, line, None
+        yield from lines_of(file, 0, hasher)
+
+
+def lines_of(file: BinaryIO, number: int, hasher=None) -> Iterator[tuple[int, bytes, BadRow | None]]:
+    """`read_lines` from where `file` stands, after line `number`."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if hasher:
+            hasher.update(line)
+        too_long = len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
+        if number == 1 and line.startswith(_BOM):
+            line = line[len(_BOM) :]
+        line = line.rstrip(b"\r\n")
+        if too_long:
+            yield (
+                number,
+                line,
+                BadRow("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB", line[:80], "split the row"),
+            )
+            _skip_line(file, hasher)  # read on only if another line is asked for
+        elif line.strip():
+            yield number, line, None
 
 
 def _skip_line(file, hasher) -> None:

@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 import orjson
 from tokenizers import Tokenizer
 
-from core.chat_template import ChatTemplate, TemplateFailed
+from core.chat_template import ChatTemplate, TemplateFailed, constants_of, template_source
 from core.encoding import Encoder
 from core.errors import UserError
 from core.rows import BadRow, Conversation, Message, Preference, Problem, Row, Verdict
@@ -39,11 +39,15 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Tokens of one sequence (int32) and, for each, whether it is learned (bool)."""
+    """Tokens of one sequence (int32) and, for each, whether it is learned (bool). `cut`: tokens lost on the left and right."""
 
     input_ids: np.ndarray
     trained: np.ndarray
-    truncated: bool = False
+    cut: tuple[int, int] = (0, 0)
+
+    @property
+    def truncated(self) -> bool:
+        return self.cut != (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,11 @@ class Renderer:
         self._tokenizer.no_padding()
         speller = Tokenizer.from_buffer(tokenizer)
         speller.encode_special_tokens = True
-        specials = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.control_ids = frozenset(added)  # what marks turns, thoughts and calls
+        specials = [token.content for token in added.values() if token.special]
         self._spelled = {token: speller.encode(token, add_special_tokens=False).ids for token in specials}
-        constants = {key: _content(value) for key, value in config.items() if key.endswith("_token")}
-        constants = {key: token for key, token in constants.items() if token}
+        constants = constants_of(config)
         self._encoder = Encoder(self._tokenizer, tokenizer)
         is_seam = lru_cache(maxsize=1 << 14)(self._encoder.is_seam)
         self._writer = SpanWriter(ChatTemplate(template, constants), specials, is_seam)
@@ -83,8 +88,7 @@ class Renderer:
         try:
             tokenizer = (directory / "tokenizer.json").read_bytes()
             config = orjson.loads((directory / "tokenizer_config.json").read_bytes())
-            beside = directory / "chat_template.jinja"
-            template = beside.read_text(encoding="utf-8") if beside.exists() else _template_in(config)
+            template = template_source(directory, config)
         except (OSError, ValueError) as problem:
             raise UserError(f"{directory}: has no readable tokenizer ({problem}); copy the base model's") from None
         if not template:
@@ -121,17 +125,6 @@ class Renderer:
     def decode(self, ids: Iterable[int], specials: bool = True) -> str:
         """Text of `ids`, with or without the special tokens."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=not specials)
-
-    def pieces(self, row: Row) -> list[list[tuple[str, bool]]]:
-        """For each sequence its text, in runs that are trained or not: what a preview shows. Raises BadRow."""
-        rendered = self.render([row])[0]
-        if isinstance(rendered, BadRow):
-            raise rendered
-        return [self._runs(sequence) for sequence in rendered.sequences + rendered.rejected]
-
-    def _runs(self, sequence: Sequence) -> list[tuple[str, bool]]:
-        pairs = groupby(zip(sequence.input_ids, sequence.trained, strict=True), key=lambda pair: bool(pair[1]))
-        return [(self.decode(token for token, _ in run), trained) for trained, run in pairs]
 
     def _name_tokens(self, constants: dict[str, str]) -> None:
         """Find the ids that end a text or a turn, and the one that fills."""
@@ -201,18 +194,5 @@ class Renderer:
             return [Sequence(ids, trained)]
         first = int(trained.argmax())
         start = 0 if first < most else first - most // 2
-        return [Sequence(ids[start : start + most], trained[start : start + most], truncated=True)]
-
-
-def _content(value: Any) -> str | None:
-    """A special token's text, given as text or as a description of the token."""
-    value = value.get("content") if isinstance(value, dict) else value
-    return value if isinstance(value, str) else None
-
-
-def _template_in(config: dict[str, Any]) -> str | None:
-    """The chat template in a tokenizer_config.json, which holds one or a list of named ones."""
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        template = {each.get("name"): each.get("template") for each in template}.get("default")
-    return template
+        end = min(len(ids), start + most)
+        return [Sequence(ids[start:end], trained[start:end], (start, len(ids) - end))]

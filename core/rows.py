@@ -91,6 +91,14 @@ class Problem:
 Row = Conversation | Preference | Verdict | Problem
 
 
+def prompts_of(row: Row) -> list[str]:
+    """What the row asks: the words of its users' turns."""
+    if isinstance(row, Verdict):
+        row = row.conversation
+    turns = row.messages if isinstance(row, Conversation) else row.prompt
+    return [turn["content"] for turn in turns if turn["role"] == "user"]
+
+
 def context(turns) -> Turns:
     """The same turns with no assistant turn trained."""
     return tuple({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in turns)

@@ -14,6 +14,7 @@ from core.config import Config
 from core.control import is_paused
 from core.disk import Level, about
 from core.durable import read_json
+from core.folder_counts import FolderCounts
 from core.heartbeat import read_beat
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -29,17 +30,27 @@ MENDED_BY = {  # alert: the events that show it is over
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
     "checkpoint_unfit": ("quest_done",),
+    "alerts_unsent": ("alerts_sent",),
+    "sink_wrong": ("hero_awake",),
     "crash": ("battle_began", "battle_resumed", "quest_done"),
     "disk_low": ("quest_done", "battle_began", "battle_resumed", "battle_goes_on", "disk_ok"),
     "overfitting": ("overfitting_over", "battle_began", "battle_resumed", *BATTLE_ENDS),
 }
-WARNINGS = ("overfitting",)  # shown among the alerts while they last
+WARNINGS = ("overfitting", "alerts_unsent")  # shown among the alerts while they last
+MOST_ALERTS = 100
 STALE_SECONDS = 60.0
 HELD_UP = ("battle", "idle", "saving", "preparing")  # states that a full disk turns into `blocked`
 
 
-def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[dict] | None = None) -> dict[str, Any]:
-    """All of `status --json`; the shape is in the contract of the README."""
+def realm_status(
+    paths: RealmPaths,
+    config: Config,
+    ledger: Ledger,
+    gpus: list[dict] | None = None,
+    folders: FolderCounts | None = None,
+) -> dict[str, Any]:
+    """All of `status --json`; the shape is in the contract of the README. `folders`: kept by whoever asks often."""
+    folders = folders or FolderCounts()
     snapshot = read_json(paths.status, {})
     services = service_states(paths)
     trainer = next(service for service in services if service["name"] == "trainer")
@@ -52,8 +63,8 @@ def realm_status(paths: RealmPaths, config: Config, ledger: Ledger, gpus: list[d
         "hero": _hero(paths, config, snapshot, ledger),
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
         "preparing": snapshot.get("preparing") if trainer["state"] == "running" else None,
-        "queue": TrainingQueue(paths, ledger).counts()
-        | {"arriving": sum(1 for name in os.listdir(paths.claims) if parse_file_name(name))},
+        "queue": TrainingQueue(paths, ledger, folders).counts()
+        | {"arriving": folders.count(paths.claims, parse_file_name)},
         "paused": is_paused(ledger),
         "current_model": pointed(paths.current_model),
         "services": services,
@@ -100,18 +111,24 @@ def _with_disk(known: list[dict[str, Any]], disk: dict[str, Any]) -> list[dict[s
 
 
 def alerts(ledger: Ledger, since_seconds: float = 86400.0) -> list[dict[str, Any]]:
-    """What went wrong in the last day and was not mended since, newest first, each complaint once."""
-    marks = ", ".join("?" * len(WARNINGS))
-    rows = ledger.all(
-        "SELECT code, text, MAX(time) AS since, MAX(id) AS id FROM events "
-        f"WHERE (level='alert' OR code IN ({marks})) AND time > ? GROUP BY code, text ORDER BY since DESC",
-        (*WARNINGS, time.time() - since_seconds),
+    """What went wrong in the last day and was not mended since, newest first, each complaint once, the newest hundred."""
+    marks, since = ", ".join("?" * len(WARNINGS)), time.time() - since_seconds
+    rows = ledger.all(  # two searches of two indexes: the log may be long
+        "SELECT code, text, MAX(time) AS since, MAX(id) AS id FROM ("
+        "SELECT * FROM events WHERE level='alert' AND time > ? UNION ALL "
+        f"SELECT * FROM events WHERE level<>'alert' AND code IN ({marks}) AND time > ?"
+        ") GROUP BY code, text ORDER BY since DESC LIMIT ?",
+        (since, *WARNINGS, since, MOST_ALERTS),
     )
-    newest = {row["code"]: row["id"] for row in ledger.all("SELECT code, MAX(id) AS id FROM events GROUP BY code")}
-    mended = {code: max((newest.get(sign, 0) for sign in signs), default=0) for code, signs in MENDED_BY.items()}
-    return [
-        {key: row[key] for key in ("code", "text", "since")} for row in rows if row["id"] > mended.get(row["code"], 0)
-    ]
+    mended = {code: _mended(ledger, code) for code in {row["code"] for row in rows}}
+    return [{key: row[key] for key in ("code", "text", "since")} for row in rows if row["id"] > mended[row["code"]]]
+
+
+def _mended(ledger: Ledger, code: str) -> int:
+    """The newest event that shows that an alert's reason is gone."""
+    signs = MENDED_BY.get(code, ())
+    newest = " UNION ALL ".join(["SELECT MAX(id) AS id FROM events WHERE code=?"] * len(signs))
+    return (ledger.one(f"SELECT MAX(id) AS id FROM ({newest})", signs)["id"] or 0) if signs else 0
 
 
 def quest_in_battle(paths: RealmPaths, queue: TrainingQueue) -> int | None:

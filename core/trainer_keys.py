@@ -130,7 +130,7 @@ OWNED: dict[str, str] = {
     "logging_strategy": "every step is recorded",
     "logging_first_step": "every step is recorded",
     "include_num_input_tokens_seen": "every step is recorded with its tokens",
-    "report_to": "metrics go to state/metrics.db and the Tavern",
+    "report_to": "metrics go to state/metrics.db and the Tavern; use sinks for TensorBoard and Trackio",
     "run_name": "a battle has its quest's name",
     "log_level": "logs go to logs/, all of them",
     "disable_tqdm": _SHOWN,
@@ -152,7 +152,7 @@ _GPUS = "there is one device; several are not supported"
 _HUB = "nothing is pushed to a hub"
 _METRICS = "an evaluation computes the loss alone"
 _FLAGS = "transformers reads it in its example scripts only"
-_TRACKIO = "metrics are not sent to Trackio"
+_TRACKIO = "use sinks.trackio"
 IRRELEVANT: dict[str, str] = {
     **dict.fromkeys(("average_tokens_across_devices", "log_on_each_node", "log_level_replica", "local_rank"), _GPUS),
     **dict.fromkeys(("save_on_each_node", "accelerator_config", "parallelism_config"), _GPUS),

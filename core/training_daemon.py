@@ -5,16 +5,19 @@ follows from looking.
 """
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from watchdog.events import FileMovedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 
+from core import jobs
 from core.config import Config
 from core.control import is_paused
 from core.disk import Level
@@ -60,6 +63,7 @@ class TrainingDaemon:
         self.hero_loop = HeroLoop(paths, config, ledger)
         self._next_look = self._next_prepare = self._next_housekeeping = 0.0
         self._asked: set[int] = set()
+        self._job = 0  # the preparation on record
         self._recovered = False
 
     def run(self, should_exit: Event) -> None:
@@ -83,12 +87,12 @@ class TrainingDaemon:
         if not self._recovered:
             self.intake.recover()
             self._recovered = True
+        self._recovered = False  # a full disk that breaks the turn off leaves things in .claim
         if level < Level.NOT_CLAIMING and now >= self._next_look:
-            self._recovered = False  # a full disk that breaks the looking off leaves claims behind
             self.intake.look(now)
-            self._recovered = True
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
         self.intake.advance(now, begin=level < Level.PAUSED)
+        self._recovered = True
         self._prepare_ahead(now, begin=level < Level.NOT_CLAIMING)
         if self.hero_loop.turn(now, level < Level.NOT_CLAIMING and self._quiet()):
             self._next_look = now  # else it would seem quiet still, and a second quest would be written
@@ -108,10 +112,8 @@ class TrainingDaemon:
     def _prepare_ahead(self, now: float, begin: bool) -> None:
         """Have the next quests tokenised, so that the trainer finds them ready."""
         if self._large.busy:
-            if self._large.task["task"] == "prepare" and (done := self._large.take(now)) and "failure" in done[1]:
-                log.warning("preparing %s failed: %s", done[0]["path"], done[1]["failure"])
-                if "no_space" in done[1]:
-                    self._asked.discard(done[0]["quest"])
+            if self._large.task["task"] == "prepare" and (done := self._large.take(now)):
+                self._prepared(*done)
             return
         if now < self._next_prepare or not begin:
             return
@@ -120,6 +122,7 @@ class TrainingDaemon:
         for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
+            self._job = jobs.begin(self.ledger, "preparation", "daemon", quest.stem, quest.id)
             self._asked.add(quest.id)
             self._large.give(
                 {
@@ -135,6 +138,13 @@ class TrainingDaemon:
                 now,
             )
             return
+
+    def _prepared(self, task: dict[str, Any], answer: dict[str, Any]) -> None:
+        if "failure" in answer:
+            log.warning("preparing %s failed: %s", task["path"], answer["failure"])
+            if "no_space" in answer or not os.path.lexists(task["path"]):  # it may wait elsewhere now
+                self._asked.discard(task["quest"])
+        jobs.end(self.ledger, self._job, answer.get("failure"))
 
     def _clean_prepared(self) -> None:
         """Prepared rows go when nothing waits or is trained that could need them."""

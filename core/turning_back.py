@@ -25,7 +25,6 @@ from core.checkpoints import (
 from core.checkpoints import read as read_manifest
 from core.config import Config
 from core.errors import CheckpointError, RealmError, UserError
-from core.finite import check_finite
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.training_queue import TrainingQueue
@@ -167,6 +166,8 @@ def carry_out(worker: Turning, wish: dict[str, Any]) -> None:
 
 def _own(paths: RealmPaths, hero: str, checkpoint: str, beat: Callable[[], None]) -> Manifest:
     """The manifest of a checkpoint that may be pointed to: whole, this hero's, all of its weights numbers."""
+    from core.finite import check_finite  # numpy, which the Tavern does without
+
     manifest = verify(paths.vault / checkpoint, beat)
     if manifest.hero != hero:
         raise UserError(f"{checkpoint} is {manifest.hero}'s, the hero is {hero}; `hero switch` changes that")

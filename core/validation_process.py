@@ -34,8 +34,8 @@ _ALIVE = b"alive\n"
 class ValidationProcess:
     """One resident child. `wake` is called from another thread when an answer is there."""
 
-    def __init__(self, wake: Callable[[], None]):
-        self._wake = wake
+    def __init__(self, wake: Callable[[], None], silent_seconds: float = SILENT_SECONDS):
+        self._wake, self._silent_seconds = wake, silent_seconds
         self._child: subprocess.Popen | None = None
         self._answer: dict[str, Any] | None = None
         self._alive = False
@@ -52,11 +52,13 @@ class ValidationProcess:
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._start()
-        self._deadline = now + SILENT_SECONDS
+        self._deadline = now + self._silent_seconds
         self.task, self._answer = task, None
-        with contextlib.suppress(BrokenPipeError):  # it died just now: `take` finds out
+        try:
             self._child.stdin.write(orjson.dumps(task) + b"\n")
             self._child.stdin.flush()
+        except OSError:  # mostly it died just now; `take` finds out
+            self._child.kill()
 
     def take(self, now: float) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """(task, answer) when the work is done, died or was stopped for its silence; None while it goes on.
@@ -66,9 +68,11 @@ class ValidationProcess:
         if not self.busy:
             return None
         if self._alive:
-            self._alive, self._deadline = False, now + SILENT_SECONDS
+            self._alive, self._deadline = False, now + self._silent_seconds
         if self._answer is None and now > self._deadline:
-            self._end({"failure": f"reading it stood still for {SILENT_SECONDS:.0f} seconds; the file may be broken"})
+            self._end(
+                {"failure": f"reading it stood still for {self._silent_seconds:.0f} seconds; the file may be broken"}
+            )
         elif self._answer is None and self._child.poll() is not None and not self._reader.is_alive():
             words = f"reading it ended the reader ({_exit_words(self._child.returncode)}); the file may be broken"
             self._end({"failure": words, "died": True})
@@ -199,7 +203,20 @@ def _prepare(task: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "rows": len(prepared)}
 
 
-_TASKS = {"validate": _validate, "prepare": _prepare}
+def _preview(task: dict[str, Any]) -> dict[str, Any]:
+    """A page of rows; with `glance`, what the whole file seems to hold as well."""
+    from core.glance import glance
+    from core.quest import Settings
+    from core.row_preview import preview
+
+    path, settings = Path(task["path"]), Settings(**task["settings"])
+    renderer = _renderer(task["tokenizer"], settings.max_length)
+    where = {name: task[name] for name in ("rows", "form", "at", "line", "most_tokens")}
+    shown = preview(path, settings.columns, renderer, **where)
+    return shown | ({"glance": glance(path, settings, renderer)} if task["glance"] else {})
+
+
+_TASKS = {"validate": _validate, "prepare": _prepare, "preview": _preview}
 
 
 def _renderer(folder: str, max_length: int):

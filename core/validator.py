@@ -20,7 +20,10 @@ from core.formats import BadRow, Form, detect
 from core.quest import Settings
 from core.quest_file import chunks, parse, read_lines, to_row
 from core.rendering import Renderer
+from core.rows import Row, prompts_of
 from core.schools import SCHOOLS
+from core.skills import evaluated_by
+from core.token_lengths import histogram
 
 EXACT_BYTES = 64 << 20
 SAMPLE_ROWS = 20_000
@@ -32,13 +35,15 @@ CHUNK_ROWS = 512
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What was counted so far."""
 
     rows: int = 0
     bad_rows: int = 0
+    kept_for_evaluation: list[tuple[int, str]] = field(default_factory=list)
     truncated: int = 0
     lengths: array = field(default_factory=lambda: array("Q"))
+    whole: array = field(default_factory=lambda: array("Q"))  # lengths before anything was cut
     trained_tokens: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     keys: array = field(default_factory=lambda: array("Q"))
@@ -49,7 +54,7 @@ class _Tally:
         return len(self.keys) - len(np.unique(np.array(self.keys, np.uint64)))
 
 
-class _SetAside:
+class SetAside:
     """The bad rows, byte for byte, in a file made when the first one comes."""
 
     def __init__(self, path: Path | None):
@@ -81,31 +86,31 @@ def validate_file(
     what the file holds.
     """
     hasher = hashlib.sha256()
-    tally, aside = _Tally(), _SetAside(bad_rows)
+    tally, aside = Tally(), SetAside(bad_rows)
     size = path.stat().st_size
     lines = read_lines(path, hasher)
     head = next(chunks(lines, DETECT_ROWS), [])
     if head and head[0][2]:
         return _not_read(path, size, head[0], tally)
     stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS, size // SAMPLE_BYTES)
-    form, reason = _detect(head, settings)
+    form, reason = form_of(head, settings)
     for chunk in chunks(chain(head, lines), CHUNK_ROWS):
-        _judge(chunk, form, settings, renderer, stride, tally, aside)
+        judge(chunk, form, settings, renderer, stride, tally, aside)
         alive()
     verdict = reason or _verdict(tally, settings)
     if verdict and tally.bad_rows and (kind := _kind(path)):
         verdict = kind
         tally.errors.clear()  # they would speak of rows where there are none
     aside.close(keep=verdict is None)
-    return _report(path, form, verdict, stride, size, hasher.hexdigest(), tally)
+    return report_of(path, form, verdict, stride, size, hasher.hexdigest(), tally, settings.max_length)
 
 
-def _not_read(path: Path, size: int, first: tuple[int, bytes, BadRow], tally: _Tally) -> dict[str, Any]:
+def _not_read(path: Path, size: int, first: tuple[int, bytes, BadRow], tally: Tally) -> dict[str, Any]:
     """The report on a file whose first line is too long to be a row: the rest of it is not read."""
     number, line, problem = first
-    _count_bad(number, line, problem, tally, _SetAside(None))
+    _count_bad(number, line, problem, tally, SetAside(None))
     why = _kind(path) or f"line {number} {problem.reason} and comes before any row; the file is read no further"
-    return _report(path, None, why, 1, size, None, tally)
+    return report_of(path, None, why, 1, size, None, tally, 0)
 
 
 def _kind(path: Path) -> str | None:
@@ -120,7 +125,7 @@ def _count_lines(path: Path) -> int:
     return int(path.stat().st_size / len(beginning) * max(1, beginning.count(b"\n")))
 
 
-def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
+def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None]:
     """The file's form, or why it has none that can be trained."""
     parsed = [(number, problem or parse(line)) for number, line, problem in head]
     samples = [row for _, row in parsed if isinstance(row, dict)]
@@ -144,8 +149,8 @@ def _detect(head: list, settings: Settings) -> tuple[Form | None, str | None]:
     return form, None
 
 
-def _judge(
-    chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: _Tally, aside: _SetAside
+def judge(
+    chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: Tally, aside: SetAside
 ) -> None:
     """Judge a chunk of lines: each is counted as a row or a bad row."""
     results: list = []
@@ -161,6 +166,8 @@ def _judge(
             else:
                 _measure(rendered, tally)
     for number, line, row in results:
+        if not isinstance(row, BadRow) and form is not None:
+            row = _unless_kept(number, row, tally)
         if isinstance(row, BadRow):
             _count_bad(number, line, row, tally, aside)
         else:
@@ -169,13 +176,27 @@ def _judge(
                 tally.keys.frombytes(hashlib.blake2b(line, digest_size=8).digest())
 
 
-def _measure(rendered, tally: _Tally) -> None:
-    tally.lengths.append(sum(len(sequence.input_ids) for sequence in rendered.sequences))
+def _unless_kept(number: int, row: Row, tally: Tally) -> Row | BadRow:
+    """`row`, or what is wrong with it where a skill keeps one of its prompts for evaluations."""
+    for prompt in prompts_of(row):
+        if name := evaluated_by(prompt):
+            tally.kept_for_evaluation.append((number, name))
+            why = (
+                f"is an evaluation problem of the skill {name}; a hero that has seen it could not be measured any more"
+            )
+            return BadRow("prompt", why, prompt, "drop the row; `skill sample` gives problems to train on")
+    return row
+
+
+def _measure(rendered, tally: Tally) -> None:
+    length = sum(len(sequence.input_ids) for sequence in rendered.sequences)
+    tally.lengths.append(length)
+    tally.whole.append(length + sum(sum(sequence.cut) for sequence in rendered.sequences))
     tally.trained_tokens += sum(int(sequence.trained.sum()) for sequence in rendered.sequences)
     tally.truncated += any(sequence.truncated for sequence in rendered.sequences)
 
 
-def _count_bad(number: int, line: bytes, problem: BadRow, tally: _Tally, aside: _SetAside) -> None:
+def _count_bad(number: int, line: bytes, problem: BadRow, tally: Tally, aside: SetAside) -> None:
     tally.bad_rows += 1
     aside.add(line)
     if len(tally.errors) < LISTED_ERRORS:
@@ -190,8 +211,12 @@ def _count_bad(number: int, line: bytes, problem: BadRow, tally: _Tally, aside: 
         )
 
 
-def _verdict(tally: _Tally, settings: Settings) -> str | None:
+def _verdict(tally: Tally, settings: Settings) -> str | None:
     """Why the file is rejected, or None."""
+    if kept := tally.kept_for_evaluation:
+        where = ", ".join(str(number) for number, _ in kept[:10]) + (" …" if len(kept) > 10 else "")
+        names = ", ".join(sorted({name for _, name in kept}))
+        return f"{len(kept):,} rows are evaluation problems of {names}, which no hero may be trained on: drop lines {where}"
     total = tally.rows + tally.bad_rows
     if tally.bad_rows > settings.max_bad_rows * total:
         allowed, first = int(settings.max_bad_rows * total), tally.errors[0]
@@ -205,8 +230,15 @@ def _verdict(tally: _Tally, settings: Settings) -> str | None:
     return None
 
 
-def _report(
-    path: Path, form: Form | None, reason: str | None, stride: int, size: int, sha256: str | None, tally: _Tally
+def report_of(
+    path: Path,
+    form: Form | None,
+    reason: str | None,
+    stride: int,
+    size: int,
+    sha256: str | None,
+    tally: Tally,
+    max_length: int,
 ) -> dict[str, Any]:
     ordered, tokens = np.sort(np.array(tally.lengths, np.int64)), None
     if count := len(ordered):
@@ -223,6 +255,7 @@ def _report(
             "total": round(total * tally.rows / count),
             "trained_mean": tally.trained_tokens / count,
             "truncated_rows": tally.truncated,
+            "histogram": histogram(np.array(tally.whole, np.int64), max_length),
         }
     return {
         "file": path.name,

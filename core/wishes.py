@@ -51,12 +51,15 @@ def _skip_left(worker: Resting, wish: dict[str, Any]) -> str:
 def cancel_waiting(worker: Resting, wish: dict[str, Any]) -> None:
     """Cancel a quest that is not in battle; what came of it is the wish's result."""
     try:
-        quest = worker.queue.find(int(wish["argument"]))
-        if quest.state in ("recently_completed", "failed", "rejected"):
-            raise UserError(f"quest {quest.id} is in {quest.state}, there is nothing to cancel")
-        if worker.is_trained(quest):
-            raise UserError(f"quest {quest.id} is trained and its checkpoint is on its way, there is nothing to cancel")
-        worker.queue.give_up(quest, "cancelled")
+        with worker.queue.alone():
+            quest = worker.queue.find(int(wish["argument"]))
+            if quest.state in ("recently_completed", "failed", "rejected"):
+                raise UserError(f"quest {quest.id} is in {quest.state}, there is nothing to cancel")
+            if worker.is_trained(quest):
+                raise UserError(
+                    f"quest {quest.id} is trained and its checkpoint is on its way, there is nothing to cancel"
+                )
+            worker.queue.give_up(quest, "cancelled")
         control.carried_out(worker.ledger, wish["id"], "done")
     except UserError as problem:
         control.carried_out(worker.ledger, wish["id"], str(problem))

@@ -279,15 +279,9 @@ class Worker:
         settings = quest.settings
         renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
-        return prepare(
-            quest.path,
-            card["form"],
-            settings,
-            renderer,
-            self.paths.prepared / name,
-            Preparation(self, quest),
-            card["sha256"],
-        )
+        with Preparation(self, quest) as progress:
+            folder = self.paths.prepared / name
+            return prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
 
     def _renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""

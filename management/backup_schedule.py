@@ -4,6 +4,7 @@ import time
 
 from core.checkpoints import pointed
 from core.config import Backup
+from core.jobs import job
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from management.backup_manager import Record, back_up, prune
@@ -42,7 +43,8 @@ def back_up_and_prune(
     paths: RealmPaths, ledger: Ledger, checkpoint: str, target: Target, policy: Backup
 ) -> tuple[Record, int, list[str]]:
     """The backup's record, the bytes sent, and the checkpoints whose backups went."""
-    made, sent = back_up(paths, ledger, checkpoint, target, time.time)
+    with job(ledger, "backup", "vault", f"{checkpoint} to {target.url}"):
+        made, sent = back_up(paths, ledger, checkpoint, target, time.time)
     text = f"{checkpoint} is backed up to {target.url}."
     ledger.event("vault", MADE, text, checkpoint=checkpoint, to=target.url, sent_bytes=sent)
     return made, sent, prune(target, made.hero, policy)

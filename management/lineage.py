@@ -4,10 +4,11 @@ Manifests say which quests their weights hold, so the tree needs no ancestor tha
 its nearest ancestor that is still there. It decides nothing.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.checkpoints import Manifest, holds, manifests
+from core.checkpoints import Manifest, Ranges, manifests
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from management.vault import pointers, tags
@@ -15,17 +16,23 @@ from management.vault import pointers, tags
 SHOWN_QUESTS = 8
 
 
-def lineage(paths: RealmPaths, ledger: Ledger, of: str | None = None) -> list[dict[str, Any]]:
-    """The tree from its roots, parents ahead of their children; `of`: only this checkpoint's ancestors and descendants."""
-    found = {manifest.id: manifest for manifest in reversed(manifests(paths))}
+def lineage(
+    paths: RealmPaths, ledger: Ledger, of: str | None = None, known: Sequence[Manifest] | None = None
+) -> list[dict[str, Any]]:
+    """The tree from its roots, parents ahead of their children; `of`: only this checkpoint's ancestors and descendants.
+
+    `known`: the Vault's manifests, newest first, for who has read them already.
+    """
+    found = {manifest.id: manifest for manifest in reversed(manifests(paths) if known is None else known)}
     rows = {row["id"]: row for row in ledger.all("SELECT id, parent, state, pinned, rolled_back FROM checkpoints")}
     above = {key: _above(manifest.parent, found, rows) for key, manifest in found.items()}
     names = _names(paths, ledger)
-    stems = {row["id"]: row["stem"] for row in ledger.all("SELECT id, stem FROM quests")}
+    stems = {row["id"]: row["stem"] for row in ledger.all("SELECT id, stem FROM quests ORDER BY id")}
+    ids = list(stems)
     wanted = set(found) if of is None else {*_ancestors(of, above), *_descendants(of, above)}
     return [
         {
-            **_facts(found[key], found.get(above[key]), stems),
+            **_facts(found[key], found.get(above[key]), stems, ids),
             "above": above[key] if above[key] in wanted else None,
             "state": rows.get(key, {}).get("state", "saved"),
             "pinned": bool(rows.get(key, {}).get("pinned")),
@@ -63,9 +70,8 @@ def _descendants(checkpoint: str, above: dict[str, str | None]) -> Iterator[str]
     return (key for key in above if checkpoint in _ancestors(key, above))
 
 
-def _facts(manifest: Manifest, above: Manifest | None, stems: dict[int, str]) -> dict[str, Any]:
-    before = above.trained if above else ()
-    trained = [quest for quest in _held(manifest, stems) if not holds(before, quest)]
+def _facts(manifest: Manifest, above: Manifest | None, stems: dict[int, str], ids: list[int]) -> dict[str, Any]:
+    trained = within(beyond(manifest.trained, above.trained if above else ()), ids)
     return {
         "id": manifest.id,
         "hero": manifest.hero,
@@ -73,32 +79,50 @@ def _facts(manifest: Manifest, above: Manifest | None, stems: dict[int, str]) ->
         "parent": manifest.parent,
         "branch": manifest.branch,
         "validation_loss": manifest.validation_loss,
-        "trained": [{"quest": quest, "stem": stems.get(quest)} for quest in trained],
+        "trained": [{"quest": quest, "stem": stems[quest]} for quest in trained],
         "begun": [{"quest": quest, "stem": stems.get(quest), "steps": steps} for quest, steps in manifest.open.items()],
         "created": manifest.created,
     }
 
 
-def _held(manifest: Manifest, stems: dict[int, str]) -> list[int]:
-    """The quests that it holds, of those that the ledger knows (ranges may span ids that were never trained)."""
-    return [quest for quest in stems if holds(manifest.trained, quest)]
+def beyond(held: Ranges, before: Ranges) -> Ranges:
+    """What `held` has and `before` lacks."""
+    left: list[tuple[int, int]] = []
+    for first, last in held:
+        for known_first, known_last in sorted(before):
+            if known_last >= first and known_first <= last:
+                if known_first > first:
+                    left.append((first, known_first - 1))
+                first = known_last + 1
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)
+
+
+def within(ranges: Ranges, ids: Sequence[int]) -> list[int]:
+    """Those of `ids` (sorted: the quests that the ledger knows) that lie in `ranges`, which may span others."""
+    return [key for first, last in ranges for key in ids[bisect_left(ids, first) : bisect_right(ids, last)]]
 
 
 def tree(nodes: list[dict[str, Any]]) -> list[str]:
-    """One line a checkpoint. A way without forks keeps its margin; where it forks, the side ways are set in."""
+    """One line a checkpoint, side ways set in."""
+    return [f"{'│ ' * depth}{_line(node)}" for node, depth in walk(nodes)]
+
+
+def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every node with its depth. A way without forks keeps its depth; where it forks, the side ways come first, set in."""
     below: dict[str | None, list[dict[str, Any]]] = {}
     for node in nodes:
         below.setdefault(node["above"], []).append(node)
-    best, lines = _ends(nodes), []
-    waiting = [(node, "") for node in reversed(below.get(None, []))]
+    best = _ends(nodes)
+    waiting = [(node, 0) for node in reversed(below.get(None, []))]
     while waiting:
-        node, margin = waiting.pop()
-        lines.append(f"{margin}{_line(node)}")
+        node, depth = waiting.pop()
+        yield node, depth
         *side, main = sorted(below.get(node["id"], []), key=lambda one: best[one["id"]]) or [None]
         if main:
-            waiting.append((main, margin))
-        waiting += [(one, f"{margin}│ ") for one in side]
-    return lines
+            waiting.append((main, depth))
+        waiting += [(one, depth + 1) for one in side]
 
 
 def _ends(nodes: list[dict[str, Any]]) -> dict[str, tuple]:

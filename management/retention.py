@@ -8,24 +8,79 @@ ones, one a day, one a week) stay as long as there are bytes for them; when ther
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
-from core.checkpoints import Manifest, is_held, manifests, pointed, verify
+from core.checkpoints import Manifest, is_held, manifests, verify
 from core.config import Retention
 from core.errors import CheckpointError
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from management.vault import pointers
 
 YOUNG_SECONDS, YOUNG_IN_NEED = 120.0, 10.0  # until ledger and pointers know of a checkpoint
 DAY = 86400
 MONDAY = 3 * DAY  # the epoch began on a Thursday; a week begins on Monday
 
 
+@dataclass(frozen=True)
+class Role:
+    """Why a checkpoint stays, in words; `firm`: whatever happens."""
+
+    why: str
+    firm: bool = True
+
+
+def roles(
+    found: Iterable[Manifest],
+    promoted: set[str],
+    kept_anyway: Mapping[str, str],
+    policy: Retention,
+    now: float,
+    whole: Callable[[Manifest], bool] = lambda manifest: True,
+    young: float = YOUNG_SECONDS,
+    left: frozenset[str] = frozenset(),
+) -> dict[str, list[Role]]:
+    """What each checkpoint stays for, newest first; what has no role goes.
+
+    `kept_anyway` (tip, current, champion, their parents, pinned; each with its why) stay. Of every hero, its branches
+    counted apart and so what a rollback has `left` behind, stay the newest `keep_last`, the newest as many that are
+    `whole`, and the newest promoted one; and nothing goes that is `young`, in seconds. `whole` is asked of the newest only.
+    """
+    newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
+    given: dict[str, list[Role]] = {manifest.id: [] for manifest in newest_first}
+    lines: dict[tuple[str, bool, bool], list[Manifest]] = {}
+    for manifest in newest_first:  # many branches must not push out what training goes back to
+        if manifest.id in kept_anyway:
+            given[manifest.id].append(Role(kept_anyway[manifest.id]))
+        if now - manifest.created <= young:
+            given[manifest.id].append(Role("just saved"))
+        lines.setdefault((manifest.hero, manifest.branch is not None, manifest.id in left), []).append(manifest)
+    for (_, branched, _), own in lines.items():
+        for role, those in _roles_of_line(own, promoted, policy, whole, branched):
+            for manifest in those:
+                given[manifest.id].append(role)
+    return given
+
+
+def _roles_of_line(own: list[Manifest], promoted: set[str], policy: Retention, whole, branched: bool) -> Iterator:
+    """Each role with the checkpoints, newest first, that have it."""
+    blessed = [manifest for manifest in own if manifest.id in promoted]
+    yield Role(f"one of the newest {policy.keep_last}"), own[: policy.keep_last]
+    yield Role(f"one of the newest {policy.keep_last} that are whole"), islice(filter(whole, own), policy.keep_last)
+    yield Role("the newest promoted one"), blessed[:1]
+    yield Role(f"one of the newest {policy.keep_promoted} promoted", firm=False), blessed[1 : policy.keep_promoted]
+    if not branched:
+        daily, weekly = _newest_of_each(own, DAY, 0), _newest_of_each(own, 7 * DAY, MONDAY)
+        yield Role("the last of its day", firm=False), islice(daily, policy.keep_daily)
+        yield Role("the last of its week", firm=False), islice(weekly, policy.keep_weekly)
+
+
 def plan(
     found: Iterable[Manifest],
     promoted: set[str],
-    kept_anyway: set[str],
+    kept_anyway: Iterable[str],
     policy: Retention,
     now: float,
     whole: Callable[[Manifest], bool] = lambda manifest: True,
@@ -33,29 +88,15 @@ def plan(
     young: float = YOUNG_SECONDS,
     left: frozenset[str] = frozenset(),
 ) -> list[Manifest]:
-    """The checkpoints to delete, newest first.
-
-    `kept_anyway` (tip, current, champion, their parents, pinned) stay. Of every hero, its branches counted apart and so
-    what a rollback has `left` behind, stay the newest `keep_last`, the newest as many that are `whole`, and the newest
-    promoted one; and nothing goes that is `young`, in seconds. `whole` is asked of the newest only. `budget`: bytes for
-    all of them, besides the policy's own.
-    """
+    """The checkpoints to delete, newest first: those without a role, and the oldest loose ones that `budget` (bytes for
+    all of them) or the policy leaves no room for."""
     newest_first = sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
-    firm = kept_anyway | {manifest.id for manifest in newest_first if now - manifest.created <= young}
-    loose: set[str] = set()
-    lines: dict[tuple[str, bool, bool], list[Manifest]] = {}
-    for manifest in newest_first:  # many branches must not push out what training goes back to
-        lines.setdefault((manifest.hero, manifest.branch is not None, manifest.id in left), []).append(manifest)
-    for (_, branched, _), own in lines.items():
-        blessed = [manifest for manifest in own if manifest.id in promoted]
-        firm |= _ids([*own[: policy.keep_last], *islice(filter(whole, own), policy.keep_last), *blessed[:1]])
-        loose |= _ids(blessed[: policy.keep_promoted])
-        if not branched:
-            loose |= _ids(islice(_newest_of_each(own, DAY, 0), policy.keep_daily))
-            loose |= _ids(islice(_newest_of_each(own, 7 * DAY, MONDAY), policy.keep_weekly))
-    kept = [manifest for manifest in newest_first if manifest.id in firm | loose]
+    needed = dict.fromkeys(kept_anyway, "it is needed")
+    given = roles(newest_first, promoted, needed, policy, now, whole, young, left)
+    firm = {key for key, own in given.items() if any(role.firm for role in own)}
+    kept = [manifest for manifest in newest_first if given[manifest.id]]
     too_much = _ids(_beyond(kept, firm, [limit for limit in (budget, policy.bytes) if limit is not None]))
-    return [manifest for manifest in newest_first if manifest.id not in firm | loose or manifest.id in too_much]
+    return [manifest for manifest in newest_first if not given[manifest.id] or manifest.id in too_much]
 
 
 def _ids(found: Iterable[Manifest]) -> set[str]:
@@ -118,14 +159,12 @@ def retain(
     for key in rows.keys() - _ids(found):
         if not (paths.vault / key).exists():  # deleted by hand, or a crash came before the ledger heard of it
             ledger.change("checkpoints", key, gone=clock())
-    promoted = {key for key, row in rows.items() if row["state"] == "promoted"}
-    pinned = {key for key, row in rows.items() if row["pinned"]}
-    kept = _needed(paths, found) | pinned | _before_battles(found, ledger)
-    left = frozenset(key for key, row in rows.items() if row["rolled_back"])
+    facts = Facts.of(paths, ledger, found, rows)
     budget = sum(manifest.bytes for manifest in found) - room if room else None
     deleted = []
     young = YOUNG_IN_NEED if room else YOUNG_SECONDS
-    for manifest in plan(found, promoted, kept, policy, clock(), whole or Whole(paths), budget, young, left):
+    whole = whole or Whole(paths)
+    for manifest in plan(found, facts.promoted, facts.kept, policy, clock(), whole, budget, young, facts.left):
         if is_held(paths.vault / manifest.id):  # somebody reads it; it goes next time
             continue
         deleted.append(manifest.id)
@@ -138,10 +177,33 @@ def retain(
     return deleted
 
 
-def _needed(paths: RealmPaths, found: list[Manifest]) -> set[str]:
+@dataclass(frozen=True)
+class Facts:
+    """What decides beside the policy: the promoted, those that stay anyway with their whys, what a rollback left."""
+
+    promoted: set[str]
+    kept: dict[str, str]
+    left: frozenset[str]
+
+    @classmethod
+    def of(cls, paths: RealmPaths, ledger: Ledger, found: list[Manifest], rows: dict[str, dict]) -> "Facts":
+        """`rows`: the ledger's of all checkpoints that are not gone."""
+        return cls(
+            {key for key, row in rows.items() if row["state"] == "promoted"},
+            {
+                **dict.fromkeys(_before_battles(found, ledger), "the battle that goes on began from it"),
+                **dict.fromkeys((key for key, row in rows.items() if row["pinned"]), "pinned or named"),
+                **_needed(paths, found),
+            },
+            frozenset(key for key, row in rows.items() if row["rolled_back"]),
+        )
+
+
+def _needed(paths: RealmPaths, found: list[Manifest]) -> dict[str, str]:
     """What the pointers lead to, and the parents of those."""
-    pointers = {pointed(link) for link in (paths.tip, paths.current_model, paths.champion)}
-    return (pointers | {manifest.parent for manifest in found if manifest.id in pointers}) - {None}
+    known = {manifest.id: manifest for manifest in found}
+    parents = {known[key].parent: f"the {name} comes from it" for name, key in pointers(paths).items() if key in known}
+    return {key: why for key, why in parents.items() if key} | {key: name for name, key in pointers(paths).items()}
 
 
 def _before_battles(found: list[Manifest], ledger: Ledger) -> set[str]:

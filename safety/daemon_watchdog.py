@@ -53,6 +53,7 @@ class Service:
     `grace` to end when asked.
 
     `progress` returns a value that changes when the service gets on; without it, a minute of life is progress.
+    `wanted`: asked of a service that runs on demand only; such a one may end by itself (exit 0) and is then off.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Service:
     silence: float = 60.0
     grace: float = 10.0
     progress: Callable[[], Any] | None = None
+    wanted: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Watchdog:
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0.0, 0.1),
     ):
-        self.lives = [Life(service) for service in services]
+        self.lives = [Life(service, State.OFF if service.wanted else State.STOPPED) for service in services]
         self._begin, self._heartbeat, self._publish, self._tell = begin, heartbeat, publish, tell
         self._clock, self._wall, self._jitter = clock, wall, jitter
         self._shown: list[dict[str, Any]] | None = None
@@ -118,9 +120,15 @@ class Watchdog:
         for life in self.lives:
             if life.process is not None:
                 self._look_after(life, now)
-            if life.state in (State.STOPPED, State.BACKOFF) and now >= life.due:
-                self._start(life, now)
+            if life.state in (State.OFF, State.STOPPED, State.BACKOFF) and now >= life.due:
+                self._begin_or_leave(life, now)
         self._show()
+
+    def _begin_or_leave(self, life: Life, now: float) -> None:
+        if life.service.wanted is None or life.service.wanted():
+            self._start(life, now)
+        elif life.state is State.BACKOFF:
+            self._enter(life, State.OFF)
 
     def _excuse(self, now: float) -> None:
         """Time in which the supervisor could do nothing either is nobody's silence."""
@@ -142,7 +150,7 @@ class Watchdog:
                 self._await_end(life, self._clock() - began)
             sleep(TURN_SECONDS / 2)
         for life in self.lives:
-            if life.state is not State.STOPPED:
+            if life.state not in (State.STOPPED, State.OFF):
                 self._enter(life, State.STOPPED)
         self._show()
 
@@ -194,6 +202,9 @@ class Watchdog:
         if code is not None:
             process, beat = life.process, self._heartbeat(life.service.name)
             self._buried(life, code)
+            if code == 0 and life.service.wanted is not None:
+                self._enter(life, State.OFF)
+                return
             own = beat if beat and beat != life.before else Beat((0, ""))
             evidence = Evidence(code, process.said(), process.oom_killed(), life.hung, own.phase, own.number)
             self._crashed(life, evidence, now)

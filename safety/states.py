@@ -15,9 +15,9 @@ class State(StrEnum):
 NEXT = {
     State.OFF: {State.STARTING},
     State.STOPPED: {State.STARTING},
-    State.STARTING: {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPED},
-    State.RUNNING: {State.BACKOFF, State.FAILED, State.STOPPED},
-    State.BACKOFF: {State.STARTING, State.BACKOFF, State.FAILED, State.STOPPED},
+    State.STARTING: {State.RUNNING, State.BACKOFF, State.FAILED, State.STOPPED, State.OFF},
+    State.RUNNING: {State.BACKOFF, State.FAILED, State.STOPPED, State.OFF},
+    State.BACKOFF: {State.STARTING, State.BACKOFF, State.FAILED, State.STOPPED, State.OFF},
     State.FAILED: {State.STOPPED},
 }
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/images from a throw-away realm in the middle of a battle.
+"""Takes the pictures of docs/images from a throw-away realm in the middle of a battle: every page, home by day, too.
 
 python scripts/take_screenshots.py
 """
@@ -16,13 +16,12 @@ from playwright.sync_api import sync_playwright
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGES = CHECKOUT / "docs" / "images"
-SHOTS = {
-    "home": ("/", 1440, 1000),
-    "home_phone": ("/", 390, 844),
-    "quests": ("/quests", 1440, 1000),
-    "live": ("/live", 1440, 1000),
-    "vault": ("/vault", 1440, 1000),
-    "jobs": ("/jobs", 1440, 1000),
+WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
+MORE = {
+    "home_light": ("/", WIDE, "light"),
+    "home_phone": ("/", PHONE, "dark"),
+    "skills": ("/skills?level=9&seed=2", WIDE, "dark"),
+    "help": ("/help/troubleshooting", WIDE, "light"),
 }
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
@@ -81,11 +80,17 @@ def main() -> int:
 
 
 def take(port: int) -> None:
+    """Every page of the navigation by night, and `MORE`."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))
-        for name, (path, width, height) in SHOTS.items():
-            page = browser.new_page(viewport={"width": width, "height": height})
+        page = browser.new_page()
+        page.goto(f"http://localhost:{port}/")
+        paths = page.eval_on_selector_all("#pages a", "links => links.map(link => link.getAttribute('href'))")
+        page.close()
+        shots = {path.strip("/") or "home": (path, WIDE, "dark") for path in paths} | MORE
+        for name, (path, viewport, theme) in shots.items():
+            page = browser.new_page(viewport=viewport, color_scheme=theme)
             page.goto(f"http://localhost:{port}{path}")
             page.wait_for_timeout(2500)
             page.screenshot(path=IMAGES / f"{name}.png")

@@ -6,6 +6,7 @@
 import math
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ if __name__ == "__main__":
 from core import checkpoints
 from core.durable import read_json, write_json
 from core.ledger import Ledger
-from core.paths import RealmPaths
+from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.previews import Preview
 from core.quest import quest_name
 from core.steps import Step, StepRecord
@@ -71,6 +72,10 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
         )
         ledger.event("trainer", "battle_began", f"{name}: {steps} steps to go.")
         step += trained
+        if "binary" in name:
+            ledger.change("quests", quest, skill="BIN")
+            for value in (0.25, 0.875):
+                ledger.add("evaluations", kind="preview", quest=quest, step=step, value=value, created=began)
         state, saved = ("saved", now - 120) if last else ("promoted", began + trained * 0.42)
         parent = _checkpoint(paths, ledger, step, parent, quest, state, losses[-1] + 0.05, saved)
         if not last:
@@ -95,6 +100,8 @@ def _checkpoint(paths, ledger, step, parent, quest, state, loss, created) -> str
     def build(folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(os.urandom(4096) + step.to_bytes(8, "little"))
         (folder / "config.json").write_text('{"model_type": "qwen3"}')
+        for file in BUNDLED_TOKENIZER.iterdir():
+            shutil.copyfile(file, folder / file.name)
 
     facts = checkpoints.Manifest("DIO", "c1", step, parent, quest, validation_loss=loss)
     manifest = checkpoints.commit(paths, facts, build)

@@ -31,7 +31,8 @@ def client_of(paths, **tavern_settings):
 
 def routes_of(app):
     """(method, path) of every route, with examples for its parameters."""
-    examples = {"verb": "pause", "quest": "2", "name": "queue", "checkpoint": "none"}
+    examples = {"verb": "pause", "quest": "2", "name": "queue", "checkpoint": "none", "skill": "BIN", "job": "battle-1"}
+    examples |= {"which": "none", "duel": "none", "side": "left"}
     found = set()
     for route in app.routes:
         inner = getattr(getattr(route, "original_router", None), "routes", [route])

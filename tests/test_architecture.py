@@ -51,6 +51,7 @@ NAMES = {
     "prepared",
     "heartbeats",
     "realm.lock",
+    "queue.lock",
     "services.json",
     "disk.json",
     "reserve",
@@ -130,7 +131,9 @@ def test_torch_is_named_only_where_training_happens():
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", ["cli", "watchdog_process", "daemon_process", "trainer_process", "tavern_process"])
+@pytest.mark.parametrize(
+    "name", ["cli", "watchdog_process", "daemon_process", "trainer_process", "tavern_process", "oracle_process"]
+)
 def test_command_line_and_services_start_without_torch(name):
     program = f"import sys, training.{name}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)

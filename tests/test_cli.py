@@ -320,6 +320,16 @@ def test_quests_are_listed_shown_and_cancelled(paths, call, ask):
     assert "can be cancelled" in call("quest", "cancel", first)[2]
 
 
+def test_a_waiting_quest_is_moved(paths, call, ask):
+    first, second, third = accepted(paths, "songs"), accepted(paths, "poems"), accepted(paths, "rhymes", "low")
+    assert ask("quest", "move", second, "--before", first)["place"] == 0
+    assert "waits in normal, behind 2 others" in call("quest", "move", third, "--priority", "normal", "--to", "last")[1]
+    queue = TrainingQueue(paths, Ledger(paths.ledger))
+    assert [quest.id for quest in queue.in_line("normal")] == [second, first, third]
+    assert "say where to" in call("quest", "move", first)[2] and call("quest", "move", first, "--to", "moon")[0] == 2
+    assert call("quest", "move", first, "--before", second, "--to", "up")[0] == 2
+
+
 def test_a_failed_quest_waits_again_and_a_finished_one_needs_force(paths, call, ask):
     failed, finished = accepted(paths, "songs", "high"), accepted(paths, "poems")
     queue = TrainingQueue(paths, Ledger(paths.ledger))
@@ -358,7 +368,7 @@ def test_a_file_is_judged_and_previewed_without_the_realm_taking_it(paths, call,
     code, out, _ = call("quest", "validate", bad)
     assert code == 1 and "line 1" in out
     shown = ask("quest", "preview", good)["rows"][0]["sequences"][0]
-    assert next(run["text"] for run in shown if run["trained"]).startswith("hello, you")
+    assert next(run["text"] for run in shown["runs"] if run["trained"]).startswith("hello, you")
     assert "⟦hello, you" in call("quest", "preview", good)[1]
     assert dropped(paths) == {}
 
@@ -503,4 +513,4 @@ def test_a_name_that_would_steer_the_terminal_is_one_line_of_escapes_everywhere(
         assert not steering.search(out + err), words
         assert not any(line.startswith("2099") for line in (out + err).splitlines())
     (log,) = paths.logs.glob("daemon_*.log")
-    assert len(log.read_text().splitlines()) == 1
+    assert len(log.read_text().splitlines()) == 2  # the failure, and the cancelling

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from core.config import Config, allowed_values, check_config, explain, fields, load_config, set_value
+from core.config import Config, allowed_values, check_config, explain, fields, load_config
+from core.config_edit import set_value
 from core.errors import UserError
 from core.optimizer_names import OPTIMIZERS
 from core.trainer_keys import HONOURED, IRRELEVANT, OWNED

@@ -13,7 +13,16 @@ import pytest
 
 from core.paths import CHECKOUT
 
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md", "docs/reference.md")
+PAGES = (
+    "README.md",
+    "QUICKSTART.md",
+    "TROUBLESHOOTING.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/LOG.md",
+    "docs/reference.md",
+)
 
 
 def test_the_reference_is_what_the_code_says():

@@ -21,6 +21,7 @@ from core.intake import Intake
 from core.ledger import Ledger
 from core.quest import quest_name
 from core.quest_file import CHUNK_BYTES, chunks
+from core.skills import skill
 from core.training_daemon import TrainingDaemon
 from core.training_queue import TrainingQueue
 from core.validation_process import SILENT_SECONDS, ValidationProcess
@@ -251,6 +252,17 @@ def test_two_copies_dropped_together_are_trained_once(desk):
     desk.put(text(rows(3)), name="b.jsonl")
     desk.work()
     assert (desk.queue.counts()["normal"], desk.queue.counts()["rejected"]) == (1, 1)
+
+
+def test_a_file_with_an_evaluation_problem_is_refused_whole_and_the_line_is_named(desk):
+    asked = skill("REV").evaluation(2, 5, 1)[0]
+    kept = json.dumps({"question": asked.prompt, "answer": asked.response})
+    quest = desk.judge("\n".join([*rows(500), kept]) + "\n")
+    assert quest.state == "rejected"
+    assert "evaluation problems of REV" in quest.report["reason"] and "lines 501" in quest.report["reason"]
+    assert quest.report["errors"][0]["line"] == 501 and "skill sample" in quest.report["errors"][0]["remedy"]
+    taught = [json.dumps(row) for row in skill("REV").quest_rows(2, 5, 500)]
+    assert desk.judge("\n".join(taught) + "\n").state == "normal"
 
 
 def test_a_duplicate_is_kept_whole_and_its_bad_rows_are_not_set_aside_once_more(desk):

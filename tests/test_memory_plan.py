@@ -20,7 +20,8 @@ import core.forge.loss as loss_module
 from core import memory_needs
 from core.errors import UserError
 from core.forge.adamw import RealmAdamW
-from core.forge.attention import ATTENTION, SHORT
+from core.forge.attend import SHORT
+from core.forge.attention import ATTENTION
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import Pack, pack

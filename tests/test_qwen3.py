@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from core.forge import loss as loss_module
-from core.forge.attention import ATTENTION, SHORT, attend
+from core.forge.attend import SHORT, attend
+from core.forge.attention import ATTENTION
 from core.forge.compiling import warm_up, worth_compiling
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum

@@ -13,6 +13,7 @@ from core.chat_template import ChatTemplate, TemplateFailed
 from core.errors import UserError
 from core.formats import BadRow, Conversation, detect, read
 from core.rendering import Renderer
+from core.row_preview import rendered_runs
 
 MICRO = Path(__file__).parents[1] / "core" / "assets" / "tokenizer"
 END = "<|im_end|>"
@@ -252,12 +253,12 @@ def test_turns_part_where_tokens_run_across_the_beginning_of_an_answer(renderers
 
 def test_an_empty_think_block_is_prefilled_and_never_trained(renderers):
     prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    assert renderers["forgetful"].pieces(chat("Hi", "Hello")) == [[(prompt, False), ("Hello<|im_end|>", True)]]
+    assert rendered_runs(renderers["forgetful"], chat("Hi", "Hello")) == [[(prompt, False), ("Hello<|im_end|>", True)]]
 
 
 def test_reasoning_is_trained_where_there_is_some(renderers):
     for name in TEMPLATES:
-        ((_, (words, trained)),) = renderers[name].pieces(chat("Hi", "Hello", reasoning_content="polite"))
+        ((_, (words, trained)),) = rendered_runs(renderers[name], chat("Hi", "Hello", reasoning_content="polite"))
         assert trained and words == "<think>\npolite\n</think>\n\nHello<|im_end|>"
 
 
@@ -272,9 +273,9 @@ def test_a_template_that_always_opens_a_thought_has_it_closed_in_the_prompt():
     template = FORGETFUL.replace("enable_thinking is defined and enable_thinking is false", "true")
     template = template.replace("'<think>\n\n</think>\n\n'", "'<think>\n'")
     renderer = Renderer((MICRO / "tokenizer.json").read_bytes(), template, {"eos_token": END}, 64)
-    ((_, trained),) = renderer.pieces(chat("Hi", "Hello"))
+    ((_, trained),) = rendered_runs(renderer, chat("Hi", "Hello"))
     assert trained == ("Hello<|im_end|>", True)
-    ((_, trained),) = renderer.pieces(chat("Hi", "Hello", reasoning_content="polite"))
+    ((_, trained),) = rendered_runs(renderer, chat("Hi", "Hello", reasoning_content="polite"))
     assert trained == ("polite\n</think>\n\nHello<|im_end|>", True)
 
 

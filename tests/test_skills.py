@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UserError
-from core.skills import skill, skills
+from core.skills import Problem, evaluated_by, seq, skill, skills, sy
 from core.skills.base import final_answer
 
 every_skill = pytest.mark.parametrize("name", skills())
@@ -125,6 +125,27 @@ def test_talk_around_the_answer_earns_nothing(name):
                 problem.prompt,
             ):
                 assert skill(name).grade(problem, wrong) == 0.0, (problem, wrong)
+
+
+@every_skill
+def test_evaluation_problems_of_open_levels_are_in_no_sample_and_no_quest(name):
+    for level in spread(name):
+        kept = skill(name).evaluation(level, 3, count=20)
+        assert kept == skill(name).evaluation(level, 3, count=20) and len({problem.prompt for problem in kept}) == 20
+        assert all(skill(name).grade(problem, problem.response) == 1.0 for problem in kept)
+        open_level = level >= skill(name).open_from
+        assert [evaluated_by(problem.prompt) for problem in kept] == [name if open_level else None] * 20
+        asked = [problem.prompt for problem in skill(name).sample(level, 3, count=100)]
+        asked += [row["messages"][0]["content"] for row in skill(name).quest_rows(level, 4, 100)]
+        assert not any(map(evaluated_by, asked))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["reverse a letter", "1. Boil water.\n2. Add tea.", "add(①⓪, ①) =", "What is sort(a b c) = ?", "", "\x00" * 50],
+)
+def test_other_texts_and_problems_of_closed_levels_are_no_evaluation_problems(prompt):
+    assert all(skill(name).essence(prompt) is None for name in skills())
 
 
 @every_skill
@@ -280,3 +301,107 @@ def test_bin_gives_a_point_for_the_answer_itself_only(level, seed, guess):
     problem = skill("BIN").sample(level, seed, count=1)[0]
     assert skill("BIN").grade(problem, guess) == float(guess.strip() == problem.answer)
     assert skill("BIN").grade(problem, f"⓪ ① {problem.answer} {guess}.") == 0.0
+
+
+@pytest.mark.parametrize("style", ["", " [show-work]", " [verify]"])
+def test_a_sum_in_other_symbols_or_another_style_is_the_same_problem(style):
+    assert skill("BIN").essence(f"add(①⓪⓪①⓪, ①) ={style}") == "add(①⓪⓪①⓪, ①)"
+    assert skill("BIN").essence(f"♠ means 0, ▲ means 1.\nadd(▲♠♠▲♠, ▲) ={style}") == "add(①⓪⓪①⓪, ①)"
+
+
+# SY
+
+
+def test_the_lexicon_has_400_words_each_once_with_two_clues_that_do_not_name_it():
+    texts = [word.text for word in sy.lexicon()]
+    assert len(texts) >= 400 and len(set(texts)) == len(texts)
+    for word in sy.lexicon():
+        assert len(word.syllables) >= 2 and word.clue and word.oblique and word.clue != word.oblique, word
+        assert not re.search(rf"\b{word.text}\b", f"{word.clue} {word.oblique}", re.IGNORECASE), word
+
+
+def test_a_syllacrostic_has_a_clue_a_word_and_its_words_syllables_in_the_bank():
+    for level in skill("SY").levels:
+        for problem in skill("SY").sample(level, 11, count=5):
+            words, lines = json.loads(problem.answer), problem.prompt.splitlines()
+            assert len(lines) == len(words) + 2
+            bank = lines[-2].removeprefix("Syllables: ").split(", ")
+            for word in (word for word in sy.lexicon() if word.text in words):
+                for syllable in word.syllables:
+                    bank.remove(syllable)
+            assert len(bank) == round((level - 1) / 49 * sy.MOST_DECOYS)
+
+
+@pytest.mark.parametrize(
+    ("said", "score"),
+    [
+        ('{"1": "WATER", "2": "TABLE"}', 1.0),
+        ('{"2": "table", "1": "Water"}', 1.0),
+        ('["WATER", "TABLE"]', 1.0),
+        ("number | word\n--- | ---\n2 | TABLE\n1 | WATER", 1.0),
+        ("| number | word |\n|---|---|\n| 1 | WATER |\n| 2 | TABLE |", 1.0),
+        ("WATER\nTABLE", 1.0),
+        ("1. WATER\n2. TABLE", 1.0),
+        ("<think>TABLE?</think>WATER\nTABLE", 1.0),
+        ("TABLE\nWATER", 0.0),
+        ('{"1": "WATER", "2": "WINDOW"}', 0.5),
+        ("WATER", 0.5),
+        ('{"1": "WATER", "1": "TABLE", "2": "TABLE"}', 0.0),
+        ("1. WATER\n1. TABLE\n2. TABLE", 0.0),
+        ("WATER\nTABLE\nWINDOW", 0.0),
+        ("WATER or TABLE\nTABLE", 0.0),
+        ("The words are:\nWATER\nTABLE", 0.0),
+        ('{"1": ["WATER", "TABLE"], "2": "TABLE"}', 0.5),
+        ("[" * 100_000, 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_syllacrostic_is_graded_word_by_word_and_as_a_whole(said, score):
+    problem = Problem("1. …\n2. …", '["WATER", "TABLE"]', 1, "SY")
+    assert skill("SY").grade(problem, said) == score
+
+
+# SEQ
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("swap_ends(k a b d)", "d a b k"),
+        ("sort(drop_first(k d b a))", "a b d"),
+        ("rotate_right(rotate_left(x y z))", "x y z"),
+        ("double(odd_places(a b c))", "a a c c"),
+        ("distinct(next_letters(z z a))", "a b"),
+        ("drop_last(reverse(copy(a b c)))", "c b"),
+    ],
+)
+def test_sequence_transforms_are_applied_from_the_inside(call, answer):
+    names = re.findall(r"\w+(?=\()", call)
+    letters = re.search(r"\(([a-z ]+)\)", call)[1].split()
+    for name in reversed(names):
+        letters = seq.TRANSFORMS[name](letters)
+    assert " ".join(letters) == answer
+
+
+def test_the_sequences_and_their_transforms_grow_with_the_level():
+    def facts(level):
+        prompts = [problem.prompt for problem in skill("SEQ").sample(level, 1, count=60)]
+        names = {name for prompt in prompts for name in re.findall(r"\w+(?=\()", prompt)}
+        return len(names), prompts[0].count("("), len(re.findall(r"\b[a-z]\b", prompts[0]))
+
+    assert [facts(level) for level in (1, 12, 13, 22, 30)] == [
+        (1, 1, 3),
+        (12, 1, 6),
+        (12, 2, 6),
+        (12, 3, 9),
+        (12, 3, 12),
+    ]
+
+
+# REV
+
+
+def test_reversing_twice_gives_the_letters_back():
+    for problem in skill("REV").sample(5, 3):
+        assert " ".join(reversed(problem.answer.split())) == problem.prompt.removeprefix("reverse ")
+        assert len(problem.answer.split()) == 7

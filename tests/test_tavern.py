@@ -55,9 +55,12 @@ def test_every_page_answers(realm, path, request):
 def test_every_part_and_every_reading_of_the_api_answers(realm, request):
     with client_of(request.getfixturevalue(realm)) as client:
         for method, path in ROUTES:
-            if method == "GET" and not path.startswith(("/api/events", "/api/quests/", "/sigil", "/fav", "/static")):
+            named = ("/api/events", "/api/quests/", "/api/oracle/weights/", "/sigil", "/fav", "/static", "/vault/",
+                     "/quests/", "/jobs/", "/api/jobs/")  # fmt: skip
+            if method == "GET" and not path.startswith(named):
                 answer = client.get(path)
-                assert answer.status_code == 200, (path, answer.text)
+                asleep = path == "/readyz" and realm == "empty"
+                assert answer.status_code == (503 if asleep else 200), (path, answer.text)
                 if path.startswith("/api/"):
                     json.loads(answer.content)
 
@@ -117,12 +120,10 @@ def test_a_sleeping_realm_says_what_to_do(empty):
     assert "The realm is asleep" in home and "scripts/start.sh" in home and "No battle yet" in home
 
 
-def test_health_needs_no_ledger_and_readiness_does(empty):
+def test_a_broken_ledger_is_told_without_a_trace(empty):
     empty.ledger.parent.mkdir(exist_ok=True)
     empty.ledger.write_bytes(b"this is no database " * 100)
     with client_of(empty) as client:
-        assert client.get("/healthz").json() == {"ok": True}
-        assert client.get("/readyz").status_code == 503
         broken = client.get("/", headers=PAGE)
     assert broken.status_code == 500 and "Traceback" not in broken.text and "sqlite" not in broken.text.lower()
     assert broken.headers["content-security-policy"]

@@ -239,6 +239,7 @@ MOVES = {
         "low",
     ),
     "blame": (lambda queue: accepted(queue) and queue.claim(), lambda queue: queue.blame(queue.find(1), "x"), "normal"),
+    "place": (lambda queue: accepted(queue), lambda queue: queue.place(queue.find(1), "high", 0), "high"),
     "give_up": (lambda queue: accepted(queue), lambda queue: queue.give_up(queue.find(1), "cancelled"), "failed"),
 }
 

@@ -260,6 +260,29 @@ def test_stopping_asks_all_and_kills_only_who_stays_longer_than_granted():
     assert [row["pid"] for row in world.published[-1]] == [None, None]
 
 
+def test_a_service_on_demand_lives_while_it_is_wanted_and_may_end_by_itself():
+    wishes: list[bool] = []
+    world = World(others=[Service("oracle", ("o",), silence=1e9, wanted=lambda: bool(wishes))])
+    oracle = world.watchdog.lives[1]
+    world.live(5)
+    assert oracle.state is State.OFF and oracle.process is None
+    wishes.append(True)
+    world.live(7)
+    assert oracle.process and oracle.state is State.STARTING
+    oracle.process.ends, oracle.process.code = world.now, SIGKILLED  # it dies, and is still wanted
+    world.live(10)
+    assert oracle.process and oracle.restarts == 1
+    wishes.clear()
+    oracle.process.ends, oracle.process.code = world.now, 0  # nobody has asked for long
+    world.live(12)
+    assert oracle.state is State.OFF and oracle.process is None and len(oracle.crashes) == 1
+    wishes.append(True)
+    world.live(14)
+    assert oracle.process
+    world.watchdog.stop(lambda seconds: None)
+    assert oracle.state is State.STOPPED
+
+
 def test_states_change_only_as_the_table_says():
     assert set(NEXT) == set(State)
     with pytest.raises(AssertionError, match="cannot go from failed to running"):
@@ -392,7 +415,6 @@ def test_sigterm_ends_every_service_and_what_it_had_begun(realm):
         "watchdog": "stopped",
         "one": "stopped",
         "family": "stopped",
-        "oracle": "off",
     }
     assert holder(paths) is None
 

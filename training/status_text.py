@@ -9,8 +9,8 @@ from training.terminal import bytes_text, duration_text, number_text, styled
 _GOOD = {"running", "off"}
 
 
-def page(status: dict[str, Any]) -> str:
-    """All of it, a topic a line."""
+def page(status: dict[str, Any], tavern: str | None = None) -> str:
+    """All of it, a topic a line; `tavern`: the link to it, where it runs."""
     lines = [
         ("Hero", _hero(status["hero"])),
         ("Battle", _battle(status)),
@@ -18,6 +18,7 @@ def page(status: dict[str, Any]) -> str:
         ("Services", _services(status["services"])),
         ("Disk", _disk(status["disk"])),
     ]
+    lines += [("Tavern", tavern)] if tavern else []
     lines += [("GPU", _gpu(gpu)) for gpu in status["gpus"]]
     lines += [
         ("Alert", f"{styled(visible(alert['text']), 'red')} ({_ago(alert['since'])})") for alert in status["alerts"]

@@ -2,14 +2,8 @@
 
 import argparse
 import asyncio
-import contextlib
-import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import uvicorn
-from fastapi import FastAPI
 
 from core.config import load_config
 from core.errors import UserError
@@ -20,60 +14,7 @@ from core.paths import RealmPaths
 from monitoring.servers.tavern.app import create_app
 from safety.lifeline import Lifeline
 from training.patience import when_right
-
-STALLED_MILLISECONDS = 20_000
-CONNECTIONS = 1000
-HEADER_BYTES = 32 << 10
-
-
-class Server(uvicorn.Server):
-    """Ends when the lifeline says so, open event streams included; its signals are the lifeline's."""
-
-    def __init__(self, app: FastAPI, lifeline: Lifeline):
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=2,
-                limit_concurrency=CONNECTIONS,
-                h11_max_incomplete_event_size=HEADER_BYTES,
-            )
-        )
-        self._hub, self._lifeline = app.state.hub, lifeline
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second by the event loop that answers requests."""
-        if counter % 10 == 0:
-            self._lifeline.beat()
-        if self._lifeline.should_exit.is_set():
-            self._hub.close()  # before uvicorn waits for open responses
-            self.should_exit = True
-        return await super().on_tick(counter)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; the kernel ends connections whose other side takes nothing. Raises UserError."""
-    try:
-        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=256)
-    except OSError as problem:
-        raise UserError(
-            f"The Tavern cannot listen on {host}:{port}: {problem.strerror}. "
-            "Another port: --port, or tavern.port in config.json."
-        ) from None
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_MILLISECONDS)
-    return listener
+from training.web_server import Server, allow_files, listen
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 1
     paths.make()
-    asyncio.run(Server(create_app(paths, config), lifeline).serve([listener]))
+    allow_files()
+    app = create_app(paths, config)
+    asyncio.run(Server(app, lifeline, app.state.hub.close).serve([listener]))
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from core.checkpoints import pointed
 from core.config import load_config
 from core.durable import read_json, write_json
-from core.errors import RealmError
+from core.errors import RealmError, UserError
 from core.full_disk import Reserve
 from core.heartbeat import SILENCE, read_beat
 from core.ledger import Ledger
@@ -64,6 +64,7 @@ def supervise(
         lifeline = Lifeline(paths, "watchdog", oom_score=SPARED)
         signal.signal(signal.SIGHUP, lambda *_: lifeline.should_exit.set())
         await_orphans(paths.services, TRAINER_GRACE)
+        paths.oracle_wish.unlink(missing_ok=True)  # of a life before: nobody waits for it any more
         ledger = Ledger(paths.ledger, Reserve(paths).release)
         table = _Table(paths, me)
         watchdog = Watchdog(
@@ -88,7 +89,7 @@ def supervise(
 
 
 def services(paths: RealmPaths, port: int) -> list[Service]:
-    """What a realm is made of, besides its supervisor. The local Oracle will be one more."""
+    """What a realm is made of, besides its supervisor; the local Oracle only when somebody wants it."""
     common = ("--root", str(paths.root), "--parent", str(os.getpid()))
 
     def command(name: str, *more: str) -> tuple[str, ...]:
@@ -106,7 +107,21 @@ def services(paths: RealmPaths, port: int) -> list[Service]:
         Service("tavern", command("tavern", "--port", str(port))),
         Service("daemon", command("daemon")),
         Service("trainer", command("trainer"), silence=SILENCE["setup"], grace=TRAINER_GRACE, progress=got_on),
+        Service("oracle", command("oracle"), silence=SILENCE["evaluation"], wanted=paths.oracle_wish.exists),
+        *_tellers(paths, command),
     ]
+
+
+def _tellers(paths: RealmPaths, command: Callable[..., tuple[str, ...]]) -> list[Service]:
+    """Services that tell others what happens here; they have processes of their own, so that none can hurt the rest."""
+    try:
+        config = load_config(paths.config)
+    except UserError:  # whoever needs it waits for it, and says so; nobody is told before the next start
+        return []
+    sinks = [name for name, wanted in config.sinks.model_dump().items() if wanted]
+    herald = [Service("herald", command("herald"))] if config.alerts.anybody else []
+    # Only a long life is progress of a sink: one that hangs, and is ended for it, is given up after a few lives, too.
+    return herald + [Service(f"sink_{name}", command("sink", "--sink", name), progress=lambda: 0) for name in sinks]
 
 
 def _beginner(paths: RealmPaths) -> Callable[[Service, dict[str, str]], Child]:
@@ -141,7 +156,7 @@ def _every(
 
 
 class _Table:
-    """state/services.json: the supervisor itself, its services, and the Oracle, which is off."""
+    """state/services.json: the supervisor itself and its services."""
 
     def __init__(self, paths: RealmPaths, me: Holder):
         self._path, self._me, self._since = paths.services, me, time.time()
@@ -159,17 +174,8 @@ class _Table:
         alive = state == "running"
         supervisor = {"pid": self._me.pid if alive else None, "started": self._me.started if alive else None}
         own = {"name": "watchdog", **supervisor, "state": state, "restarts": 0, "last_exit": "", "since": self._since}
-        oracle = {
-            "name": "oracle",
-            "pid": None,
-            "started": None,
-            "state": "off",
-            "restarts": 0,
-            "last_exit": "",
-            "since": self._since,
-        }
         try:
-            write_json(self._path, {"supervisor": supervisor, "services": [own, *self._rows, oracle]}, durable=False)
+            write_json(self._path, {"supervisor": supervisor, "services": [own, *self._rows]}, durable=False)
         except OSError as problem:
             log.error("%s was not written: %s", self._path, problem)
 

@@ -19,9 +19,8 @@ from core.forge.optimizers import OptimizerKind
 from core.forge.state import has_state
 from core.machine import Machine, a_gpu, this_cpu
 from core.memory_needs import GIB, HEAP_BLOCK, MAPPED_BLOCK, Means, Shape
-from core.memory_plan import KINDS, SHORTEST, choose
+from core.memory_plan import KINDS, RECORD, SHORTEST, choose, frozen
 
-RECORD = "means.json"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -85,7 +84,8 @@ def record(means: Means, kind: OptimizerKind) -> bytes:
 
 def read(folder: Path) -> tuple[Means | None, OptimizerKind | None]:
     """What `record` said there; None for a hero that was not trained yet."""
-    values: dict[str, Any] = read_json(folder / RECORD, {})
-    if not values:
+    means = frozen(folder)
+    if means is None:
         return None, None
-    return Means(**values["means"]), OptimizerKind.of(values["optimizer"])
+    kind: dict[str, Any] = read_json(folder / RECORD)["optimizer"]
+    return means, OptimizerKind.of(kind)

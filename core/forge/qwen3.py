@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from core.forge.attention import attend
+from core.forge.attend import attend
 from core.forge.packing import Pack
 
 Kernel = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]

@@ -12,6 +12,7 @@ naming two other symbols for the digits.
 """
 
 import random
+import re
 from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
@@ -23,6 +24,11 @@ KEY_SYMBOLS = "★☆▲△●○■□◆◇♠♣♥♦"  # each is one token 
 KEYS_FROM, KEY_SHARE = 8, 0.5
 STYLES = ("", " [show-work]", " [verify]")
 STYLE_WEIGHTS = (2, 1, 1)
+_PROMPT = re.compile(
+    rf"(?:([{KEY_SYMBOLS}]) means 0, ([{KEY_SYMBOLS}]) means 1\.\n)?([a-z_]+\([-\d{DIGITS}{KEY_SYMBOLS}, ]+\)) ="
+    r"(?: \[[a-z-]+\])?"
+)
+_LONG = re.compile(r"[⓪①]{5}|1[6-9]|[2-9]\d|\d{3}")  # five binary digits, or 16 and more
 
 
 class Exercise(NamedTuple):
@@ -50,6 +56,7 @@ class Bin(Skill):
     name = "BIN"
     title = "Binary arithmetic"
     levels = range(1, 31)
+    open_from = 4
 
     def draw(self, level: int, rng: random.Random) -> Draft:
         bits = 32 if level == self.levels[-1] else level + 1
@@ -66,6 +73,15 @@ class Bin(Skill):
         if level >= KEYS_FROM and rng.random() < KEY_SHARE:
             return _in_key(draft, *rng.sample(KEY_SYMBOLS, 2))
         return draft
+
+    def essence(self, prompt: str) -> str | None:
+        """The call in circled digits, without key and style, where a number is too long for the closed levels."""
+        found = _PROMPT.fullmatch(prompt)
+        if found is None:
+            return None
+        zero, one, call = found.groups()
+        call = call.translate(str.maketrans(zero + one, DIGITS)) if zero else call
+        return call if _LONG.search(call) else None
 
 
 def _in_key(draft: Draft, zero: str, one: str) -> Draft:

@@ -15,6 +15,7 @@ FAMILIES = {  # module: its verbs, so that a command loads its own family only
     "logs": ("logs",),
     "bench": ("bench",),
     "plan": ("plan",),
+    "oracle": ("oracle",),
 }
 
 

@@ -1,8 +1,9 @@
-"""`bench forge|ingest|learning|faults`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
 
 import os
 import signal
 import sys
+from dataclasses import replace
 
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
@@ -16,6 +17,7 @@ from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
 from training.bench.learning_page import learning_text, write_learning
 from training.bench.page import write_forge
 from training.bench.table import forge_text
+from training.bench.tavern import QUICK, TavernOptions, promises, run_tavern, tavern_text
 from training.commands.verb import group, verb
 from training.realm import Realm
 
@@ -23,7 +25,9 @@ QUICK_SECONDS = 540.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning, faults")
+    actions = group(
+        verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning, faults, tavern"
+    )
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
         "--quick", action="store_true", help="the 4m size with fewer steps and rounds, in ten minutes or less"
@@ -55,6 +59,23 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
+    parser = verb(
+        actions, "tavern", tavern, "a crowd before the Tavern of a realm in battle; exit 1 where it is too slow"
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
+    parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
+
+
+def tavern(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    options = QUICK if realm.args.quick else TavernOptions()
+    if realm.args.minutes is not None:
+        if realm.args.minutes <= 0:
+            raise UserError(f"--minutes {realm.args.minutes:g}: must be above 0")
+        options = replace(options, minutes=realm.args.minutes)
+    result = run_tavern(options, _say, len(os.sched_getaffinity(0)))
+    realm.report(result, lambda: tavern_text(result))
+    return 0 if all(held for _, _, held in promises(result)) else 1
 
 
 def faults(realm: Realm) -> int:

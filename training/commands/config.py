@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.config import Config, explain, fields, set_value
+from core.config import Config, explain, fields
+from core.config_edit import set_value
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import as_json, styled

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from core.config import set_value
+from core.config_edit import set_value
 from core.durable import sync_folder
 from core.errors import UserError, nearest
 from core.hero import base_models, describe

@@ -1,23 +1,16 @@
-"""`quest list|show|retry|cancel`: quests that the realm knows. Files that it does not know yet: quest_files."""
+"""`quest list|show|retry|cancel|move`: quests that the realm knows. Files that it does not know yet: quest_files."""
 
 import argparse
 import json
-import os
 import re
-import shutil
-import stat
 import time
-from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from core.control import wish
-from core.durable import read_json
+from core.control import result
 from core.errors import UserError, nearest
-from core.inbox import drop
 from core.logs import visible
 from core.paths import PRIORITIES, QUEUE_STATES
-from core.quest import COMPANIONS, Quest
-from core.status import service_states
+from core.quest_acts import ENDS, QuestActs
 from core.steps import read_previews
 from core.training_queue import TrainingQueue
 from training.commands import quest_files
@@ -31,7 +24,7 @@ PATIENCE_SECONDS = 3.0
 
 
 def register(verbs) -> None:
-    actions = group(verbs, "quest", "training data files: add, list, show, preview, validate, retry, cancel")
+    actions = group(verbs, "quest", "training data files: add, list, show, preview, validate, retry, cancel, move")
     quest_files.register(actions)
     parser = verb(actions, "list", list_quests, "quests, newest last")
     parser.add_argument("--state", help=f"only one of {', '.join(QUEUE_STATES)}")
@@ -42,6 +35,13 @@ def register(verbs) -> None:
     parser.add_argument("--force", action="store_true", help="also a duplicate, or a quest that was trained to its end")
     parser = verb(actions, "cancel", cancel, "take a quest out of the queue or out of training, to queue/failed/")
     parser.add_argument("id", type=quest_id, metavar="ID")
+    parser = verb(actions, "move", move, "let a waiting quest be trained sooner or later than the others")
+    parser.add_argument("id", type=quest_id, metavar="ID")
+    parser.add_argument("--priority", choices=PRIORITIES, help="where it is to wait; its last place, unless told more")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--before", type=quest_id, metavar="OTHER", help="just before this quest, in its priority")
+    where.add_argument("--after", type=quest_id, metavar="OTHER", help="just after this quest, in its priority")
+    where.add_argument("--to", choices=ENDS, help="within its priority")
 
 
 def quest_id(text: str) -> int:
@@ -127,78 +127,29 @@ def _answers(look: dict) -> list[str]:
 # Changing
 
 
+def _acts(realm: Realm) -> QuestActs:
+    return QuestActs(realm.existing, realm.ledger, "cli")
+
+
 def retry(realm: Realm) -> None:
-    queue = TrainingQueue(realm.existing, realm.ledger)
-    quest = queue.find(realm.args.id)
-    if quest.state == "failed":
-        realm.ledger.change("quests", quest.id, failures=0)
-        text = f"{quest.name} waits again in {queue.put_back(quest).state}."
-    elif quest.state == "rejected":
-        text = _judge_again(realm, quest)
-    elif quest.state == "recently_completed":
-        text = _train_again(realm, quest)
-    else:
-        raise UserError(f"quest {quest.id} is in {quest.state} and needs no retry")
-    realm.report({"quest": quest.id, "text": text}, visible(text))
+    _tell(realm, _acts(realm).retry(realm.args.id, realm.args.force))
 
 
-def _judge_again(realm: Realm, quest: Quest) -> str:
-    """Through the inbox once more; the rejected copy goes when the new one is safe."""
-    if quest.report.get("reason") == "duplicate" and not realm.args.force:
-        raise UserError(
-            f"quest {quest.id} is a duplicate of quest {quest.report.get('duplicate_of')}; --force trains it"
-        )
-    _drop_again(realm, quest, read_json(quest.companion(".quest.json"), {}))
-    quest.path.unlink()
-    for suffix in COMPANIONS:
-        quest.companion(suffix).unlink(missing_ok=True)
-    realm.ledger.change("quests", quest.id, state="retried", updated=time.time())
-    return f"{quest.stem} lies in the inbox again, to be judged anew."
-
-
-def _train_again(realm: Realm, quest: Quest) -> str:
-    if not realm.args.force:
-        raise UserError(f"quest {quest.id} was trained to its end; --force trains it again")
-    card = quest.card
-    settings = {name: card["settings"][name] for name in ("school", "epochs", "seed", "columns")}
-    _drop_again(realm, quest, settings | {name: card[name] for name in ("skill", "origin") if card.get(name)})
-    return f"A copy of {quest.stem} lies in the inbox, to be trained again."
-
-
-def _drop_again(realm: Realm, quest: Quest, sidecar: dict) -> None:
-    row = realm.ledger.one("SELECT priority FROM quests WHERE id=?", (quest.id,))
-    sidecar |= {"force": True} if realm.args.force else {}
-    with _open_regular(quest.path) as source, drop(realm.existing, quest.stem, row["priority"], sidecar) as file:
-        shutil.copyfileobj(source, file)
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """`path` for reading, never what a link leads to and never a pipe."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"{path} is no regular file; drop the file itself into the inbox")
-    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+def move(realm: Realm) -> None:
+    args = realm.args
+    _tell(realm, _acts(realm).move(args.id, args.priority, args.before, args.after, args.to))
 
 
 def cancel(realm: Realm) -> None:
-    """By the trainer where one runs, since it moves quests, too; else here."""
-    queue = TrainingQueue(realm.existing, realm.ledger)
-    quest = queue.find(realm.args.id)
-    if quest.state not in (*PRIORITIES, "processing"):
-        raise UserError(f"quest {quest.id} is in {quest.state}; only one that waits or is in training can be cancelled")
-    if any(service["name"] == "trainer" and service["pid"] for service in service_states(realm.paths)):
-        text = _ask_trainer(realm, quest)
-    else:
-        queue.give_up(quest, "cancelled")
-        text = f"{quest.name} is in queue/failed/."
-    realm.report({"quest": quest.id, "text": text}, visible(text))
+    """By the trainer where one trains it, and then with a little patience; else here."""
+    done = _acts(realm).cancel(realm.args.id)
+    if "wish" in done:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (told := result(realm.ledger, done["wish"])) is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        done |= {"text": f"Cancelling quest {realm.args.id}: {told}."} if told else {}
+    _tell(realm, done)
 
 
-def _ask_trainer(realm: Realm, quest: Quest) -> str:
-    key = wish(realm.ledger, "cancel", str(quest.id))
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        row = realm.ledger.one("SELECT done, result FROM control WHERE id=?", (key,))
-        if row["done"]:
-            return f"Cancelling {quest.name}: {row['result']}."
-        time.sleep(0.1)
-    return f"The trainer will cancel {quest.name} as soon as it can."
+def _tell(realm: Realm, done: dict[str, Any]) -> None:
+    realm.report(done, visible(done["text"]))

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import itertools
 import json
 import shutil
 import tempfile
@@ -172,40 +171,27 @@ def judgement(report: dict) -> list[str]:
 
 
 def preview(realm: Realm) -> None:
-    from core.formats import BadRow, detect
-    from core.quest_file import parse, read_lines, to_row
+    from core.row_preview import preview
 
     settings = _settings(realm)
     with _as_lines(realm.args.file) as path:
-        lines = [(number, problem or parse(line)) for number, line, problem in itertools.islice(read_lines(path), 100)]
-    form = detect([values for _, values in lines if not isinstance(values, BadRow)], settings.columns)
-    renderer = _renderer(realm, settings)
-    shown = []
-    for number, values in lines[: realm.args.rows]:
-        row = values if isinstance(values, BadRow) else to_row(form, values, settings.columns)
-        shown.append({"line": number, **_rendered(renderer, row, BadRow)})
-    realm.report({"form": form.name, "rows": shown}, lambda: "\n\n".join(map(_row_text, shown)))
-
-
-def _rendered(renderer, row, bad_row: type) -> dict:
-    """The row's sequences as runs of text, each trained or not, or its problem."""
-    try:
-        if isinstance(row, bad_row):
-            raise row
-        return {
-            "sequences": [
-                [{"text": text, "trained": trained} for text, trained in runs] for runs in renderer.pieces(row)
-            ]
-        }
-    except bad_row as problem:
-        return {"problem": str(problem)}
+        shown = preview(path.resolve(), settings.columns, _renderer(realm, settings), realm.args.rows)
+    realm.report(shown, lambda: "\n\n".join(map(_row_text, shown["rows"])))
 
 
 def _row_text(row: dict) -> str:
     head = styled(f"line {row['line']}", "dim")
-    if "problem" in row:
+    if row["problem"]:
         return f"{head} {styled(visible(row['problem']), 'red')}"
-    return "\n".join([head, *("".join(map(_run_text, runs)) for runs in row["sequences"])])
+    return "\n".join([head, *map(_sequence_text, row["sequences"])])
+
+
+def _sequence_text(sequence: dict) -> str:
+    cut = [
+        styled(f"[{sequence[side]:,} tokens cut]", "dim") if sequence[side] else ""
+        for side in ("cut_before", "cut_after")
+    ]
+    return "".join([cut[0], *map(_run_text, sequence["runs"]), cut[1]])
 
 
 def _run_text(run: dict) -> str:

@@ -1,5 +1,6 @@
 """Verbs of the realm as a whole: `init`, `status`, `pause`, `resume`, `skip`."""
 
+import contextlib
 import time
 
 from core.config import Config, check_config
@@ -7,10 +8,11 @@ from core.control import is_paused, wish
 from core.durable import write_json
 from core.errors import UserError
 from core.paths import RealmPaths
+from core.realm_lock import holder
 from core.status import quest_in_battle, realm_status, service_states
 from core.training_queue import TrainingQueue
 from monitoring.gpu import read_gpus
-from training import status_text
+from training import status_text, tavern_link
 from training.commands.verb import verb
 from training.realm import Realm
 from training.terminal import CLEAR, as_json, is_terminal
@@ -65,12 +67,12 @@ def init(realm: Realm) -> None:
 def status(realm: Realm) -> None:
     if not realm.args.watch:
         now = _status(realm)
-        realm.report(now, lambda: status_text.page(now))
+        realm.report(now, lambda: _page(realm, now))
         return
     try:
         while True:
             now = _status(realm)
-            page = as_json(now, indent=False) if realm.args.json else status_text.page(now)
+            page = as_json(now, indent=False) if realm.args.json else _page(realm, now)
             print(CLEAR + page if is_terminal() and not realm.args.json else page, flush=True)
             time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
@@ -85,6 +87,15 @@ def _status(realm: Realm) -> dict:
         config, wrong = Config(), [{"code": "config_wrong", "text": str(problem), "since": time.time()}]
     now = realm_status(realm.existing, config, realm.ledger, read_gpus())
     return {**now, "alerts": wrong + now["alerts"]}
+
+
+def _page(realm: Realm, now: dict) -> str:
+    """`status` for people, who get the link that opens the door; JSON is kept and passed on, so there is no token in it."""
+    running, link = holder(realm.paths), None
+    if running:
+        with contextlib.suppress(UserError):  # a config.json that is wrong is told among the alerts
+            link = tavern_link.link(realm.paths, realm.config.tavern, running.port)
+    return status_text.page(now, link)
 
 
 def pause(realm: Realm) -> None:

@@ -18,6 +18,7 @@ def register(verbs) -> None:
     parser.add_argument("--level", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-n", "--count", type=int, default=5)
+    parser.add_argument("--evaluation", action="store_true", help="of those that are kept for evaluations")
     actions = group(verbs, "school", "learning paradigms: list")
     verb(actions, "list", list_schools, "the schools that teach, and the rows they take")
 
@@ -36,7 +37,8 @@ def list_skills(realm: Realm) -> None:
 
 def sample(realm: Realm) -> None:
     args = realm.args
-    problems = skill(args.name).sample(args.level, args.seed, args.count)
+    chosen = skill(args.name)
+    problems = (chosen.evaluation if args.evaluation else chosen.sample)(args.level, args.seed, args.count)
     text = "\n\n".join(
         f"{_lines(problem.prompt)}\n{styled(_lines(problem.response or problem.answer), 'green')}"
         for problem in problems

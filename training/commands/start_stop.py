@@ -15,7 +15,7 @@ from core.paths import CHECKOUT, RealmPaths
 from core.realm_lock import Holder, holder, same_process
 from core.status import realm_status
 from safety.child import await_orphans, orphans
-from training import ports, status_text
+from training import ports, status_text, tavern_link
 from training.commands.realm import make
 from training.commands.verb import verb
 from training.realm import Realm
@@ -124,24 +124,10 @@ def _reason(paths: RealmPaths) -> str:
 
 
 def _greet(realm: Realm, port: int, what: str) -> None:
-    tavern = realm.config.tavern
-    url = f"http://{'localhost' if ports.reachable(tavern.host) in ('127.0.0.1', '::1') else tavern.host}:{port}"
-    link = _link(realm, url)
+    url = tavern_link.address(realm.config.tavern, port)
+    link = tavern_link.link(realm.paths, realm.config.tavern, port)
     text = f"The realm {what}. The Tavern: {styled(link, 'gold')}\nDrop a .jsonl into {realm.paths.inbox}"
     realm.report({"url": url, "link": link, "port": port, "root": str(realm.paths.root)}, text)
-
-
-def _link(realm: Realm, url: str) -> str:
-    """The address with the token, where the Tavern asks for one."""
-    from monitoring.servers.tavern.security import (
-        is_loopback,
-        read_or_make_token,
-    )  # FastAPI's toolbox: not for every verb
-
-    tavern = realm.config.tavern
-    if is_loopback(tavern.host) and not tavern.require_token:
-        return url
-    return f"{url}/login?token={read_or_make_token(realm.paths)}"
 
 
 def _foreground(realm: Realm, port: int) -> int:

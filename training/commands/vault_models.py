@@ -14,6 +14,7 @@ from typing import Any
 from core.checkpoints import Manifest, commit, holding, record, verify
 from core.cooldown_plan import CooldownPlan, cooldown_plan
 from core.errors import RealmError, UserError
+from core.jobs import job
 from core.quest import Settings
 from management import gguf
 from management.export import LONG_NAMES, check_target, copy_model, export, model_card, settle_config
@@ -81,7 +82,11 @@ def export_model(realm: Realm, checkpoint: str) -> None:
     target = check_target(Path(args.to) if args.to else realm.existing.exports / checkpoint)
     source = realm.paths.vault / checkpoint
     script = gguf.converter() if args.gguf else None
-    with holding(source), _readable_errors("exported"):
+    with (
+        job(realm.ledger, "export", "vault", f"{checkpoint} to {target}"),
+        holding(source),
+        _readable_errors("exported"),
+    ):
         manifest = verify(source)
         plan = _plan(realm, manifest, args.cooldown)
         if plan is None:
@@ -120,7 +125,7 @@ def _ollama(target: Path, script: Path | None) -> list[str]:
 def cool_down(realm: Realm, checkpoint: str) -> None:
     """Commit a cooled-down branch of a checkpoint to the Vault."""
     source = realm.existing.vault / checkpoint
-    with holding(source), _readable_errors("committed"):
+    with job(realm.ledger, "cooldown", "vault", checkpoint), holding(source), _readable_errors("committed"):
         manifest = verify(source)
         if problem := _needs_none(manifest):
             raise UserError(f"{checkpoint} {problem}")

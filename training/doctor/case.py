@@ -20,12 +20,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """`level`: ok, warning or error; `remedy` where there is something to do."""
+    """`level`: ok, warning or error; `remedy` where there is something to do, `help`: where that is told at length."""
 
     code: str
     level: str
     text: str
     remedy: str = ""
+    help: str = ""
 
 
 Check = Callable[[Case], Iterator[Finding]]
@@ -37,9 +38,14 @@ def ok(code: str, text: str) -> Finding:
 
 def look(code: str, text: str, remedy: str) -> Finding:
     """Something to look at; the realm works."""
-    return Finding(code, "warning", text, remedy)
+    return Finding(code, "warning", text, remedy, told_at(code))
 
 
 def bad(code: str, text: str, remedy: str) -> Finding:
     """Something that keeps the realm from working."""
-    return Finding(code, "error", text, remedy)
+    return Finding(code, "error", text, remedy, told_at(code))
+
+
+def told_at(code: str) -> str:
+    """The entry about a finding."""
+    return f"TROUBLESHOOTING.md#doctor-{code.lower()}"

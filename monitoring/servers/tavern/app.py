@@ -1,9 +1,11 @@
 """Puts the Tavern together: realm, door, stream, API and pages. Everything that it needs is handed in."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
@@ -13,23 +15,49 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from core.config import Config
-from core.errors import RealmBusy, UserError
+from core.errors import RealmBusy, UserError, WrongState
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
-from monitoring.servers.tavern import api, pages, vault_api
+from monitoring.machine_history import EVERY_SECONDS, MachineHistory
+from monitoring.oracle import Oracle
+from monitoring.servers.tavern import (
+    api,
+    duel_api,
+    libraries,
+    operations,
+    oracle_api,
+    pages,
+    quest_api,
+    skills_api,
+    vault_api,
+)
+from monitoring.servers.tavern.duels import Duels
 from monitoring.servers.tavern.events import Hub
-from monitoring.servers.tavern.exports import Exports
 from monitoring.servers.tavern.html import problem_response
+from monitoring.servers.tavern.kept import Kept
+from monitoring.servers.tavern.manner import Mannered
+from monitoring.servers.tavern.openapi import document
+from monitoring.servers.tavern.previewer import Previewer
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
+TALKS = 100  # of browsers without JavaScript that are kept
 UPLOADS = frozenset({"/api/quests", "/quests"})
-ROUTERS = (*pages.ROUTERS, api.router, vault_api.router)
+APIS = (api, quest_api, vault_api, skills_api, oracle_api, duel_api, operations)
+ROUTERS = (*pages.ROUTERS, *(each.router for each in APIS))
 
 
 class _Static(StaticFiles):
-    """Browsers ask each time whether a file has changed, and get 304 where it has not."""
+    """Our own files and, by fixed names, those of libraries. Browsers ask each time whether a file has changed (304)."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=STATIC)
+        self._libraries = libraries.found()
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        library = self._libraries.get(path)
+        return (str(library), library.stat()) if library else super().lookup_path(path)
 
     def file_response(self, *args, **kwargs) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -43,15 +71,22 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         title="The Realm of Training", openapi_url="/api/openapi.json", docs_url=None, redoc_url=None, lifespan=_life
     )
     app.state.realm = Realm(paths, config)
-    app.state.exports = Exports(paths)
+    app.state.previewer = Previewer()
+    app.state.frame = pages.frame
     app.state.hub = Hub(app.state.realm)
-    app.state.rules = Rules.of(config.tavern, read_or_make_token(paths), UPLOADS)
+    token = read_or_make_token(paths)
+    app.state.oracle = Oracle(paths, config, token)
+    app.state.duels, app.state.talks = Duels(), Kept(TALKS)
+    app.state.rules = Rules.of(config.tavern, token, UPLOADS)
     app.add_middleware(Door, rules=app.state.rules)
+    app.add_middleware(Mannered)
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    app.mount("/static", _Static(), name="static")
     for kind, handler in (
         (Refusal, _refused),
+        (WrongState, _not_now),
         (UserError, _mistaken),
         (RealmBusy, _busy),
         (sqlite3.OperationalError, _unwritten),
@@ -65,13 +100,23 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = READERS
-    poller = asyncio.create_task(app.state.hub.run())
+    tasks = [asyncio.create_task(work) for work in (app.state.hub.run(), _remember(app.state.realm.history))]
     yield
     app.state.hub.close()
-    app.state.exports.close()
-    poller.cancel()
-    with suppress(asyncio.CancelledError):
-        await poller
+    app.state.realm.exports.close()
+    app.state.previewer.close()
+    await app.state.oracle.close()
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _remember(history: MachineHistory) -> None:
+    while True:
+        with suppress(OSError):  # a realm whose disk has gone
+            await to_thread.run_sync(history.take)
+        await asyncio.sleep(EVERY_SECONDS)
 
 
 async def _refused(request: Request, problem: Refusal) -> Response:
@@ -80,6 +125,10 @@ async def _refused(request: Request, problem: Refusal) -> Response:
 
 async def _mistaken(request: Request, problem: UserError) -> Response:
     return problem_response(request.scope, 400, "wrong_request", str(problem))
+
+
+async def _not_now(request: Request, problem: WrongState) -> Response:
+    return problem_response(request.scope, 409, "wrong_state", str(problem))
 
 
 async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Response:

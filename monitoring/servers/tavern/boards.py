@@ -1,23 +1,19 @@
-"""The boards of quests and checkpoints, as plain dictionaries: folders say what is, the ledger says what was."""
+"""The board of quests, as plain dictionaries: folders say what is, the ledger says what was."""
 
 import os
-from functools import lru_cache
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from core import checkpoints
 from core.durable import read_json
-from core.errors import CheckpointError
 from core.inbox import is_quest_name
-from core.paths import PRIORITIES, RealmPaths
+from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
 from core.quest import parse_file_name, quest_name
 from core.training_queue import TrainingQueue
 from monitoring.servers.tavern.realm import Realm
 
 COLUMN = 24
 SHOWN_ERRORS = 12
-HASHED_BYTES = 128 << 20
 FOLDERS = {"recently_completed": "done", "failed": "failed", "rejected": "rejected"}
 
 
@@ -25,10 +21,10 @@ def quests(realm: Realm) -> dict[str, Any]:
     """The board: arriving, waiting by priority, in training, done, failed, rejected. Only the lists are cut."""
     queue = TrainingQueue(realm.paths, realm.ledger)
     counts = realm.status()["queue"]
-    cards = {
-        state: [_card(realm, quest.id, quest.stem) for quest in queue.quests(state, COLUMN)]
-        for state in (*PRIORITIES, "processing")
+    lines = {priority: queue.head_of_line(priority, COLUMN) for priority in PRIORITIES} | {
+        "processing": queue.processing()
     }
+    cards = {state: [_card(realm, quest.id, quest.stem) for quest in line] for state, line in lines.items()}
     past = {name: _past(realm, state) for state, name in FOLDERS.items()}
     return {
         "arriving": arriving(realm.paths),
@@ -40,16 +36,24 @@ def quests(realm: Realm) -> dict[str, Any]:
     }
 
 
+def version(realm: Realm) -> str:
+    """Changes with every change of a quest, also of its place alone."""
+    return str(realm.ledger.one("SELECT MAX(updated) AS updated FROM quests")["updated"])
+
+
 def arriving(paths: RealmPaths) -> list[dict[str, Any]]:
     """Files in the inbox, and those that are being checked; the first of each."""
     found = []
     for priority in PRIORITIES:
         folder = paths.inbox_for(priority)
         names = filter(is_quest_name, os.listdir(folder)) if folder.is_dir() else ()
-        found += [{"name": name, "where": "in the inbox"} for name in nsmallest(COLUMN, names)]
+        found += [
+            {"name": name, "where": "in the inbox", "quest": None, "priority": priority}
+            for name in nsmallest(COLUMN, names)
+        ]
     claimed = filter(parse_file_name, os.listdir(paths.claims)) if paths.claims.is_dir() else ()
-    names = [f"{parse_file_name(name)[0]}.jsonl" for name in nsmallest(COLUMN, claimed)]
-    return found + [{"name": name, "where": "is being checked"} for name in names]
+    names = [parse_file_name(name) for name in nsmallest(COLUMN, claimed)]
+    return found + [{"name": f"{stem}.jsonl", "where": "is being checked", "quest": quest} for stem, quest in names]
 
 
 def _card(realm: Realm, quest: int, stem: str) -> dict[str, Any]:
@@ -86,7 +90,10 @@ def _past(realm: Realm, state: str) -> list[dict[str, Any]]:
 def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
     """The report beside a quest's file, cut to its first errors, or None."""
     names = [quest_name(row["stem"], row["id"])] + ([row["stem"]] if row["state"] == "rejected" else [])
-    folder = paths.queued(row["state"] if row["state"] != "queued" else row["priority"])
+    state = row["state"] if row["state"] != "queued" else row["priority"]
+    if state not in QUEUE_STATES:  # not judged yet, or gone
+        return None
+    folder = paths.queued(state)
     for name in names:
         report = read_json(_inside(folder, f"{name}.report.json"), {}) if _inside(folder, name) else {}
         if isinstance(report, dict) and report and report.get("quest", row["id"]) == row["id"]:
@@ -102,51 +109,3 @@ def report_of(paths: RealmPaths, row: dict[str, Any]) -> dict[str, Any] | None:
 def _inside(folder: Path, name: str) -> Path | None:
     """`name` as a file of `folder`, or None where it would lead out of it."""
     return folder / name if name == Path(name).name and name not in ("", ".", "..") else None
-
-
-def vault(realm: Realm) -> list[dict[str, Any]]:
-    """Every checkpoint, newest step first. `verified`: its files are those of its manifest."""
-    paths = realm.paths
-    pointers = {
-        "tip": checkpoints.pointed(paths.tip),
-        "current": checkpoints.pointed(paths.current_model),
-        "champion": checkpoints.pointed(paths.champion),
-    }
-    rows = realm.ledger.all(
-        "SELECT checkpoints.id, step, checkpoints.state, parent, quest, stem, pinned, checkpoints.bytes, "
-        "checkpoints.created, validation_loss FROM checkpoints LEFT JOIN quests ON quests.id = checkpoints.quest "
-        "WHERE gone IS NULL ORDER BY step DESC, checkpoints.created DESC LIMIT 500"
-    )
-    return [
-        row
-        | {
-            "pinned": bool(row["pinned"]),
-            "verified": _whole(paths, row["id"]),
-            "champion": row["id"] == pointers["champion"],
-            "pointers": [name for name, target in pointers.items() if target == row["id"]],
-        }
-        for row in rows
-    ]
-
-
-def _whole(paths: RealmPaths, checkpoint: str) -> bool:
-    """Whether a checkpoint is as its manifest says: by SHA-256 while that is quick, else by the files' sizes."""
-    folder = _inside(paths.vault, checkpoint)
-    try:
-        manifest = checkpoints.read(folder)
-        facts = [(folder / name).stat() for name in manifest.files]
-        if [fact.st_size for fact in facts] != [expected["bytes"] for expected in manifest.files.values()]:
-            return False
-        return manifest.bytes > HASHED_BYTES or _verified(folder, tuple(fact.st_mtime_ns for fact in facts))
-    except (CheckpointError, OSError, TypeError):
-        return False
-
-
-@lru_cache(maxsize=1000)
-def _verified(folder: Path, changed: tuple[int, ...]) -> bool:
-    """Whether the SHA-256 of every file fits; asked again only after a file has `changed` (times in nanoseconds)."""
-    try:
-        checkpoints.verify(folder)
-        return True
-    except CheckpointError:
-        return False

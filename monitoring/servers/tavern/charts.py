@@ -1,107 +1,161 @@
-"""Curves as the numbers of an SVG: paths, ticks and labels for the template `_fragments/chart.html`. It reads nothing.
+"""Curves as the numbers of an SVG: paths, ticks and labels for the macro `draw` of the templates. It reads nothing.
 
-The plot stretches to any width; its labels are HTML at even distances, so they keep their size on a phone.
+What is drawn here is the first paint, and all there is without JavaScript; static/charts.js draws the same over it. The
+plot stretches to any width; its labels are HTML at even distances, so they keep their size on a phone.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from monitoring.metrics import Curves
-from monitoring.servers.tavern.words import compact, number, precise, tiny
+from monitoring.servers.tavern.words import compact, number, percent_points, precise, tiny
 
 WIDTH, HEIGHT = 1000, 300
 GAP = "M"
+HUES = ("first", "second", "third", "fourth", "fifth")  # classes of the style sheet
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one series is drawn. `from_zero`: its axis begins there. `smooth`: its trend counts more than its points."""
+    """How one chart is drawn. `series`: its curve; `dots`: what is measured now and then, one of `Curves`' lists.
 
-    series: str
+    `from_zero`: its axis begins there. `smooth`: its trend counts more than its points.
+    """
+
+    name: str
     title: str
     unit: str
     words: Callable[[float | None], str]
+    series: str | None = None
+    dots: str | None = None
     from_zero: bool = False
     smooth: bool = True
-    validation: bool = False
 
 
-LOSS = Kind("loss", "Loss", "nats per trained token", precise, validation=True)
-KINDS = {
-    kind.series: kind
-    for kind in (
-        LOSS,
-        Kind("gradient_norm", "Gradient norm", "before clipping", precise, from_zero=True),
-        Kind("tokens_per_second", "Throughput", "tokens per second", compact, from_zero=True),
-        Kind("learning_rate", "Learning rate", "AdamW", tiny, from_zero=True, smooth=False),
-    )
-}
-VALIDATION = Kind("validation", "Validation loss", "nats per held-out token", precise)
+LOSS = Kind("loss", "Loss", "nats per token, trained and held out", precise, "loss", "validation")
+KINDS = (
+    LOSS,
+    Kind("gap", "Overfitting gap", "held-out minus training loss", precise, dots="gap"),
+    Kind("gradient_norm", "Gradient norm", "before clipping", precise, "gradient_norm", from_zero=True),
+    Kind("tokens_per_second", "Throughput", "tokens per second", compact, "tokens_per_second", from_zero=True),
+    Kind("learning_rate", "Learning rate", "AdamW", tiny, "learning_rate", from_zero=True, smooth=False),
+)
+HOUR = Kind("machine", "The last hour", "percent of what this machine has", percent_points, from_zero=True)
 
 
-def chart(curves: Curves, kind: Kind, marks: Iterable[tuple[int, str]] = ()) -> dict[str, Any]:
-    """The chart of one series. `marks`: steps where something began, with its name."""
-    curve = curves.series[kind.series]
-    middles = [(first + last) / 2 for first, last in zip(curves.first, curves.last, strict=True)]
-    dots = list(zip(curves.validation_steps, curves.validation, strict=True)) if kind.validation else []
-    trend = curve.smooth if kind.smooth else curve.mean
-    scale = _Scale.over(curves, [*_finite(trend), *_middling(curve), *(loss for _, loss in dots)], kind.from_zero)
-    newest = next((value for value in reversed(curve.mean) if value is not None), None)
-    read = zip(middles, curves.last, curve.mean, curve.min, curve.max, strict=True)
-    return _drawing(kind, scale, newest, _described(kind, curves, curve, newest)) | {
-        "band": scale.band(middles, curve.min, curve.max) if kind.smooth else "",
-        "raw": scale.line(middles, curve.mean) if kind.smooth else "",
-        "line": scale.line(middles, trend),
-        "dots": scale.dots(dots),
-        "validation": kind.words(dots[-1][1]) if dots else None,
+def chart(tracks: Sequence[Curves], kind: Kind, marks: Iterable[tuple[int, str]] = ()) -> dict[str, Any]:
+    """One series of a track, or of two laid over each other. `marks`: steps where something began, with its name."""
+    values = [value for curves in tracks for value in _weighty(curves, kind)]
+    scale = _Scale.over([step for curves in tracks for step in _ends(curves)], values, kind.from_zero)
+    lines, dots, alone = [], [], len(tracks) == 1
+    for curves, hue in zip(tracks, HUES, strict=False):
+        if kind.series:
+            middles, curve = _middles(curves), curves.series[kind.series]
+            if kind.smooth and alone:
+                lines.append({"kind": "band", "d": scale.band(middles, curve.min, curve.max)})
+            if kind.smooth:
+                lines.append({"kind": f"raw {hue}", "d": scale.line(middles, curve.mean)})
+            lines.append({"kind": f"line {hue}", "d": scale.line(middles, _trend(curves, kind))})
+        if kind.dots:
+            points = list(zip(curves.validation_steps, getattr(curves, kind.dots), strict=True))
+            if kind.series is None:
+                lines.append({"kind": f"line {hue}", "d": scale.line(*_columns(points))})
+            dots.append(
+                {"kind": f"dots {hue if kind.series is None or not alone else 'held-out'}", "d": scale.dots(points)}
+            )
+    return _drawing(kind, scale, _newest(tracks[0], kind), _described(kind, tracks[0])) | {
+        "lines": lines,
+        "dots": dots,
         "marks": [{"x": scale.x(step), "name": name} for step, name in marks if scale.first < step <= scale.last],
-        "points": [
-            [scale.x(middle), number(step), *map(kind.words, values)]
-            for middle, step, *values in read
-            if values[0] is not None
-        ],
+        "x_labels": [compact(round(step)) for step in scale.quarters()],
+        "legend": _legend(kind, tracks[0], bool(marks)) if alone else [],
     }
 
 
-def validation_chart(curves: Curves) -> dict[str, Any]:
-    """Held-out losses alone, joined by a line."""
-    kind, points = VALIDATION, list(zip(curves.validation_steps, curves.validation, strict=True))
-    scale, newest = _Scale.over(curves, curves.validation, False), points[-1][1] if points else None
-    described = f"{kind.title} in {kind.unit}: {len(points)} measurements, the newest {kind.words(newest)}."
-    return _drawing(kind, scale, newest, described) | {
-        "line": scale.line(curves.validation_steps, curves.validation),
-        "dots": scale.dots(points),
-        "points": [[scale.x(step), number(step), *[kind.words(loss)] * 3] for step, loss in points],
+def hour(history: dict[str, Any]) -> dict[str, Any]:
+    """The machine's last hour, as `MachineHistory.told` says it."""
+    times = history["time"]
+    scale = _Scale.over([*times[:1], *times[-1:]], [100.0], True)
+    named = list(zip(history["series"], HUES * len(history["series"]), strict=False))
+    newest = [f"{series['name']} {percent_points(series['percent'][-1])}" for series, _ in named] if times else []
+    drawing = _drawing(HOUR, scale, " · ".join(newest) or None, ", ".join(newest))
+    return drawing | {
+        "lines": [{"kind": f"line {hue}", "d": scale.line(times, series["percent"])} for series, hue in named],
+        "x_labels": [f"{(moment - times[-1]) / 60:.0f} min" if times else "" for moment in scale.quarters()],
+        "legend": [{"kind": f"key-line {hue}", "text": series["name"]} for series, hue in named],
     }
 
 
-def _drawing(kind: Kind, scale: "_Scale", newest: float | None, described: str) -> dict[str, Any]:
+def _drawing(kind: Kind, scale: "_Scale", newest: str | None, described: str) -> dict[str, Any]:
     """What every chart has; the curves come on top."""
+    rows = [scale.high - (scale.high - scale.low) * row / scale.rows for row in range(scale.rows + 1)]
     return {
         "kind": kind,
         "empty": newest is None,
-        "newest": kind.words(newest),
+        "newest": newest or "",
         "width": WIDTH,
         "height": HEIGHT,
         "described": described,
-        "band": "",
-        "raw": "",
+        "lines": [],
+        "dots": [],
         "marks": [],
-        "validation": None,
-        **scale.labels(kind.words),
+        "rows": [round(HEIGHT * row / scale.rows, 1) for row in range(scale.rows + 1)],
+        "y_labels": _trimmed([kind.words(value) for value in rows]),
     }
 
 
-def _described(kind: Kind, curves: Curves, curve, newest: float | None) -> str:
-    lows, highs = _finite(curve.min), _finite(curve.max)
-    if newest is None or not lows:
+def _legend(kind: Kind, curves: Curves, marked: bool) -> list[dict[str, str]]:
+    if not (kind.series and kind.dots):
+        return []
+    told = next((value for value in reversed(getattr(curves, kind.dots)) if value is not None), None)
+    entries = [("key-line", "smoothed"), ("key-band", "raw, lowest to highest")]
+    entries += [("key-dots", f"{kind.dots} {kind.words(told)}")] if told is not None else []
+    entries += [("key-mark", "a battle begins")] if marked else []
+    return [{"kind": key, "text": text} for key, text in entries]
+
+
+def _middles(curves: Curves) -> list[float]:
+    return [(first + last) / 2 for first, last in zip(curves.first, curves.last, strict=True)]
+
+
+def _ends(curves: Curves) -> list[float]:
+    return [*curves.first[:1], *curves.last[-1:], *curves.validation_steps[-1:]]
+
+
+def _trend(curves: Curves, kind: Kind) -> list[float | None]:
+    curve = curves.series[kind.series]
+    return curve.smooth if kind.smooth else curve.mean
+
+
+def _weighty(curves: Curves, kind: Kind) -> list[float]:
+    """The values that the axis must hold."""
+    dots = _finite(getattr(curves, kind.dots)) if kind.dots else []
+    curve = [*_finite(_trend(curves, kind)), *_middling(curves.series[kind.series])] if kind.series else []
+    return curve + dots
+
+
+def _newest(curves: Curves, kind: Kind) -> str | None:
+    values = curves.series[kind.series].mean if kind.series else getattr(curves, kind.dots)
+    newest = next((value for value in reversed(values) if value is not None), None)
+    return None if newest is None else kind.words(newest)
+
+
+def _described(kind: Kind, curves: Curves) -> str:
+    curve = curves.series[kind.series] if kind.series else None
+    lows, highs = (_finite(curve.min), _finite(curve.max)) if curve else (_finite(getattr(curves, kind.dots)),) * 2
+    if not lows or not curves:
         return ""
     return (
         f"{kind.title} in {kind.unit}, steps {number(curves.first[0])} to {number(curves.last[-1])}: between "
-        f"{kind.words(min(lows))} and {kind.words(max(highs))}, at the end {kind.words(newest)}."
+        f"{kind.words(min(lows))} and {kind.words(max(highs))}, at the end {_newest(curves, kind) or 'unknown'}."
     )
+
+
+def _columns(points: Iterable[tuple[float, Any]]) -> tuple[list[float], list[Any]]:
+    points = list(points)
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _finite(values: Iterable[float | None]) -> list[float]:
@@ -126,10 +180,9 @@ class _Scale:
     rows: int
 
     @classmethod
-    def over(cls, curves: Curves, values: Iterable[float], from_zero: bool) -> "_Scale":
-        finite = _finite(values) or [0.0, 1.0]
+    def over(cls, steps: Iterable[float], values: Iterable[float], from_zero: bool) -> "_Scale":
+        finite, steps = _finite(values) or [0.0, 1.0], list(steps) or [0, 1]
         low, high, rows = _ticks(0.0 if from_zero else min(finite), max(finite))
-        steps = [*curves.first[:1], *curves.last[-1:], *curves.validation_steps[-1:]] or [0, 1]
         return cls(min(steps), max(steps), low, high, rows)
 
     def x(self, step: float) -> float:
@@ -162,19 +215,15 @@ class _Scale:
                 stretch = []
         return "".join(shapes)
 
-    def dots(self, points: Iterable[tuple[float, float]]) -> str:
+    def dots(self, points: Iterable[tuple[float, float | None]]) -> str:
         """Lines without length: with round caps they stay circles, however the plot is stretched."""
-        return "".join(f"M{self.x(step):g} {self.y(value):g}h0" for step, value in points if math.isfinite(value))
+        known = ((step, value) for step, value in points if value is not None and math.isfinite(value))
+        return "".join(f"M{self.x(step):g} {self.y(value):g}h0" for step, value in known)
 
-    def labels(self, words: Callable[[float | None], str]) -> dict[str, Any]:
-        values = [self.high - (self.high - self.low) * row / self.rows for row in range(self.rows + 1)]
+    def quarters(self) -> list[float]:
+        """Where the labels below the plot stand."""
         length = self.last - self.first
-        steps = [self.first + length * quarter / 4 for quarter in range(5 if length > 0 else 1)]
-        return {
-            "y_labels": _trimmed([words(value) for value in values]),
-            "x_labels": [compact(round(step)) for step in steps],
-            "rows": [round(HEIGHT * row / self.rows, 1) for row in range(self.rows + 1)],
-        }
+        return [self.first + length * quarter / 4 for quarter in range(5 if length > 0 else 1)]
 
 
 def _trimmed(labels: list[str]) -> list[str]:

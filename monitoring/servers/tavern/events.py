@@ -1,11 +1,13 @@
 """The stream of events (SSE): one poller reads the ledger for everybody, each client has a short queue of its own.
 
 A client that cannot keep up is dropped and finds its place again by `Last-Event-ID`. Messages are encoded once. The
-poller sleeps while nobody listens.
+poller sleeps while nobody listens. `clock` tells the time at first and every quarter of a minute, so that a client notices
+silence, as after a sleep, and knows how far its own clock is off.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import anyio
@@ -31,6 +33,10 @@ def encode(kind: str, data, key: int | None = None) -> bytes:
     """One message of the stream; JSON never holds a raw line break."""
     head = f"id: {key}\nevent: {kind}\n" if key is not None else f"event: {kind}\n"
     return head.encode() + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def clock() -> bytes:
+    return encode("clock", {"time": time.time()})
 
 
 Batch = list[tuple[int | None, bytes]]  # messages with their event ids, if they have one
@@ -78,7 +84,7 @@ class Hub:
                     self._sent[kind] = message
                     batch.append((None, message))
         if turn % PING_TURNS == PING_TURNS - 1:
-            batch.append((None, b": still here\n\n"))
+            batch.append((None, clock()))
         if batch:
             self._publish(batch)
 
@@ -150,7 +156,7 @@ class EventStream(Response):
         client.scope.cancel()
 
     async def _tell(self, client: Client, send: Send) -> None:
-        await _write(send, f"retry: {RETRY_MILLISECONDS}\n\n".encode())
+        await _write(send, f"retry: {RETRY_MILLISECONDS}\n".encode() + clock())
         told = self.after
         while told is not None and (missed := await to_thread.run_sync(self.hub.realm.events_after, told)):
             await _write(send, b"".join(encode("event", event, event["id"]) for event in missed))

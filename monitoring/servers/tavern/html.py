@@ -1,13 +1,18 @@
 """Turns view-models into HTML, and problems into a friendly page or JSON. Everything is escaped: texts are hostile."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
 from core import lore
+from monitoring.servers.tavern import manner, tongues
+from monitoring.servers.tavern.help import help_address
 from monitoring.servers.tavern.words import FILTERS
 
 HERE = Path(__file__).parent
@@ -30,20 +35,45 @@ MEASURES = {  # what stands on the pages beside the words of the realm
     "Answers right": "share of the answers below that are the expected ones, or right by the skill's grader",
 }
 
-_environment = Environment(
-    loader=FileSystemLoader(HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_environment.filters.update(FILTERS)
-_environment.globals.update(words=lore.WORDS | MEASURES)
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+def ticked(text: str, say: Callable[[str], str] = _as_it_is) -> Markup:
+    """Words between backticks as code, the others as `say` says them; everything is escaped."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(say(part)) for place, part in enumerate(parts)
+    )
+
+
+def _environment(loader: FileSystemLoader, **filters) -> Environment:
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(FILTERS, ticked=partial(ticked, say=filters["spoken"]), **filters)
+    environment.globals.update(words=lore.WORDS | MEASURES, help_address=help_address)
+    return environment
+
+
+TEMPLATES = HERE / "templates"
+_environments = {
+    False: _environment(FileSystemLoader(TEMPLATES), spoken=_as_it_is, method=_as_it_is),
+    True: _environment(tongues.PlainLoader(TEMPLATES), spoken=tongues.plain, method=tongues.method),
+}
 
 
 def page(template: str, context: dict, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(_environment.get_template(template).render(context), status)
+    """The template in the visitor's tongue; `manner` is in its context."""
+    visitor = manner.current()
+    text = _environments[visitor.plain].get_template(template).render(context | {"manner": visitor})
+    return HTMLResponse(text, status)
 
 
 def answer(value, status: int = 200) -> Response:
@@ -54,7 +84,8 @@ def answer(value, status: int = 200) -> Response:
 def problem_response(scope: Scope, status: int, code: str, text: str) -> Response:
     """What went wrong: JSON for programs, a page for people; never a trace."""
     if not wants_page(scope):
-        response = answer({"error": {"code": code, "text": text}}, status)
+        openai = {"message": text, "type": code} if scope["path"].startswith("/v1/") else {}
+        response = answer({"error": {"code": code, "text": text, **openai}}, status)
     elif status == 401:
         response = page("login.html", {"problem": text if code == "wrong_token" else None}, status)
     else:

@@ -1,4 +1,5 @@
-"""The realm as the Tavern's requests share it: status and machine readings computed once for everybody. It only reads.
+"""The realm as the Tavern's requests share it: status and machine readings computed once for everybody. It only reads;
+what visitors want exported is done by a process beside it.
 
 Built so that it answers before there is a ledger: what needs one opens it when it is asked.
 """
@@ -10,12 +11,16 @@ from typing import Any
 import psutil
 
 from core.config import Config
+from core.folder_counts import FolderCounts
 from core.full_disk import Reserve
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.status import realm_status
 from monitoring.gpu import read_gpus
+from monitoring.machine_history import MachineHistory
 from monitoring.metrics import Metrics
+from monitoring.servers.tavern.estimate import QueueEstimate
+from monitoring.servers.tavern.exports import Exports
 
 FRESH_SECONDS = 0.5
 
@@ -26,6 +31,10 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
+        self.exports = Exports(paths)
+        self._folders = FolderCounts()
+        self._estimate = QueueEstimate(config.hero.name)
+        self.history = MachineHistory(paths.root)
         self._ledger: Ledger | None = None
         self._lock = threading.Lock()
         self._status: dict[str, Any] = {}
@@ -46,11 +55,15 @@ class Realm:
         """CPU and memory of this machine, room on the realm's disk."""
         return self._readings()[1]
 
+    def queue_seconds(self) -> float | None:
+        """An estimate of the time until nothing waits any more."""
+        return self._estimate.seconds(self.status(), self.ledger)
+
     def _readings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         ledger = self.ledger
         with self._lock:
             if time.monotonic() - self._read >= FRESH_SECONDS:
-                self._status = realm_status(self.paths, self.config, ledger, read_gpus())
+                self._status = realm_status(self.paths, self.config, ledger, read_gpus(), self._folders)
                 self._machine = _machine(self.paths)
                 self._read = time.monotonic()
             return self._status, self._machine

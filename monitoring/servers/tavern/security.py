@@ -1,8 +1,8 @@
 """The door of the Tavern: who may come in, from where, with how much. It knows nothing about what lies behind it.
 
 Everything is refused that is not expressly allowed: a foreign Host (DNS rebinding), a request made by another site
-(CSRF), a missing token where one is asked for, a body above its limit. Decisions use the raw request, never a URL
-built from headers.
+(CSRF), a missing token where one is asked for, a body, head or range above its limit. Decisions use the raw request, never
+a URL built from headers. Who takes too long over a request is guard.py's affair.
 """
 
 import ipaddress
@@ -11,7 +11,6 @@ import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,19 +25,25 @@ from monitoring.servers.tavern.html import problem_response
 log = logging.getLogger(__name__)
 
 OTHER_BODIES = 1 << 20
+TARGET_BYTES = 8 << 10
+HEADER_BYTES, HEADERS_AT_MOST = 32 << 10, 100
+LENGTH_DIGITS = 18  # of Content-Length; Python refuses to read thousands of them
+RANGES = 4  # of one request for a file; each would be read and sent by itself
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 STATIC = Path(__file__).parent / "static"
 PUBLIC = frozenset({"/login", "/healthz", *(f"/static/{file.name}" for file in STATIC.iterdir())})
-HEADERS = {
+PROTECTION = {
     name.encode(): value.encode()
     for name, value in {
         "content-security-policy": "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; "
         "frame-ancestors 'none'",
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
+        "cross-origin-opener-policy": "same-origin",
         "referrer-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
+        "x-dns-prefetch-control": "off",
         "cache-control": "no-store",
     }.items()
 }
@@ -113,8 +118,13 @@ class Rules:
             raise Refusal(400, "wrong_host", "This is no name of this Tavern; config.json can add one in tavern.hosts.")
 
     def check_token(self, scope: Scope, headers: dict[str, list[str]]) -> bool:
-        """Whether the right bearer token is there; a wrong one is refused, and a missing one where it is needed."""
+        """Whether the right bearer token is there; a wrong one is refused, and a missing one where it is needed.
+
+        OpenAI's clients cannot do without a key and send any: where none is asked for, theirs counts as none.
+        """
         bearer = self._bearer(headers)
+        if bearer and not self.token_required and scope["path"].startswith("/v1/") and not self.is_token(bearer):
+            bearer = None
         if bearer is not None and not self.is_token(bearer):
             raise Refusal(401, "wrong_token", "The token is wrong. It stands in the realm's state/token.")
         known = bearer is not None or self.is_token(self._from_cookie(headers))
@@ -134,11 +144,10 @@ class Rules:
         return value.strip() if kind.lower() == "bearer" and len(given) == 1 else ""
 
     def _from_cookie(self, headers: dict[str, list[str]]) -> str:
-        try:
-            cookie = SimpleCookie("; ".join(headers.get("cookie", []))).get(self.cookie)
-        except CookieError:
-            return ""
-        return cookie.value if cookie else ""
+        """Its value if there is one; of two with the name, somebody else has set one. Other sites' cookies may be anything."""
+        crumbs = (crumb.strip().partition("=") for crumb in ";".join(headers.get("cookie", [])).split(";"))
+        given = [value for name, _, value in crumbs if name == self.cookie]
+        return given[0] if len(given) == 1 else ""
 
     @staticmethod
     def check_site(scope: Scope, headers: dict[str, list[str]]) -> None:
@@ -226,6 +235,7 @@ class Door:
 
     def _check(self, scope: Scope) -> int:
         """All the rules; returns the bytes that the body may have."""
+        _check_size(scope)
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -233,15 +243,30 @@ class Door:
         if not self.rules.check_token(scope, headers):
             self.rules.check_site(scope, headers)
         limit = self.rules.body_limit(scope)
+        _check_ranges(headers.get("range", []))
         length = headers.get("content-length", ["0"])[0]
-        if length.isdigit() and int(length) > limit:
+        if length.isascii() and length.isdigit() and (len(length) > LENGTH_DIGITS or int(length) > limit):
             raise _too_large(limit)
         return limit
 
 
 def _protected(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     present = {name.lower() for name, _ in headers}
-    return [*headers, *((name, value) for name, value in HEADERS.items() if name not in present)]
+    return [*headers, *((name, value) for name, value in PROTECTION.items() if name not in present)]
+
+
+def _check_size(scope: Scope) -> None:
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET_BYTES:
+        raise Refusal(414, "too_long", f"The address has more than {TARGET_BYTES:,} bytes.")
+    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    if size > HEADER_BYTES or len(scope["headers"]) > HEADERS_AT_MOST:
+        text = f"At most {HEADERS_AT_MOST} headers with {HEADER_BYTES:,} bytes are taken."
+        raise Refusal(431, "too_many_headers", text)
+
+
+def _check_ranges(given: list[str]) -> None:
+    if len(given) > 1 or sum(value.count(",") for value in given) >= RANGES:
+        raise Refusal(416, "too_many_ranges", f"At most {RANGES} ranges of a file are sent at once.")
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

@@ -25,7 +25,7 @@ def sigil(seed: str, level: int) -> Markup:
     fold = 7 + next(dice) % 5
     jewel = JEWELS[next(dice) % len(JEWELS)]
     layers = layers_of(level)
-    parts = [_frame(fold, layers, jewel)]
+    parts = [_ground(level, jewel), _frame(fold, layers, jewel), _crown(fold, level, jewel)]
     reach = 88.0
     shapes = [*sorted((_petals, _star, _rosette, _rays, _arches), key=lambda _: next(dice)), _beads]
     for layer in range(layers):
@@ -75,6 +75,32 @@ def _frame(fold: int, layers: int, jewel: str) -> str:
         f'<g class="turning" stroke="{GOLD}">{_circle(109, 1.4)}{_circle(98, 0.8)}{_path(marks, 0.9)}'
         f'<path d="{pearls}" stroke="{jewel}" stroke-width="5" stroke-linecap="round"/></g>'
     )
+
+
+def _ground(level: int, jewel: str) -> str:
+    """The disc behind everything: gold from level 10 on, with the jewel's light from level 1000 on."""
+    gold = f'<circle r="98" fill="{GOLD}" fill-opacity=".05"/>' if level >= 10 else ""
+    light = "".join(f'<circle r="{radius}" fill="{jewel}" fill-opacity=".05"/>' for radius in (98, 78, 58, 38))
+    return gold + (light if level >= 1000 else "")
+
+
+def _crown(fold: int, level: int, jewel: str) -> str:
+    """What stands around the frame: tips between the pearls from level 100 on, a chain of arcs in it from level 1000 on."""
+    parts = []
+    if level >= 100:
+        half = math.pi / fold
+        tips = "".join(
+            f"M{_at(angle - half / 4.6, 110)}L{_at(angle, 119)}L{_at(angle + half / 4.6, 110)}Z"
+            for angle in (turn + half for turn in _turns(fold))
+        )
+        parts.append(_path(tips, 0.9, f' stroke="{PALE}" fill="{GOLD}" fill-opacity=".55" stroke-linejoin="round"'))
+    if level >= 1000:
+        arcs, count = [], 4 * fold
+        for place in range(count):
+            begin, middle, end = (2 * math.pi * (place + part) / count for part in (0, 0.5, 1))
+            arcs.append(f"M{_at(begin, 98)}Q{_at(middle, 86)} {_at(end, 98)}")
+        parts.append(_path("".join(arcs), 0.9, f' stroke="{jewel}"'))
+    return f'<g class="turning">{"".join(parts)}</g>' if parts else ""
 
 
 def _petals(fold: int, reach: float, dice: Iterator[int]) -> str:

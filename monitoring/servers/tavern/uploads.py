@@ -63,7 +63,7 @@ def _check_room(request: Request, realm: Realm) -> None:
     length, needed = request.headers.get("content-length", "0"), need(realm.paths)
     if level(realm.paths, needed) >= Level.NOT_CLAIMING:
         raise Refusal(507, "no_room", about(realm.paths)["text"])
-    if length.isdigit() and not Room.of(realm.paths.root).holds(int(length) + needed):
+    if length.isascii() and length.isdigit() and not Room.of(realm.paths.root).holds(int(length) + needed):
         raise Refusal(507, "no_room", "The realm's disk has no room for this file beside the next checkpoint.")
 
 
@@ -79,11 +79,10 @@ async def _raw(request: Request, realm: Realm) -> dict[str, Any]:
 
 
 class _Incoming:
-    """A file on its way into the inbox."""
+    """A file on its way into the inbox. `facts`: its name there, which is known for sure at the end, priority and bytes."""
 
-    def __init__(self, file, stem: str, priority: str):
-        self._file, self._waiting = file, bytearray()
-        self.facts = {"name": f"{stem}.jsonl", "priority": priority, "bytes": 0}
+    def __init__(self, file, facts: dict[str, Any]):
+        self._file, self._waiting, self.facts = file, bytearray(), facts
 
     async def write(self, data: bytes) -> None:
         self._waiting += data
@@ -105,10 +104,11 @@ class _Incoming:
 @contextlib.asynccontextmanager
 async def dropping(paths: RealmPaths, stem: str, priority: str) -> AsyncIterator[_Incoming]:
     """`core.inbox.drop` for a request: waits for the disk in a thread, leaves nothing behind when it is broken off."""
-    manager = drop(paths, f"{stem}.jsonl", priority)
+    facts = {"name": f"{stem}.jsonl", "priority": priority, "bytes": 0}
+    manager = drop(paths, facts["name"], priority, appeared=lambda path: facts.update(name=path.name))
     file = await to_thread.run_sync(manager.__enter__, limiter=WRITERS)
     try:
-        yield _Incoming(file, stem, priority)
+        yield _Incoming(file, facts)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(manager.__exit__, *sys.exc_info(), limiter=WRITERS)

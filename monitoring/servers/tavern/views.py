@@ -4,47 +4,36 @@
 number is put into words in one place only.
 """
 
-import time
-from dataclasses import dataclass
 from typing import Any
 
 from core.checkpoints import pointed
-from core.disk import Level
 from core.paths import PRIORITIES
+from core.skills import skill
+from core.skills import skills as known_skills
 from core.steps import read_previews
+from monitoring.servers.tavern import boards, tongues, vault_views, work
+from monitoring.servers.tavern.build import BUILD
 from monitoring.servers.tavern.realm import Realm
-from monitoring.servers.tavern.words import compact, duration, number, percent, precise, size, tiny
-
-STATES = {
-    "battle": "In battle",
-    "idle": "At rest",
-    "preparing": "Preparing",
-    "saving": "Saving",
-    "paused": "Paused",
-    "loading": "Waking",
-    "starting": "Waking",
-    "blocked": "Blocked",
-    "silent": "Silent",
-    "stopped": "Asleep",
-    "failed": "Given up",
-}
-START = "bash scripts/start.sh"
+from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
 
 
 def now(realm: Realm) -> dict[str, Any]:
-    """`text` and `value` for elements of the pages by name; `versions` tell which parts of a page have grown old."""
+    """`text` and `value` for elements of the pages by name; `plain`: texts that the plain tongue says differently;
+    `versions` tell which parts of a page have grown old."""
     status, machine = realm.status(), realm.machine()
     text, value = _hero(status["hero"])
     for more_text, more_value in (_battle(status["battle"] or {}), _machine(machine), _gpus(status["gpus"])):
         text, value = text | more_text, value | more_value
     state = "paused" if status["paused"] and status["state"] in ("idle", "battle", "paused") else status["state"]
     text |= {
-        "state": STATES.get(state, state),
+        "state": tongues.state_words(state),
         "title": _title(status, text),
+        "queue.eta": about(realm.queue_seconds()),
         "disk.free": size(status["disk"]["free_bytes"]),
         "disk.vault": size(status["disk"]["used_by_vault_bytes"]),
     }
-    return {"state": state, "text": text, "value": value, "versions": _versions(realm, status, state)}
+    plain, versions = tongues.plain_now(state, status["hero"]), _versions(realm, status, state)
+    return {"state": state, "text": text, "plain": plain, "value": value, "versions": versions}
 
 
 def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
@@ -59,12 +48,15 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "queue": queue,
         "services": services,
         "events": str(realm.newest_event()),
+        "jobs": f"{realm.newest_event()} {work.version(realm)}",
         "steps": str(hero["global_step"]),
     }
     return versions | {
         "next": f"{state} {queue} {services} {status['disk']['state']}",
         "alerts": alerts,
-        "board": f"{queue} {versions['events']} {_arriving_key(realm)}",
+        "tavern": BUILD,
+        "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
+        **vault_views.keys(realm),
     }
 
 
@@ -103,6 +95,7 @@ def _battle(battle: dict) -> tuple[dict[str, str], dict[str, float]]:
         "damage": precise(get("damage"), 3),
         "strain": precise(get("strain"), 3),
         "zone": get("zone") or "",
+        "rest": "" if get("zone") else "at rest" if not battle else NOTHING,
         "eta": duration(get("eta_seconds")),
         "tokens_per_second": compact(get("tokens_per_second")),
         "mfu": percent(get("mfu")),
@@ -144,76 +137,31 @@ def _gpus(gpus: list[dict]) -> tuple[dict[str, str], dict[str, float]]:
     return text, value
 
 
-@dataclass(frozen=True)
-class Next:
-    """What happens next. `kind`: go, idle or blocked; `command` and `verb`: what a person can type or press."""
-
-    kind: str
-    title: str
-    text: str
-    command: str | None = None
-    verb: str | None = None
-
-
-def what_next(realm: Realm) -> Next:
-    status = realm.status()
-    state, disk = status["state"], status["disk"]
-    services = {service["name"]: service["state"] for service in status["services"]}
-    waiting = sum(status["queue"][priority] for priority in PRIORITIES)
-    if services["watchdog"] == "stopped" and services["trainer"] != "running":
-        return Next("blocked", "The realm is asleep", "No service runs, so nothing is trained. Wake it with", START)
-    if disk["state"] in (Level.NOT_CLAIMING.word, Level.PAUSED.word):
-        return Next("blocked", "The disk is almost full", disk["text"])
-    if state == "blocked":
-        text = f"What it wants to write does not fit into {size(disk['free_bytes'])}. Free space; it goes on by itself."
-        return Next("blocked", "The trainer waits for room on the disk", text)
-    if state in ("starting", "loading"):
-        return Next("idle", "The hero wakes up", "The model is being loaded.")
-    if services["trainer"] != "running":
-        return Next(
-            "blocked",
-            f"The trainer is in state {services['trainer']}",
-            "Its log says why:",
-            "python -m training logs trainer",
-        )
-    if status["paused"]:
-        return Next(
-            "idle",
-            "Paused",
-            "The hero keeps its place in the quest and waits for you.",
-            verb=None if status["battle"] else "resume",
-        )
-    if services["daemon"] != "running":
-        return Next(
-            "blocked",
-            f"The daemon is in state {services['daemon']}",
-            "Files in the inbox are not taken. Its log says why:",
-            "python -m training logs daemon",
-        )
-    if status["battle"]:
-        return Next("go", "The battle is on", _after_battle(waiting))
-    if preparing := status["preparing"]:
-        text = f"{preparing['share']:.0%} of {preparing['quest']} is turned into tokens; then the battle begins."
-        return Next("go", "A quest is being prepared", text)
-    if waiting:
-        return Next("go", "A quest is being taken up", f"{number(waiting)} waiting. The first step is seconds away.")
-    return Next("idle", "All quiet", "No quest waits. Drop a .jsonl anywhere on this page, and the battle begins.")
-
-
-def _after_battle(waiting: int) -> str:
-    if not waiting:
-        return "No quest waits behind it. Drop another .jsonl whenever you like."
-    return "One quest waits behind it." if waiting == 1 else f"{number(waiting)} quests wait behind it."
-
-
 def hero(realm: Realm) -> dict[str, Any]:
-    status = realm.status()
-    return {"hero": status["hero"], "seed": pointed(realm.paths.tip) or realm.config.hero.name}
+    seed = pointed(realm.paths.tip) or realm.config.hero.name
+    return {"hero": realm.status()["hero"], "seed": seed, "skills": skills(realm)}
+
+
+def skills(realm: Realm) -> list[dict[str, Any]]:
+    """Skills with quests of their own: how many are trained, and the share of answers that were right at the last look."""
+    trained = realm.ledger.all(
+        "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
+    )
+    looks = realm.ledger.all(
+        "SELECT skill, value, MAX(looks.id) FROM (SELECT * FROM evaluations WHERE kind='preview' ORDER BY id DESC LIMIT 500) "
+        "AS looks JOIN quests ON quests.id = looks.quest WHERE skill IS NOT NULL GROUP BY skill"
+    )
+    right = {look["skill"]: look["value"] for look in looks}
+    return [row | {"title": _skill_title(row["skill"]), "right": right.get(row["skill"])} for row in trained]
+
+
+def _skill_title(name: str) -> str:
+    return skill(name).title if name.upper() in known_skills() else name
 
 
 def battle(realm: Realm) -> dict[str, Any]:
     status = realm.status()
-    last = None if status["battle"] else next(iter(jobs(realm, limit=1)), None)
+    last = None if status["battle"] else next(iter(work.battles(realm, limit=1)), None)
     return {"battle": status["battle"], "paused": status["paused"], "last": last}
 
 
@@ -229,64 +177,6 @@ def previews(realm: Realm) -> dict[str, Any] | None:
 def log(realm: Realm, limit: int = 14) -> list[dict[str, Any]]:
     """The newest events, newest first."""
     return list(reversed(realm.ledger.events(limit=limit)))
-
-
-def jobs(realm: Realm, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
-    """Battles, newest first; `before`: only those with a smaller id."""
-    rows = realm.ledger.all(
-        "SELECT battles.*, quests.stem FROM battles LEFT JOIN quests ON quests.id = battles.quest WHERE battles.id < ? "
-        "ORDER BY battles.id DESC LIMIT ?",
-        (before or 1 << 62, limit),
-    )
-    running = realm.status()["battle"] or {}
-    return [_job(row, running) for row in rows]
-
-
-def totals(realm: Realm) -> dict[str, float]:
-    """Everything the hero has gone through."""
-    return realm.ledger.one(
-        "SELECT COUNT(*) AS battles, COALESCE(SUM(tokens), 0) AS tokens, "
-        "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles"
-    )
-
-
-def _job(row: dict, running: dict) -> dict[str, Any]:
-    """A battle's row for people; the running one has its losses and its speed from the trainer's snapshot."""
-    live = row["state"] == "running" and running.get("quest_id") == row["quest"]
-    told = (
-        "id",
-        "quest",
-        "school",
-        "state",
-        "total_steps",
-        "start_step",
-        "loss",
-        "validation_loss_before",
-        "validation_loss",
-        "xp",
-        "reason",
-        "started",
-        "finished",
-    )
-    job = {name: row[name] for name in told}
-    job |= {
-        "kind": "battle",
-        "live": live,
-        "stem": row["stem"] or f"quest {row['quest']}",
-        "step": _steps_done(row),
-        "seconds": row["finished"] - row["started"] if row["finished"] else row["seconds"] or None,
-        "tokens_per_second": row["tokens"] / row["seconds"] if row["seconds"] else None,
-    }
-    if live:
-        now_known = {name: running.get(name) for name in ("step", "loss", "validation_loss", "tokens_per_second")}
-        return job | now_known | {"seconds": time.time() - row["started"]}
-    return job | {"state": "interrupted"} if row["state"] == "running" else job
-
-
-def _steps_done(row: dict) -> int | None:
-    if row["state"] == "done":
-        return row["total_steps"]
-    return None if row["end_step"] is None else row["end_step"] - row["start_step"]
 
 
 def alerts(realm: Realm) -> list[dict[str, Any]]:

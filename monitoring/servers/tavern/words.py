@@ -3,6 +3,8 @@
 import math
 import time
 
+from core.logs import visible
+
 NOTHING = "–"
 
 
@@ -43,6 +45,11 @@ def percent(part: float | None, whole: float | None = 1) -> str:
     return NOTHING if part is None or not whole else f"{100 * part / whole:.0f} %"
 
 
+def percent_points(value: float | None) -> str:
+    """43.2 -> 43 %."""
+    return NOTHING if value is None else f"{value:.0f} %"
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: 1234567 -> 1.2 MB."""
     if count is None:
@@ -52,6 +59,13 @@ def size(count: float | None) -> str:
             scaled = count / bound
             return f"{scaled:.{0 if scaled >= 100 else 1}f} {sign}"
     return f"{count:.0f} B"
+
+
+def gib(count: float | None) -> str:
+    """Bytes of memory: 1610612736 -> 1.50 GiB."""
+    if count is None:
+        return NOTHING
+    return f"{count / (1 << 30):.2f} GiB" if count >= 100 << 20 else f"{count / (1 << 20):.1f} MiB"
 
 
 def duration(seconds: float | None) -> str:
@@ -64,6 +78,17 @@ def duration(seconds: float | None) -> str:
             rest = whole % unit // smaller
             return f"{whole // unit} {name} {rest} {small_name}" if rest else f"{whole // unit} {name}"
     return f"{whole} s" if seconds >= 1 or seconds == 0 else "< 1 s"
+
+
+def about(seconds: float | None) -> str:
+    """An estimate: its largest unit only, with a half where that counts. 8040 -> about 2 h; nothing where nothing waits."""
+    if not seconds or not math.isfinite(seconds):
+        return NOTHING
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit:
+            count = round(2 * seconds / unit) / 2 if seconds < 4 * unit else round(seconds / unit)
+            return f"about {count:g} {name}"
+    return "less than a minute"
 
 
 def ago(moment: float | None) -> str:
@@ -82,6 +107,11 @@ def stamp(moment: float | None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment)) if moment else ""
 
 
+def shown(text: str) -> str:
+    """A text from outside with every hidden character, but line ends and tabs, written as an escape."""
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
+
+
 FILTERS = {
     "number": number,
     "compact": compact,
@@ -89,7 +119,9 @@ FILTERS = {
     "tiny": tiny,
     "percent": percent,
     "size": size,
+    "gib": gib,
     "duration": duration,
     "ago": ago,
+    "shown": shown,
     "stamp": stamp,
 }

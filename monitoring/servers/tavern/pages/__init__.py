@@ -10,32 +10,66 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from core.paths import PRIORITIES
-from monitoring.servers.tavern import views
+from monitoring.servers.tavern import manner, tongues, views
 from monitoring.servers.tavern.api import TheRealm, carry_out
+from monitoring.servers.tavern.help import help_address, trouble_of
 from monitoring.servers.tavern.html import page
-from monitoring.servers.tavern.pages import home, jobs, live, login, quests, vault
+from monitoring.servers.tavern.pages import (
+    arena,
+    checkpoint,
+    help,
+    home,
+    jobs,
+    live,
+    login,
+    manners,
+    oracle,
+    quest,
+    quests,
+    schools,
+    settings,
+    skills,
+    temple,
+    vault,
+)
 from monitoring.servers.tavern.pages.parts import Page
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-MODULES = (home, quests, jobs, vault, live)  # in the order of the navigation
+MODULES = (  # as the navigation has them
+    home, quests, jobs, vault, oracle, skills, schools, temple, arena, live, settings, help,
+)  # fmt: skip
 PAGES = tuple(module.PAGE for module in MODULES)
 PARTS = {name: part for shown in PAGES for name, part in shown.parts.items()}
 router = APIRouter(include_in_schema=False)
 
 
 def _base(realm: Realm, request: Request) -> dict[str, Any]:
-    return {"now": views.now(realm), "parts": PARTS, "priorities": PRIORITIES, "query": request.url.query}
+    now = tongues.told(views.now(realm), manner.current().plain)
+    query = request.url.query
+    return {
+        "now": now,
+        "trouble": help_address(trouble_of(realm.status()) or ""),
+        "address": f"{request.url.path}?{query}" if query else request.url.path,  # where the switches lead back to
+        "parts": PARTS,
+        "priorities": PRIORITIES,
+        "query": query,
+    }
+
+
+def frame(realm: Realm, request: Request, around: Page) -> dict[str, Any]:
+    """What stands around every page; a page below one of these (`/vault/ID`) takes it from `app.state.frame`."""
+    return _base(realm, request) | {
+        "pages": PAGES,
+        "page": around,
+        "newest_event": realm.newest_event(),
+        "dropped": request.query_params.get("dropped"),
+    }
 
 
 def _show(wanted: Page) -> Callable[[Request, TheRealm], Response]:
     def show(request: Request, realm: TheRealm) -> Response:
-        context = _base(realm, request) | {
-            "pages": PAGES,
-            "page": wanted,
-            "newest_event": realm.newest_event(),
-            "dropped": request.query_params.get("dropped"),
-        }
+        context = frame(realm, request, wanted) | wanted.more(realm, request)
         for part in wanted.parts.values():
             context |= part.view(realm, request)
         return page(wanted.template, context)
@@ -65,4 +99,5 @@ def favicon() -> Response:
 
 for _page in PAGES:
     router.add_api_route(_page.path, _show(_page), methods=["GET", "HEAD"], name=_page.name)
-ROUTERS = (router, *(module.router for module in (*MODULES, login) if hasattr(module, "router")))
+EXTRAS = (login, manners, quest, checkpoint)  # routes that are no pages of the navigation
+ROUTERS = (router, *(module.router for module in (*MODULES, *EXTRAS) if hasattr(module, "router")))

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from core import lore
-from monitoring.servers.tavern import charts, views
+from monitoring.servers.tavern import charts, tracks, vault_views, views
 from monitoring.servers.tavern.api import TheRealm
-from monitoring.servers.tavern.pages.live import battle_marks, previews
+from monitoring.servers.tavern.outlook import what_next
+from monitoring.servers.tavern.pages.live import alerts, drawn, previews
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
@@ -23,8 +24,7 @@ def _hero(realm: Realm, _: Request) -> dict[str, Any]:
 
 
 def _curve(realm: Realm, _: Request) -> dict[str, Any]:
-    curves = realm.metrics.curves(recent=2000)
-    return {"chart": charts.chart(curves, charts.LOSS, battle_marks(realm, curves))}
+    return drawn(realm, tracks.newest(2000), (charts.LOSS,))
 
 
 PAGE = Page(
@@ -32,9 +32,9 @@ PAGE = Page(
     "Battle",
     "home.html",
     {
-        "alerts": Part("alerts.html", "alerts", lambda realm, _: {"alerts": views.alerts(realm)}),
+        "alerts": Part("alerts.html", "alerts", alerts),
         "hero": Part("hero.html", "hero", _hero),
-        "next": Part("next.html", "next", lambda realm, _: {"next": views.what_next(realm)}),
+        "next": Part("next.html", "next", lambda realm, _: {"next": what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
         "curve": Part("curve.html", "steps", _curve),
         "previews": Part("previews.html", "previews", previews),
@@ -47,11 +47,11 @@ PAGE = Page(
 @router.get("/sigil/{checkpoint}.svg")
 def sigil_of(realm: TheRealm, checkpoint: str) -> Response:
     """A checkpoint's portrait; it never changes."""
-    row = realm.ledger.one("SELECT id, step FROM checkpoints WHERE id=?", (checkpoint,))
-    if row is None:
+    step = vault_views.brief(realm, checkpoint)["step"]
+    if step is None:
         raise Refusal(404, "no_checkpoint", "There is no such checkpoint.")
     return Response(
-        sigil_file(row["id"], lore.level(row["step"])),
+        sigil_file(checkpoint, lore.level(step)),
         media_type="image/svg+xml",
         headers={"cache-control": "private, max-age=31536000, immutable"},
     )

@@ -9,18 +9,22 @@ from monitoring.servers.tavern.html import page
 from monitoring.servers.tavern.security import Refusal
 
 COOKIE_SECONDS = 30 * 86400
+FORM_BYTES = 4096
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
 def login(request: Request, token: str | None = None) -> Response:
-    """The page itself; with the right token in the link, straight in."""
+    """The page itself; with the right token in the link, straight in: the redirect keeps the link out of the history."""
     return page("login.html", {"problem": None}) if token is None else _let_in(request, token)
 
 
 @router.post("/login")
 async def login_form(request: Request) -> Response:
-    fields = parse_qs((await request.body()).decode(errors="replace"))
+    form = await request.body()
+    if len(form) > FORM_BYTES:
+        raise Refusal(413, "too_large", "A token is shorter.")
+    fields = parse_qs(form.decode(errors="replace"))
     return _let_in(request, fields.get("token", [""])[0])
 
 

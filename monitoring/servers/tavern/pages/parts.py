@@ -1,7 +1,7 @@
 """What a page of the Tavern is: parts, each of which can be fetched alone when it has grown old. It knows no page by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
@@ -18,11 +18,18 @@ class Part:
     view: Callable[[Realm, Request], dict[str, Any]]
 
 
+def _nothing(realm: Realm, request: Request) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Page:
-    """`template` shows `parts`, by their names, in an order of its own."""
+    """`template` shows `parts`, by their names, in an order of its own; `more`: what it shows that does not grow old;
+    `menu`: whether the navigation leads there."""
 
     path: str
     name: str
     template: str
     parts: dict[str, Part]
+    more: Callable[[Realm, Request], dict[str, Any]] = _nothing
+    menu: bool = field(default=True, kw_only=True)

@@ -8,19 +8,38 @@
   function start() {
     const loading = new Set();
     const reachable = "a, button, summary, [tabindex]";
-    let stream = null;
+    const silence = 40000; // the Tavern tells the time every 15 seconds
+    let stream = null, newest = null, heard = 0, ahead = 0; // ahead: seconds of the Tavern's clock before ours
 
     function connect() {
       if (stream || document.hidden) return;
+      heard = Date.now();
       stream = new EventSource("/api/events?after=" + page.after);
-      stream.addEventListener("now", (message) => show(JSON.parse(message.data)));
-      stream.addEventListener("event", (message) => tell(JSON.parse(message.data)));
+      for (const [kind, act] of Object.entries({ now: show, event: tell, clock: set })) {
+        stream.addEventListener(kind, (message) => { heard = Date.now(); act(JSON.parse(message.data)); });
+      }
       stream.onopen = () => offline(false);
       stream.onerror = () => {
         offline(true);
-        if (stream && stream.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 3000); }
+        if (stream && stream.readyState === EventSource.CLOSED) { disconnect(); setTimeout(connect, 3000); ask(); }
       };
     }
+
+    // The browser does not say why a stream was refused. Where the token is no longer right, the page asks for it.
+    async function ask() {
+      try {
+        checked(await fetch("/api/hero"));
+      } catch {
+        // gone for now
+      }
+    }
+
+    function checked(answer) {
+      if (answer.status === 401) location.reload();
+      return answer.ok;
+    }
+
+    function set({ time }) { ahead = time - Date.now() / 1000; }
 
     function disconnect() {
       if (stream) stream.close();
@@ -33,40 +52,61 @@
     }
 
     function show(now) {
-      document.documentElement.dataset.state = now.state;
-      if (location.pathname === "/") document.title = now.text.title;
+      if (now.versions.tavern !== page.build) { location.reload(); return; } // the Tavern was updated
+      newest = now;
+      const root = document.documentElement.dataset;
+      const text = root.tongue === "plain" ? { ...now.text, ...now.plain } : now.text;
+      root.state = now.state;
+      if (location.pathname === "/") document.title = text.title;
       for (const element of document.querySelectorAll("[data-bind]")) {
-        const words = now.text[element.dataset.bind];
+        const words = text[element.dataset.bind];
         if (words !== undefined && element.textContent !== words) element.textContent = element.dataset.is = words;
       }
       for (const element of document.querySelectorAll("[data-value]")) {
         if (element.dataset.value in now.value) element.value = now.value[element.dataset.value];
       }
+      renew();
+      document.dispatchEvent(new CustomEvent("realm", { detail: now }));
+    }
+
+    function renew() {
       for (const part of document.querySelectorAll("[data-part]")) {
-        const key = now.versions[part.dataset.key];
+        const key = newest.versions[part.dataset.key];
         if (key !== undefined && key !== part.dataset.seen) refresh(part);
       }
     }
 
+    // For a page's own script: `name` has changed by what was just done.
+    window.renew = (name) => {
+      for (const part of document.querySelectorAll(`[data-part^="/parts/${name}"]`)) {
+        loading.delete(part.dataset.part);
+        refresh(part);
+      }
+    };
+
     async function refresh(part) {
       const address = part.dataset.part;
-      if (loading.has(address) || part.querySelector("[data-held]")) return;
+      if (loading.has(address)) return;
       loading.add(address);
       try {
         const answer = await fetch(address);
-        if (!answer.ok) return;
+        if (!checked(answer)) return;
         const fresh = document.createRange().createContextualFragment(await answer.text()).firstElementChild;
+        if (part.querySelector("[data-held]")) return; // taken into a hand meanwhile
         for (const open of part.querySelectorAll("details[open][id]")) {
           const same = fresh.querySelector("#" + CSS.escape(open.id));
           if (same) same.open = true;
         }
         const place = [...part.querySelectorAll(reachable)].indexOf(document.activeElement);
+        const named = part.contains(document.activeElement) && document.activeElement.id;
         part.replaceWith(fresh);
-        if (place >= 0 && fresh.querySelectorAll(reachable)[place]) fresh.querySelectorAll(reachable)[place].focus();
+        const same = named && fresh.querySelector("#" + CSS.escape(named));
+        if (same) same.focus();
+        else if (place >= 0 && fresh.querySelectorAll(reachable)[place]) fresh.querySelectorAll(reachable)[place].focus();
       } catch {
         // the stream notices that the server is gone, and says so
       } finally {
-        setTimeout(() => loading.delete(address), 1500); // a part is fetched this often at most
+        setTimeout(() => { loading.delete(address); if (stream) renew(); }, 1500); // a part is fetched this often at most
       }
     }
 
@@ -90,7 +130,7 @@
     }
 
     function ago(moment) {
-      const passed = Date.now() / 1000 - moment;
+      const passed = Date.now() / 1000 + ahead - moment;
       for (const [unit, name] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
         if (passed >= unit) return Math.floor(passed / unit) + " " + name + " ago";
       }
@@ -102,6 +142,8 @@
     addEventListener("pagehide", disconnect);
     addEventListener("pageshow", connect);
     setInterval(() => {
+      const patience = stream && stream.readyState === EventSource.OPEN ? silence : 10000;
+      if (stream && Date.now() - heard > patience) { disconnect(); connect(); } // a connection that a sleep has killed
       for (const time of document.querySelectorAll("[data-ago]")) {
         const words = ago(Number(time.dataset.ago));
         if (time.textContent !== words) time.textContent = words;

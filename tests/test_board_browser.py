@@ -1,0 +1,140 @@
+"""The board in a real browser: quests are dragged, moved by keys, cancelled and tried again; files are sent and looked at."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+from test_tavern_browser import browser, open_page, realm, wait_for  # noqa: F401 - fixtures
+
+from core.ledger import Ledger
+from core.training_queue import TrainingQueue
+
+CHAT = {"messages": [{"role": "user", "content": "Why <b>?"}, {"role": "assistant", "content": "Because it is so."}]}
+ROWS = "".join(json.dumps(CHAT | {"n": n}) + "\n" for n in range(30))
+
+
+def names(queue, priority):
+    return [quest.stem for quest in queue.in_line(priority)]
+
+
+@pytest.fixture
+def queue(realm):  # noqa: F811
+    paths, _ = realm
+    return TrainingQueue(paths, Ledger(paths.ledger))
+
+
+def card(page, stem):
+    return page.locator(".quest", has=page.get_by_role("link", name=stem, exact=True))
+
+
+def fits(page):
+    for details in page.query_selector_all("details"):
+        details.evaluate("element => { element.open = true; }")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], page.url
+
+
+def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queue):  # noqa: F811
+    page = open_page("/quests")
+    first, second = names(queue, "normal")
+    card(page, second).drag_to(card(page, first), target_position={"x": 40, "y": 5})
+    wait_for(lambda: names(queue, "normal") == [second, first])
+    expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
+    card(page, first).drag_to(page.locator("[data-line=high]"), target_position={"x": 40, "y": 2})
+    wait_for(lambda: names(queue, "high")[:1] == [first])
+    expect(page.locator("[data-line=high] a.name").first).to_have_text(first)
+    card(page, first).drag_to(card(page, second), target_position={"x": 40, "y": 5})
+    wait_for(lambda: names(queue, "normal") == [first, second])
+    assert page.evaluate("window.marker") == "never reloaded"
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, queue, width):  # noqa: F811
+    page = open_page("/quests", width)
+    first, second = names(queue, "normal")
+    earlier = page.get_by_role("button", name=f"Earlier: {second}")
+    earlier.focus()
+    page.keyboard.press("Enter")
+    wait_for(lambda: names(queue, "normal") == [second, first])
+    expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
+    expect(earlier).to_be_focused()
+    page.get_by_role("button", name=f"Later: {second}").press("Enter")
+    wait_for(lambda: names(queue, "normal") == [first, second])
+    page.get_by_label(f"Priority of {second}").select_option("low")
+    wait_for(lambda: second in names(queue, "low"))
+    page.get_by_role("button", name=f"Cancel {second}").press("Enter")
+    expect(page.locator("#failed").get_by_role("link", name=second)).to_be_visible()
+    page.locator("#failed .quest", has_text=second).get_by_role("button", name="Try again").press("Enter")
+    expect(page.locator("[data-line=low]").get_by_role("link", name=second)).to_be_visible()
+    page.get_by_label(f"Priority of {second}").select_option("normal")
+    wait_for(lambda: names(queue, "normal") == [first, second])
+    fits(page)
+
+
+def test_files_are_sent_with_progress_cancelled_refused_with_a_reason_and_looked_at(open_page, realm, tmp_path):  # noqa: F811
+    paths, _ = realm
+    page = open_page("/quests", expected="status of 415")
+    slow = page.context.new_cdp_session(page)
+    slow.send("Network.enable")
+    conditions = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    slow.send("Network.emulateNetworkConditions", conditions | {"uploadThroughput": 1_500_000})
+    for name, text in (("large.jsonl", ROWS * 6000), ("table.csv", "a,b"), ("chats.jsonl", ROWS)):
+        (tmp_path / name).write_text(text)
+    page.set_input_files("#file", [tmp_path / name for name in ("large.jsonl", "table.csv", "chats.jsonl")])
+    lines = page.locator(".uploads .upload")
+    expect(lines).to_have_count(3)
+    expect(lines.nth(0)).to_contain_text("MB of 2")  # 22 MB
+    assert 0 < lines.nth(0).locator("progress").evaluate("bar => bar.value") < 1
+    expect(lines.nth(2)).to_contain_text("chats.jsonl waits")
+    page.get_by_role("button", name="Cancel large.jsonl").click()
+    expect(lines.nth(0)).to_contain_text("cancelled")
+    expect(lines.filter(has_text="table.csv")).to_contain_text("Only .jsonl files are taken")
+    sent = lines.filter(has_text="chats.jsonl is in the inbox")
+    expect(sent).to_be_visible()
+    wait_for(lambda: not list(paths.inbox.glob(".*")) and not list(paths.inbox.glob("large*")))
+    assert (paths.inbox / "chats.jsonl").read_text() == ROWS
+    sent.get_by_role("link", name="What the hero will see").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("chats.jsonl")
+    shown = page.locator(".seq[role=group]").first
+    expect(shown.locator("mark")).to_have_text("Because it is so.<|im_end|>")
+    assert "underline" in shown.locator("mark").evaluate("mark => getComputedStyle(mark).textDecorationLine")
+    expect(shown.locator("i.s").first).to_have_text("<|im_start|>")
+    expect(shown).to_contain_text("Why <b>?")
+    expect(page.get_by_role("img", name="Rows by their length")).to_be_visible()
+    page.get_by_role("link", name="Next rows").click()
+    expect(page.get_by_role("heading", name="line 9", exact=False).first).to_be_visible()
+    expect(page.get_by_role("img", name="Rows by their length")).to_be_visible()  # what was known of the file stays
+
+
+def test_no_page_of_a_quest_or_a_job_overflows(open_page, realm):  # noqa: F811
+    paths, server = realm
+    (paths.inbox / "wide.jsonl").write_text(json.dumps({"prompt": "w" * 900, "response": "\u202e" + "z " * 900}) + "\n")
+    rejected = Ledger(paths.ledger).one("SELECT id FROM quests WHERE stem='chat_export_broken'")["id"]
+    page = open_page("/quests/dropped?name=wide.jsonl")
+    page.locator(".seq[role=group]").wait_for()
+    for path in (None, "/quests/2", f"/quests/{rejected}", "/jobs", "/jobs/battle-2"):
+        if path:
+            page.goto(server.url + path)
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            fits(page)
+
+
+def test_a_quests_page_is_whole_without_javascript(open_page, realm, queue):  # noqa: F811
+    paths, _ = realm
+    (paths.inbox / "plain.jsonl").write_text(ROWS)
+    page = open_page("/quests", java_script_enabled=False)
+    page.get_by_role("link", name="plain.jsonl").click()
+    page.get_by_role("link", name="What the hero will see of it").click()
+    expect(page.locator(".seq mark").nth(1)).to_have_text("Because it is so.<|im_end|>")  # the first explains the marks
+    page.get_by_role("link", name="Next rows").click()
+    expect(page.get_by_role("heading", name="line 9").first).to_be_visible()
+    first, second = names(queue, "normal")
+    page.get_by_role("link", name="Quests", exact=True).first.click()
+    page.get_by_role("button", name=f"Earlier: {second}").click()
+    assert names(queue, "normal") == [second, first]
+    page.get_by_role("link", name=first).click()
+    page.get_by_role("button", name="Train it next").click()
+    assert names(queue, "high")[0] == first
+    page.get_by_label(f"Priority of {first}").select_option("normal")
+    card(page, first).get_by_role("button", name="Move", exact=True).click()
+    assert names(queue, "normal") == [second, first]

@@ -1,0 +1,106 @@
+"""A realm with a long past answers as quickly as a young one: counted in the database's own steps and in bytes, not in seconds."""
+
+import os
+import re
+import time
+
+import pytest
+from tavern_realm import empty_realm, fill, services
+from tavern_server import PAGE, client_of
+
+from core.config import Config
+from core.folder_counts import FolderCounts
+from core.ledger import Ledger
+from core.status import realm_status
+from core.steps import SERIES
+from monitoring.metrics import Metrics
+from monitoring.servers.tavern import views
+from monitoring.servers.tavern.pages.home import PAGE as HOME
+from monitoring.servers.tavern.realm import Realm
+from training.bench.tavern_ground import fill_ledger, fill_record
+
+QUESTS, STEPS = 10_000, 200_000
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    paths = empty_realm(tmp_path_factory.mktemp("old"))
+    ledger = fill(paths)
+    fill_record(paths, STEPS, time.time())
+    fill_ledger(paths, ledger, QUESTS, STEPS, time.time())
+    ledger.close()
+    return paths
+
+
+def work(connection, act):
+    """Thousands of steps of SQLite's virtual machine, and statements."""
+    turns, statements = [], []
+    connection.set_progress_handler(lambda: turns.append(1), 1000)
+    connection.set_trace_callback(statements.append)
+    act()
+    connection.set_progress_handler(None, 0)
+    connection.set_trace_callback(None)
+    return len(turns), len(statements)
+
+
+def test_the_state_of_the_realm_costs_few_steps_however_many_events_there_are(old):
+    ledger = Ledger(old.ledger)
+    assert ledger.one("SELECT COUNT(*) AS n FROM events")["n"] > 50_000
+    steps, statements = work(ledger.connection, lambda: realm_status(old, Config(), ledger))
+    assert steps < 150 and statements < 40
+    ledger.close()
+
+
+def test_every_part_of_the_home_page_costs_few_steps(old):
+    services(old)
+    realm = Realm(old, Config())
+    realm.status()
+    for name, part in HOME.parts.items():
+        steps, statements = work(realm.ledger.connection, lambda part=part: part.view(realm, None))
+        assert steps < 150 and statements < 20, name
+    steps, _ = work(realm.ledger.connection, lambda: views.now(realm))
+    assert steps < 150
+    realm.ledger.close()
+
+
+def test_the_home_page_is_light_with_a_long_past(old):
+    services(old)
+    with client_of(old) as client:
+        page = client.get("/", headers=PAGE)
+        addresses = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+        assert "/static/tavern.css" in addresses and "/static/live.js" in addresses
+        files = {address: len(client.get(address).content) for address in addresses}
+    assert len(page.content) < 100_000
+    assert len(page.content) + sum(files.values()) < 300_000  # the charts' library included
+    assert page.text.count('role="alert"') == 5 and "more within a day" in page.text
+
+
+def test_a_picture_of_all_steps_reads_sums_and_not_the_steps(old):
+    metrics = Metrics(old.metrics, "DIO")
+    with metrics._reading() as reading:
+        whole, _ = work(reading.connection, lambda: reading.curves(1, STEPS, None, 240, SERIES))
+        some, _ = work(reading.connection, lambda: reading.curves(1, 2000, None, 240, SERIES))
+    assert whole < 4 * some  # a hundred times as many steps
+
+
+def test_a_folder_is_counted_anew_only_when_it_has_changed(tmp_path):
+    asked = []
+
+    def is_one(name):
+        asked.append(name)
+        return name.endswith(".jsonl")
+
+    folders = FolderCounts()
+    for name in ("a.jsonl", "b.jsonl", "b.txt"):
+        (tmp_path / name).touch()
+    assert folders.count(tmp_path, is_one) == 2
+    (tmp_path / "c.jsonl").touch()  # within the same tick of the clock, perhaps
+    assert folders.count(tmp_path, is_one) == 3
+    os.utime(tmp_path, (1e9, 1e9))
+    asked.clear()
+    assert [folders.count(tmp_path, is_one) for _ in range(3)] == [3, 3, 3] and len(asked) == 4
+    (tmp_path / "a.jsonl").unlink()
+    assert folders.count(tmp_path, is_one) == 2
+    os.utime(tmp_path, (4e9, 4e9))  # the clock was set back since
+    asked.clear()
+    assert [folders.count(tmp_path, is_one) for _ in range(2)] == [2, 2] and len(asked) == 6

@@ -1,0 +1,167 @@
+"""A page that is left open stays true: over a dead connection, a new token, an update, two changes at once."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import threading
+import time
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from tavern_realm import advance, empty_realm, fill, services
+from tavern_server import Stream, tavern
+from test_tavern_browser import ARGUMENTS
+
+from core.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def realm(tmp_path_factory):
+    paths = empty_realm(tmp_path_factory.mktemp("realm"))
+    fill(paths)
+    with tavern(paths.root) as server:
+        yield paths, server
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context()
+    yield context.new_page()
+    context.close()
+
+
+class Wire:
+    """A wire to a server's port. `cut`: what is open stays open and silent for ever, as after a sleep; new calls get through."""
+
+    def __init__(self, behind: int):
+        self._behind, self._ready = behind, threading.Event()
+        self._open: set[asyncio.Task] = set()
+        self._silent: set[asyncio.Task] = set()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        self._ready.wait()
+
+    async def _serve(self):
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _join(self, reader, writer):
+        task = asyncio.current_task()
+        self._open.add(task)
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        try:
+            await asyncio.wait(
+                [
+                    asyncio.ensure_future(self._pump(task, *ends))
+                    for ends in ((reader, behind_writer), (behind_reader, writer))
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for end in (writer, behind_writer):
+                end.transport.abort()
+
+    async def _pump(self, task, source, sink):
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if task in self._silent:
+                    await self._over.wait()
+                sink.write(data)
+                await sink.drain()
+
+    def cut(self):
+        self._loop.call_soon_threadsafe(self._silent.update, tuple(self._open))
+
+    def close(self):
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+
+def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, realm):
+    paths, server = realm
+    wire, ledger = Wire(server.port), Ledger(paths.ledger)
+    try:
+        page.clock.install()
+        page.goto(f"http://127.0.0.1:{wire.port}/")
+        ledger.event("daemon", "before", "It was heard before the sleep.")
+        expect(page.locator("[data-log]")).to_contain_text("heard before the sleep")
+        wire.cut()
+        ledger.event("daemon", "asleep", "It happened during the sleep.")
+        page.wait_for_timeout(1500)
+        assert "during the sleep" not in page.locator("[data-log]").inner_text()
+        page.clock.fast_forward("08:00:00")  # a night: the page's timers run when the lid is opened
+        for _ in range(8):  # the browser may try dead connections that it kept, one after the other
+            with contextlib.suppress(AssertionError):
+                expect(page.locator("[data-log]")).to_contain_text("during the sleep", timeout=1500)
+                break
+            page.clock.fast_forward("00:20")
+        expect(page.locator("[data-log]")).to_contain_text("during the sleep")
+        ages = page.locator("[data-log] time").first.inner_text()
+        assert re.fullmatch(r"just now|\d+ s ago", ages), (
+            ages
+        )  # by the Tavern's clock, not by the page's, which is hours ahead
+    finally:
+        wire.close()
+        ledger.close()
+
+
+def test_a_new_token_leads_an_open_page_to_the_login(page, tmp_path):
+    paths = empty_realm(tmp_path)
+    paths.config.write_text('{"tavern": {"require_token": true}}')
+    with tavern(paths.root) as server:
+        page.goto(f"{server.url}/login?token={paths.token.read_text()}")
+        expect(page.locator(".pill")).to_be_visible()
+        server.stop()
+        paths.token.unlink()
+        with tavern(paths.root, server.port):
+            page.get_by_label("Token").wait_for(timeout=30_000)
+            page.get_by_label("Token").fill(paths.token.read_text())
+            page.get_by_role("button", name="Enter").click()
+            expect(page.locator(".pill")).to_be_visible()
+
+
+def test_a_part_that_changes_twice_at_once_ends_up_right(page, realm):
+    paths, server = realm
+    services(paths)
+    page.goto(server.url + "/quests")
+    page.wait_for_selector("[data-part]")
+    (paths.inbox / "first.jsonl").write_text("{}\n")
+    page.locator(".arriving", has_text="first.jsonl").wait_for()
+    (paths.inbox / "second.jsonl").write_text("{}\n")  # within the pause after a part was fetched
+    page.locator(".arriving", has_text="second.jsonl").wait_for(timeout=6000)
+    assert page.locator(".arriving", has_text="first.jsonl").count() == 1
+
+
+def test_a_page_of_an_older_tavern_fetches_itself_anew(page, realm):
+    paths, server = realm
+    ledger = Ledger(paths.ledger)
+    services(paths)
+    page.goto(server.url + "/vault")
+    page.evaluate("document.body.dataset.build = 'of yesterday'")
+    page.evaluate("window.marker = 'the old page'")
+    advance(paths, ledger)
+    page.wait_for_function("() => window.marker === undefined && document.body.dataset.build !== 'of yesterday'")
+    ledger.close()
+
+
+def test_the_stream_tells_the_time_at_once(realm):
+    _, server = realm
+    stream = Stream(server)
+    assert abs(stream.next("clock")["data"]["time"] - time.time()) < 2
+    stream.close()
