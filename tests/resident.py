@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def die_in_the_second_battle(root: Path) -> None:
     def count(self, facts):
         quests.append(self.quest.id)
         if len(set(quests)) == 2 and quests.count(self.quest.id) == 3:
+            while not any(file.stat().st_size > 1e6 for file in paths.vault.glob(".building-*/optimizer.safetensors")):
+                time.sleep(0.01)  # the first one's files are on their way
             os.kill(os.getpid(), signal.SIGKILL)
         return after_step(self, facts)
 
