@@ -1,6 +1,5 @@
 """The board in a real browser: quests are dragged, moved by keys, cancelled and tried again; files are sent and looked at."""
 
-import contextlib
 import json
 
 import pytest
@@ -34,26 +33,22 @@ def fits(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], page.url
 
 
-def drag(card, to, y, happened):
-    """As a person does: once more where the board was fetched anew under the pointer."""
-    for patience in (3.0, 3.0, 5.0):
-        card.drag_to(to, target_position={"x": 40, "y": y})
-        with contextlib.suppress(AssertionError):
-            return wait_for(happened, patience)
-    raise AssertionError("it was dragged three times, and stayed where it was")
+def drag(card, to, y):
+    """By the card's edge: its middle may be the menu of priorities, which is no handle."""
+    card.drag_to(to, source_position={"x": 8, "y": 8}, target_position={"x": 40, "y": y})
 
 
-@pytest.mark.skip(
-    reason="a drag is lost now and then, on a busy machine or not; unexplained yet, keys and menus do the same"
-)
 def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queue):  # noqa: F811
     page = open_page("/quests")
     first, second = names(queue, "normal")
-    drag(card(page, second), card(page, first), 5, lambda: names(queue, "normal") == [second, first])
+    drag(card(page, second), card(page, first), 5)
+    wait_for(lambda: names(queue, "normal") == [second, first])
     expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
-    drag(card(page, first), page.locator("[data-line=high]"), 2, lambda: names(queue, "high")[:1] == [first])
+    drag(card(page, first), page.locator("[data-line=high]"), 2)
+    wait_for(lambda: names(queue, "high")[:1] == [first])
     expect(page.locator("[data-line=high] a.name").first).to_have_text(first)
-    drag(card(page, first), card(page, second), 5, lambda: names(queue, "normal") == [first, second])
+    drag(card(page, first), card(page, second), 5)
+    wait_for(lambda: names(queue, "normal") == [first, second])
     assert page.evaluate("window.marker") == "never reloaded"
 
 
