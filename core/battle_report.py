@@ -93,7 +93,8 @@ class BattleReport:
         """A battle begins, or goes on after `first` of its steps."""
         school = plan.settings.school
         known = self.ledger.one(
-            "SELECT id, tokens, seconds, effort FROM battles WHERE quest=? AND state NOT IN ('done', 'rolled_back') ORDER BY id DESC",
+            "SELECT id, tokens, seconds, effort, validation_loss_before FROM battles WHERE quest=? AND state NOT IN "
+            "('done', 'rolled_back', 'cursed') ORDER BY id DESC",
             (quest.id,),
         )
         self._start = start = facts["global_step"] - first
@@ -114,6 +115,7 @@ class BattleReport:
                 self.ledger.change("battles", known["id"], state="lost", finished=time.time())
             self._row = self.ledger.add("battles", state="running", **fresh)
         self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
+        self.loss_before: float | None = known["validation_loss_before"] if known and first else None
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW_STEPS)
         self._school, self._quest, self._floor = school, quest.id, self.floor(school)
         self._plan, self._spikes = plan, 0
@@ -203,6 +205,7 @@ class BattleReport:
         self.record.validation(global_step, self._quest, time.time(), loss)
         self._evaluated(global_step, validation=loss, accuracy=evaluation.accuracy)
         if self._battle["step"] == 0:
+            self.loss_before = loss
             self.ledger.change("battles", self._row, validation_loss_before=loss)
         if self._watch.look(global_step, loss, evaluation.nats_S, evaluation.labels):
             self._tell_of_overfitting()
@@ -294,12 +297,17 @@ class BattleReport:
         self._battle = self._row = None
         self._shown = ""
 
-    def close(self, quest: int) -> None:
-        """The newest battle of `quest` is done: its weights are saved."""
-        row = self.ledger.one("SELECT id FROM battles WHERE quest=? AND state!='done' ORDER BY id DESC", (quest,))
-        if row:
-            facts = self._unsaved.pop(row["id"], {"finished": time.time()})
-            self.ledger.change("battles", row["id"], state="done", **facts)
+    @property
+    def effort(self) -> float:
+        """The sum of strain over the battle's steps so far."""
+        return self._totals["effort"]
+
+    def close(self, quest: int, verdict: dict[str, Any] | None = None, state: str = "done") -> None:
+        """The newest battle of `quest` is over: its weights are saved, and judged."""
+        row = self.ledger.one("SELECT id, state FROM battles WHERE quest=? ORDER BY id DESC", (quest,))
+        if row and row["state"] != state:
+            facts = self._unsaved.pop(row["id"], {"finished": time.time()}) | _columns(verdict)
+            self.ledger.change("battles", row["id"], state=state, **facts)
 
     def was_saving(self, quest: int) -> bool:
         """Whether the newest battle of `quest` was fought to its end, and only its checkpoint was not there yet."""
@@ -310,3 +318,10 @@ class BattleReport:
         with spared(self.paths.state):
             write_json(self.paths.status, {"time": time.time(), **snapshot}, durable=False)
             self._shown = snapshot["state"]
+
+
+def _columns(verdict: dict[str, Any] | None) -> dict[str, Any]:
+    """What a battle's row says of its verdict."""
+    if verdict is None:
+        return {}
+    return {key: verdict[key] for key in ("quality", "xp", "effort")} | {"verdict": orjson.dumps(verdict).decode()}

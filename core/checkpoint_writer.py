@@ -70,7 +70,8 @@ class CheckpointWriter:
         manifest = self._when_there_is_room(
             wanted, lambda: checkpoints.commit(self._paths, facts, lambda folder: self._snapshot.write(folder, parent))
         )
-        self._when_there_is_room(0, lambda: checkpoints.set_tip(self._paths, manifest.id))
+        if manifest.branch is None:
+            self._when_there_is_room(0, lambda: checkpoints.set_tip(self._paths, manifest.id))
         return manifest
 
     def _when_there_is_room(self, wanted: int, work: Callable[[], Result]) -> Result:
@@ -94,7 +95,8 @@ class CheckpointWriter:
         self._given_up.set()
 
     def collect(self, patient: bool = False) -> Manifest | None:
-        """The new tip, if one has come since; `patient`: wait for one that is on its way. Raises WriteFailed."""
+        """The checkpoint that has come since, if one has, the new tip unless it is a branch; `patient`: wait for one that is
+        on its way. Raises WriteFailed."""
         commit = self._commit
         if commit is None or not (patient or commit.done()):
             return None
@@ -106,8 +108,9 @@ class CheckpointWriter:
         self._commit = self.stuck = None
         if problem := commit.exception():
             raise WriteFailed(str(problem)) from problem
-        self.tip = commit.result()
-        return self.tip
+        come = commit.result()
+        self.tip = self.tip if come.branch else come
+        return come
 
 
 def _step_back() -> None:

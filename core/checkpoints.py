@@ -57,6 +57,8 @@ class Manifest:
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
     `seconds`: what it took to write, flush and hash the files.
+    `canaries`: how many of how many problems were right, by "SKILL/level", when the last battle ended; `weight_size`: the
+    root mean square of all weights then; `verdict`: the Temple's, of the battle that ended here (temple.Verdict.facts).
     """
 
     hero: str
@@ -77,6 +79,9 @@ class Manifest:
     prepared: dict[str, str] = field(default_factory=dict)
     unfit: str | None = None
     seconds: float | None = None
+    canaries: dict[str, list[int]] = field(default_factory=dict)
+    weight_size: float | None = None
+    verdict: dict[str, Any] | None = None
 
     @property
     def bytes(self) -> int:

@@ -66,15 +66,11 @@ class TrainingDefaults(Section):
 
 class Temple(Section):
     mode: Literal["strict", "advise", "off"] = Field(
-        "off", description="How battles are judged. Only `off` exists today: every finished battle is promoted."
+        "strict",
+        description="How battles are judged. `strict`: a cursed battle is taken back, its checkpoint stays in the Vault. "
+        "`advise`: it is told and not promoted, and training goes on from it. `off`: every finished battle is promoted, "
+        "none earns experience.",
     )
-
-    @field_validator("mode")
-    @classmethod
-    def only_off_yet(cls, value: str) -> str:
-        if value != "off":
-            raise ValueError(f"the Temple has not opened yet, mode {value!r} cannot be honoured; use 'off'")
-        return value
 
 
 class Memory(Section):

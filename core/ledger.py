@@ -87,6 +87,10 @@ MIGRATIONS = (
     CREATE INDEX events_by_time ON events(time);
     """,
     "CREATE TABLE marks (id TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """
+    ALTER TABLE battles ADD COLUMN quality REAL;
+    ALTER TABLE battles ADD COLUMN verdict TEXT;
+    """,
 )
 
 

@@ -203,8 +203,9 @@ class TrainingQueue:
                 self._record(quest.id, priority=priority)
             return quest if quest.state == priority else self._move(quest, priority)
 
-    def finish(self, quest: Quest) -> Quest:
-        self._record(quest.id, state="recently_completed", reason=None)
+    def finish(self, quest: Quest, reason: str | None = None) -> Quest:
+        """`reason`: what is to be said of it, where its training came to nothing."""
+        self._record(quest.id, state="recently_completed", reason=reason)
         return self._move(quest, "recently_completed")
 
     def put_back(self, quest: Quest, priority: str | None = None) -> Quest:

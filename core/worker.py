@@ -14,7 +14,7 @@ from threading import Event
 
 import transformers
 
-from core import blame, checkpoints, control, disk, going_back, turning_back
+from core import blame, checkpoints, control, disk, going_back, judgement, turning_back
 from core.awakening import load_newest, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -39,7 +39,7 @@ from core.ledger import Ledger
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
-from core.prepare import Prepared, cache_name, prepare
+from core.prepare import cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
 from core.training_queue import TrainingQueue
@@ -101,7 +101,8 @@ class Worker:
         self.report.loading()
         self.report.recover(checkpoints.manifests(self.paths))
         load_newest(self)
-        self._carry_out_verdicts()
+        judgement.carry_out(self)
+        judgement.mark_what_a_kill_left(self)
         self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
         put_back_what_is_lacking(self)
         gc.collect()
@@ -184,7 +185,7 @@ class Worker:
 
     def left_in_processing(self) -> Quest | None:
         """What was claimed first and is not trained; what only waits for its checkpoint is passed over."""
-        self._carry_out_verdicts()  # a full disk may have kept one from being carried out
+        judgement.carry_out(self)  # a full disk may have kept one from being carried out
         left = (quest for quest in self.queue.processing() if not self.is_trained(quest))
         return next(left, None)
 
@@ -215,6 +216,9 @@ class Worker:
         else:
             if ending is not None:
                 self.leave(quest, ending)
+            elif self.writer.held.branch:  # judged, and not to go on from
+                self.end_writing()
+                judgement.carry_out(self)
 
     def leave(self, quest: Quest, ending: Ending) -> None:
         """A battle was left before its end, its checkpoint is there."""
@@ -234,16 +238,15 @@ class Worker:
 
     def _fight(self, quest: Quest) -> Ending | None:
         """Train `quest` from where the tip left it; None when it was trained to its end."""
-        card, settings = quest.card, quest.settings
+        settings = quest.settings
         self.enter("preparing", self.trainer.global_step)
         try:
-            prepared = self._prepared(quest, card)
+            plan = self.plan_of(quest)
         except LeftEarly as left:
             return left.ending
-        plan = BattlePlan(prepared, settings, card["sha256"])
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
-        going_back.same_rows(self, quest, prepared.folder.name)
+        going_back.same_rows(self, quest, plan.prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
         spoiled = self._spoiled_in(quest)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
@@ -275,13 +278,15 @@ class Worker:
             text = f"{kind.optim} takes over from {before.optim}, whose moments do not fit: it begins without any."
             self.ledger.event("trainer", "optimizer_changed", text, "warning", before=before.optim, after=kind.optim)
 
-    def _prepared(self, quest: Quest, card: dict) -> Prepared:
-        settings = quest.settings
+    def plan_of(self, quest: Quest) -> BattlePlan:
+        """All steps of `quest`, its rows prepared if they are not yet. Raises LeftEarly."""
+        card, settings = quest.card, quest.settings
         renderer = self._renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
-            return prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
+            prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
+        return BattlePlan(prepared, settings, card["sha256"])
 
     def _renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""
@@ -292,7 +297,7 @@ class Worker:
     # Saving
 
     def save(self, quest: Quest, plan: BattlePlan, global_step: int, step: int, looked: Looked) -> None:
-        """Start a checkpoint, after the one before; after the last step it holds the quest as trained. Raises WriteFailed."""
+        """Start a checkpoint, after the one before; after the last step it holds the quest, judged. Raises WriteFailed."""
         self.collect(patient=True)
         held = self.writer.held
         facts = Manifest(
@@ -309,9 +314,13 @@ class Worker:
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
             versions=versions(self.trainer),
+            canaries=held.canaries,
+            weight_size=held.weight_size,
         )
-        rows = plan.prepared.folder.name
-        facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step, rows)
+        if step >= plan.total_steps:
+            facts = judgement.judged(self, facts.finished(quest.id), looked)
+        else:
+            facts = facts.reached(quest.id, step, plan.prepared.folder.name)
         with weights_to_use(self.trainer.optimizer):
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
             self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)
@@ -323,7 +332,7 @@ class Worker:
         if tip := self.writer.collect(patient):
             self.report.saved(tip, "saved")
             self.ledger.change("quests", tip.quest, failures=0)
-            self._carry_out_verdicts()
+            judgement.carry_out(self)
 
     def end_writing(self, patient: bool = True) -> None:
         """`collect` between battles, where a full disk must not end the trainer."""
@@ -336,31 +345,6 @@ class Worker:
                 self._no_space(problem)
             else:
                 raise
-
-    def _carry_out_verdicts(self) -> None:
-        """Until the Temple judges, every quest that the tip holds is promoted, unless its weights are unfit to be."""
-        for quest in self.queue.processing():
-            if checkpoints.holds(self.tip.trained, quest.id):
-                self.report.close(quest.id)
-                self._finish(quest)
-
-    def _finish(self, quest: Quest) -> None:
-        tip, promoted = self.tip, not self.tip.unfit
-        if promoted:
-            checkpoints.set_current(self.paths, tip.id)
-            self.report.promoted(tip)
-        self.queue.finish(quest)
-        self.ledger.event(
-            "trainer",
-            "quest_done",
-            f"{quest.stem} is trained; {tip.id} is {'' if promoted else 'not '}promoted.",
-            quest=quest.id,
-            checkpoint=tip.id,
-            validation_loss=tip.validation_loss,
-        )
-        if not promoted:
-            text = f"{tip.id} is not promoted: {tip.unfit}. current_model stays as it was."
-            self.ledger.event("trainer", "checkpoint_unfit", text, "alert", quest=quest.id, checkpoint=tip.id)
 
     # Failing
 

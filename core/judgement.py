@@ -1,0 +1,179 @@
+"""What follows from a verdict: a battle's weights are promoted, left as they are, or taken back. It judges nothing itself.
+
+A cursed battle ends in the ratchet: its weights stay in the Vault as a branch that training never goes on from, the hero
+wakes up again as it was before, and the quest lies finished with the rows that the hero before found least likely. All
+that is to be done follows from that checkpoint's manifest, so that a kill in between changes nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+
+from core import checkpoints, going_back
+from core.battle import BattlePlan
+from core.battle_report import BattleReport, Looked
+from core.checkpoint_writer import CheckpointWriter
+from core.checkpoints import Manifest
+from core.config import Config
+from core.durable import write_json
+from core.forge.optimizers import weights_to_use
+from core.hurtful_rows import least_likely
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.preparation import LeftEarly
+from core.quest import Quest
+from core.temple import Standing, judge
+from core.train import HeroTrainer
+from core.training_queue import TrainingQueue
+
+CURSED = "cursed"
+WAITING = f"state='saved' AND gone IS NULL AND id LIKE '%-{CURSED}-%'"  # a cursed one that the ledger calls saved
+
+
+class Judged(Protocol):
+    """What is needed of the worker whose battle is judged."""
+
+    paths: RealmPaths
+    config: Config
+    ledger: Ledger
+    queue: TrainingQueue
+    report: BattleReport
+    writer: CheckpointWriter
+    trainer: HeroTrainer
+    beat: Callable[[], None]
+    enter: Callable[..., None]
+
+    @property
+    def tip(self) -> Manifest: ...
+    def plan_of(self, quest: Quest) -> BattlePlan: ...
+    def reload(self) -> None: ...
+
+
+# At the end of a battle
+
+
+def judged(worker: Judged, facts: Manifest, looked: Looked) -> Manifest:
+    """`facts` of the checkpoint after a quest's last step, with the Temple's verdict; a branch if that is the ratchet's."""
+    mode, size = worker.config.temple.mode, weight_size(worker.trainer)
+    facts = replace(facts, weight_size=size)
+    if mode == "off":
+        return facts
+    held, effort = worker.writer.held, max(0.0, worker.report.effort)
+    before = Standing(worker.report.loss_before, held.canaries, held.weight_size, held.step)
+    verdict = judge(before, Standing(looked.loss, facts.canaries, size, facts.step), looked.unfit)
+    facts = replace(facts, verdict={**verdict.facts(), "effort": effort, "xp": effort * verdict.quality, "mode": mode})
+    parent = going_back.before(worker.paths, worker.tip, facts.quest, 0) if verdict.word == CURSED else None
+    return replace(facts, branch=CURSED) if parent and mode == "strict" else facts
+
+
+def weight_size(trainer: HeroTrainer) -> float:
+    """Root mean square of all weights, as they are used."""
+    with torch.no_grad(), weights_to_use(trainer.optimizer):
+        weights = list(trainer.model.parameters())
+        squares = sum(norm.double() ** 2 for norm in torch._foreach_norm(weights, dtype=torch.float32))
+        return float((squares / sum(weight.numel() for weight in weights)).sqrt())
+
+
+# When its checkpoint is there
+
+
+def carry_out(worker: Judged) -> None:
+    """Do what the verdicts say of every quest in processing/ whose last checkpoint is in the Vault."""
+    for quest in worker.queue.processing():
+        if checkpoints.holds(worker.tip.trained, quest.id):
+            _finish(worker, quest)
+        elif cursed := _cursed(worker, quest):
+            _turn_back(worker, quest, cursed)
+
+
+def mark_what_a_kill_left(worker: Judged) -> None:
+    """Cursed checkpoints whose quest is finished, and of which the ledger had not heard yet."""
+    going_on = {quest.id for quest in worker.queue.processing()}
+    for row in worker.ledger.all(f"SELECT id, quest FROM checkpoints WHERE {WAITING}"):
+        if row["quest"] not in going_on:
+            _mark(worker, checkpoints.read(worker.paths.vault / row["id"]))
+
+
+def _finish(worker: Judged, quest: Quest) -> None:
+    """The tip holds `quest`: it is promoted unless something speaks against it."""
+    tip, verdict = worker.tip, worker.tip.verdict or {}
+    worker.report.close(quest.id, tip.verdict)
+    against = tip.unfit or (f"the battle is cursed: {_worst(verdict)}" if verdict.get("word") == CURSED else None)
+    if against is None:
+        checkpoints.set_current(worker.paths, tip.id)
+        worker.report.promoted(tip)
+        _crown(worker, tip)
+    worker.queue.finish(quest)
+    told = f", {verdict['word']} (quality {verdict['quality']:.2f})" if verdict else ""
+    text = f"{quest.stem} is trained{told}; {tip.id} is {'' if against is None else 'not '}promoted."
+    facts = {"quest": quest.id, "checkpoint": tip.id}
+    worker.ledger.event("trainer", "quest_done", text, **facts, validation_loss=tip.validation_loss)
+    if against is not None:
+        code = "checkpoint_unfit" if tip.unfit else "battle_cursed"
+        text = f"{tip.id} is not promoted: {against}. current_model stays as it was."
+        worker.ledger.event("trainer", code, text, "alert", **facts)
+
+
+def _worst(verdict: dict[str, Any]) -> str:
+    worst = min(verdict["rituals"], key=lambda ritual: ritual["mark"])
+    return f"{worst['name']}: {worst['found']}"
+
+
+def _crown(worker: Judged, promoted: Manifest) -> None:
+    """The champion is the promoted checkpoint whose canaries answer best; of two as good the newer, which lost nothing."""
+    champion = checkpoints.pointed(worker.paths.champion)
+    try:
+        known = checkpoints.read(worker.paths.vault / champion) if champion else None
+    except checkpoints.CheckpointError:
+        known = None
+    if known is None or known.hero != promoted.hero or evaluation(promoted) >= evaluation(known):
+        checkpoints.set_champion(worker.paths, promoted.id)
+
+
+def evaluation(manifest: Manifest) -> float:
+    """The sum of the canaries' accuracies: how many levels of its skills a checkpoint commands."""
+    return sum(right / asked for right, asked in manifest.canaries.values())
+
+
+# The ratchet
+
+
+def _cursed(worker: Judged, quest: Quest) -> Manifest | None:
+    """The cursed checkpoint of `quest` whose verdict was not carried out yet."""
+    query = f"SELECT id FROM checkpoints WHERE quest=? AND hero=? AND {WAITING}"
+    rows = worker.ledger.all(query, (quest.id, worker.tip.hero))
+    found = (checkpoints.read(worker.paths.vault / row["id"]) for row in rows)
+    return next((each for each in found if each.branch == CURSED), None)
+
+
+def _turn_back(worker: Judged, quest: Quest, cursed: Manifest) -> None:
+    """The hero is again what it was before `quest`; the quest is finished, with its verdict and what hurt most."""
+    worker.enter("setup")
+    parent = going_back.before(worker.paths, worker.tip, quest.id, 0) or worker.tip
+    if parent.id != worker.tip.id:
+        checkpoints.set_tip(worker.paths, parent.id)
+        worker.writer.stand_on(parent)
+    worker.report.loading()
+    worker.reload()
+    try:
+        rows = least_likely(worker.trainer, worker.plan_of(quest), worker.beat)
+    except LeftEarly:  # somebody wants the trainer to stop; the verdict stands without them
+        rows = []
+    reason = f"cursed: {_worst(cursed.verdict)}"
+    report = {**quest.report, "verdict": cursed.verdict, "least_likely": rows}
+    write_json(quest.companion(".report.json"), report)
+    worker.queue.finish(quest, reason)
+    _mark(worker, cursed)
+    lines = ", ".join(str(row["line"]) for row in rows[:5])
+    text = (
+        f"{quest.stem} is {reason} {worker.tip.hero} was taken back to {parent.id}; {cursed.id} stays in the Vault. "
+        f"The hero before found lines {lines} least likely."
+    )
+    worker.ledger.event("trainer", "battle_cursed", text, "alert", quest=quest.id, checkpoint=cursed.id, lines=lines)
+
+
+def _mark(worker: Judged, cursed: Manifest) -> None:
+    worker.report.close(cursed.quest, cursed.verdict, CURSED)
+    worker.ledger.change("checkpoints", cursed.id, state=CURSED)

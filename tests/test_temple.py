@@ -1,0 +1,164 @@
+"""The Temple: what a verdict follows from, and what follows from a verdict."""
+
+import threading
+
+import pytest
+from resident import accept_sums
+
+from core import checkpoints, judgement
+from core.config import Config, IdleGeneration, Temple
+from core.durable import read_json
+from core.ledger import Ledger
+from core.temple import Standing, judge, word
+from core.worker import Worker
+
+
+def quality(before, after, unfit=None):
+    return judge(before, after, unfit).quality
+
+
+def test_words_are_those_of_the_contract():
+    assert [word(value) for value in (0.0, 0.29, 0.3, 0.79, 0.8, 1.0)] == [
+        "cursed", "cursed", "partial", "partial", "blessed", "blessed",
+    ]  # fmt: skip
+
+
+def test_what_is_not_worse_is_blessed_and_what_was_never_measured_is_not_held_against_a_battle():
+    assert quality(Standing(2.0), Standing(1.5)) == 1.0
+    assert quality(Standing(None), Standing(9.0)) == quality(Standing(2.0), Standing(None)) == 1.0
+    assert quality(Standing(2.0), Standing(2.01)) == 1.0
+
+
+def test_a_held_out_loss_that_rises_takes_the_blessing_and_then_curses():
+    falling = [quality(Standing(1.0), Standing(1.0 + rise)) for rise in (0.0, 0.05, 0.1, 0.2, 0.4, 2.0)]
+    assert falling == sorted(falling, reverse=True) and falling[1] > 0.8 > falling[2] > 0.3 > falling[4]
+
+
+def test_the_level_that_lost_most_decides_and_chance_costs_nothing():
+    def with_canaries(**after):
+        was = {"BIN/1": (64, 64), "BIN/2": (60, 64), "REV/1": (64, 64)}
+        return judge(Standing(1.0, was), Standing(1.0, was | {key.replace("_", "/"): at for key, at in after.items()}))
+
+    assert with_canaries().quality == 1.0
+    assert with_canaries(BIN_2=(56, 64)).quality == 1.0, "four more wrong of 64 is what chance does"
+    assert with_canaries(BIN_1=(50, 64)).word == "partial"
+    garbage = with_canaries(BIN_1=(0, 64), BIN_2=(2, 64))
+    assert garbage.word == "cursed" and "BIN/1 had 64 of 64 right before and 0 of 64 after" in garbage.worst.found
+
+
+def test_a_canary_that_was_not_asked_before_says_nothing():
+    assert quality(Standing(1.0, {}), Standing(1.0, {"BIN/1": (0, 64)})) == 1.0
+
+
+def test_weights_that_are_unfit_or_blown_up_are_no_use():
+    assert quality(Standing(1.0), Standing(0.5), "the held-out loss was nan") == 0.0
+    grown = Standing(1.0, size=0.05, step=5000), Standing(1.0, size=1.0, step=5100)
+    assert quality(*grown) < 0.3
+    young = Standing(1.0, size=0.02, step=10), Standing(1.0, size=0.1, step=110)
+    assert quality(*young) == 1.0, "a hatched hero's weights leave their beginning"
+
+
+# What follows
+
+
+def awake(paths, mode="strict"):
+    config = Config(idle_generation=IdleGeneration(enabled=False), temple=Temple(mode=mode))
+    worker = Worker(paths, config, Ledger(paths.ledger), threading.Event(), lambda: None)
+    worker.awaken()
+    return worker
+
+
+def fight(worker, stem, rows=None, **settings):
+    """Train a quest of 128 sums to its end; its row, battle and last checkpoint in the ledger."""
+    quest = accept_sums(worker.paths, worker.ledger, stem, 128, rows=rows, validation_fraction=0.1, **settings)
+    assert worker.loop()
+    worker.end_writing()
+    return facts(worker, quest)
+
+
+def facts(worker, quest):
+    rows = (("quests", "id"), ("battles", "quest"), ("checkpoints", "quest"))
+    return [
+        worker.ledger.one(f"SELECT * FROM {table} WHERE {key}=? ORDER BY rowid DESC", (quest,)) for table, key in rows
+    ]
+
+
+RUIN = {"learning_rate": 0.5, "save_steps": 3}
+
+
+def test_a_good_battle_is_blessed_promoted_and_gives_experience(realm):
+    worker = awake(realm)
+    fight(worker, "sums", epochs=2)
+    words = [
+        {"question": f"Word {n}?", "answer": f"{'abcdefgh'[n % 8] * 3} {n * n} {n * 7919 % 1000}"} for n in range(128)
+    ]
+    quest, battle, checkpoint = fight(worker, "words", words)
+    verdict = worker.tip.verdict
+    assert quest["state"] == "recently_completed" and battle["state"] == "done" and checkpoint["state"] == "promoted"
+    assert verdict["word"] == "blessed" and battle["quality"] == verdict["quality"] >= 0.8
+    assert battle["xp"] == pytest.approx(battle["effort"] * battle["quality"]) and battle["xp"] > 0
+    assert verdict["before"]["loss"] > verdict["after"]["loss"] == battle["validation_loss"]
+    assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {worker.tip.id}
+
+
+def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(realm):
+    worker = awake(realm)
+    fight(worker, "good")
+    before = checkpoints.verify(realm.vault / checkpoints.pointed(realm.tip))
+    quest, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert battle["state"] == checkpoint["state"] == "cursed" and battle["quality"] < 0.3
+    assert quest["state"] == "recently_completed" and "held-out loss" in quest["reason"]
+    assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {before.id}
+    cursed = checkpoints.verify(realm.vault / checkpoint["id"])
+    assert cursed.branch == "cursed" and cursed.verdict["word"] == "cursed", "the checkpoint stays, with its verdict"
+    assert worker.ledger.events_of("battle_cursed")[-1]["data"]["quest"] == quest["id"]
+    report = read_json(next(realm.queued("recently_completed").glob("ruin*.report.json")))
+    assert len(report["least_likely"]) == 20 and report["verdict"]["quality"] == battle["quality"]
+    worst = [row["loss"] for row in report["least_likely"]]
+    assert worst == sorted(worst, reverse=True)
+    fight(worker, "after")
+    assert worker.tip.parent == before.id and worker.tip.verdict["word"] == "blessed"
+    again = awake(realm)
+    assert again.tip.id == worker.tip.id and not again.loop(), "nothing is trained again"
+
+
+def test_a_kill_before_the_verdict_is_carried_out_changes_nothing(realm, monkeypatch):
+    worker = awake(realm)
+    fight(worker, "good")
+    before = worker.tip.id
+    with monkeypatch.context() as patch:
+        patch.setattr(judgement, "carry_out", lambda worker: None)
+        quest, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert checkpoint["state"] == "saved" and checkpoints.pointed(realm.tip) != before
+    again = awake(realm)
+    quest, battle, checkpoint = facts(again, quest["id"])
+    assert (quest["state"], battle["state"], checkpoint["state"]) == ("recently_completed", "cursed", "cursed")
+    assert again.tip.id == before == checkpoints.pointed(realm.tip)
+    fought = again.ledger.all("SELECT * FROM battles WHERE quest=?", (quest["id"],))
+    assert len(fought) == 1, "the battle was not fought a second time"
+
+
+def test_a_mark_that_a_kill_kept_from_the_ledger_is_made_up_for(realm, monkeypatch):
+    worker = awake(realm)
+    fight(worker, "good")
+    with monkeypatch.context() as patch:
+        patch.setattr(judgement, "_mark", lambda worker, cursed: None)
+        quest, battle, _ = fight(worker, "ruin", **RUIN)
+    assert battle["state"] == "saving"
+    assert [row["state"] for row in facts(awake(realm), quest["id"])] == ["recently_completed", "cursed", "cursed"]
+
+
+def test_advice_is_given_and_not_followed(realm):
+    worker = awake(realm, "advise")
+    fight(worker, "good")
+    promoted = checkpoints.pointed(realm.current_model)
+    quest, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert (battle["state"], checkpoint["state"]) == ("done", "saved")
+    assert checkpoints.pointed(realm.tip) == checkpoint["id"] and checkpoints.pointed(realm.current_model) == promoted
+    assert worker.ledger.events_of("battle_cursed")
+
+
+def test_without_the_temple_everything_is_promoted_and_nothing_judged(realm):
+    worker = awake(realm, "off")
+    _, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert checkpoint["state"] == "promoted" and battle["quality"] is None and battle["xp"] == 0
