@@ -116,7 +116,7 @@ def test_a_config_never_changes_after_the_check():
 
 @pytest.mark.parametrize(
     "values",
-    [{"profile": {"name": "regime3"}}, {"temple": {"mode": "strict"}}, {"replay_ratio": 0.5}, {"dice": {"sides": 20}}],
+    [{"profile": {"name": "regime3"}}, {"replay_ratio": 0.5}, {"dice": {"sides": 20}}],
 )
 def test_what_is_not_built_yet_is_refused_and_not_ignored(values):
     complaint(values)

@@ -12,7 +12,9 @@ from core.forge.packing import packs_of
 from core.previews import most_tokens, questions
 from core.time_budget import TimeBudget
 
-BEFORE_SHARE = 0.25  # of the tokens to train; a loss before the first step costs a third of this at most, and 2 % as a rule
+BEFORE_SHARE = (
+    0.25  # of the tokens to train; a loss before the first step costs a third of this at most, and 2 % as a rule
+)
 FORWARD_SHARE = 0.5  # of a training step, with room to spare, as long as no evaluation was ever timed
 FIRST_PREVIEW_SECONDS = 0.3  # a guess as long as no preview was ever timed; its deadline keeps it within the budget
 LAST_PREVIEW_SECONDS = 0.15  # the last preview of a short battle, which its budget does not cover

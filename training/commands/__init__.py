@@ -12,6 +12,7 @@ FAMILIES = {  # module: its verbs, so that a command loads its own family only
     "hero": ("hero",),
     "vault": ("vault",),
     "schooling": ("skill", "school"),
+    "temple": ("temple",),
     "logs": ("logs",),
     "bench": ("bench",),
     "plan": ("plan",),

@@ -4,15 +4,20 @@ from typing import Any
 
 from core.formats import FORMS
 from core.schools import SCHOOLS, TO_COME
+from management.verdicts import verdicts
 from monitoring.servers.tavern.realm import Realm
 
 SHOWN = 30
-RITUALS = (  # what a verdict will be made of: name, what is looked at
-    ("Data", "The rows that were trained: how many were bad, copied, or taught nothing."),
-    ("Weights", "Every number finite, and none drifted far from the parent's."),
+RITUALS = (  # what a verdict is made of: name, what is looked at
+    ("Weights", "Every number finite, and none grown beyond measure."),
     ("Held-out loss", "Rows that were never trained: their loss before the battle and after it."),
-    ("Canaries", "A few fixed problems of every skill: what the hero could do before, it must still be able to do."),
+    ("Canaries", "Fixed problems of every skill level: what the hero could do before, it must still be able to do."),
 )
+MODES = {
+    "strict": "A cursed battle is taken back: the hero is again what it was before, the checkpoint stays in the Vault.",
+    "advise": "A cursed battle is told and not promoted, and training goes on from it.",
+    "off": "Nobody judges: every finished battle is promoted, and none earns experience.",
+}
 
 
 def schools(realm: Realm) -> list[dict[str, Any]]:
@@ -30,15 +35,7 @@ def schools(realm: Realm) -> list[dict[str, Any]]:
 
 
 def temple(realm: Realm) -> dict[str, Any]:
-    """The mode, and the newest finished battles with what is known of their worth."""
-    rows = realm.ledger.all(
-        "SELECT battles.id, battles.quest, quests.stem, battles.validation_loss_before, battles.validation_loss, "
-        "battles.effort, battles.xp, battles.finished, "
-        "(SELECT state FROM checkpoints WHERE checkpoints.quest = battles.quest AND gone IS NULL "
-        "ORDER BY step DESC LIMIT 1) AS verdict "
-        "FROM battles LEFT JOIN quests ON quests.id = battles.quest WHERE battles.state='done' "
-        "ORDER BY battles.id DESC LIMIT ?",
-        (SHOWN,),
-    )
-    battles = [row | {"stem": row["stem"] or f"quest {row['quest']}"} for row in rows]
-    return {"mode": realm.config.temple.mode, "rituals": RITUALS, "battles": battles}
+    """The mode, and the newest finished battles with their verdicts and what each brought."""
+    mode = realm.config.temple.mode
+    battles = verdicts(realm.ledger, realm.config.hero.name, SHOWN)
+    return {"mode": mode, "says": MODES[mode], "rituals": RITUALS, "battles": battles}
