@@ -16,6 +16,7 @@ import core.train
 from core import checkpoints, rendering
 from core.battle_report import BattleReport
 from core.checkpoints import pointed, verify
+from core.config import Temple
 from core.durable import read_json
 from core.errors import NotFinite, UserError
 from core.forge.adamw import RealmAdamW
@@ -350,10 +351,12 @@ def test_a_base_model_with_a_number_that_is_none_is_refused(realm, hero):
         hatch(realm, hero.config)
 
 
+@pytest.mark.parametrize("mode", ["strict", "off"])
 def test_an_evaluation_that_is_no_number_ends_no_battle_and_what_it_looked_at_is_not_promoted(
-    realm, hero, ledger, monkeypatch
+    realm, hero, ledger, monkeypatch, mode
 ):
     born, evaluate = hero.tip.id, core.train.evaluate
+    hero.config = hero.config.model_copy(update={"temple": Temple(mode=mode)})
 
     def one_bad_sequence(model, packs):
         found = evaluate(model, packs)
@@ -363,11 +366,13 @@ def test_an_evaluation_that_is_no_number_ends_no_battle_and_what_it_looked_at_is
     monkeypatch.setattr(core.train, "evaluate", one_bad_sequence)
     first = accept_sums(realm, ledger, "first", 96)
     train(hero)
-    assert hero.queue.find(first).state == "recently_completed" and hero.tip.trained == ((first, first),)
-    assert (
-        pointed(realm.current_model) == born and "1 of 4 held-out" in events(hero, "evaluation_not_finite")[0]["text"]
-    )
-    assert "not promoted" in events(hero, "checkpoint_unfit")[0]["text"] and hero.tip.validation_loss is None
+    assert hero.queue.find(first).state == "recently_completed" and hero.tip.validation_loss is None
+    assert pointed(realm.current_model) == born
+    assert "1 of 4 held-out" in events(hero, "evaluation_not_finite")[0]["text"]
+    if mode == "strict":
+        assert hero.tip.id == born and "1 of 4 held-out" in events(hero, "battle_cursed")[0]["text"]
+    else:
+        assert hero.tip.trained == ((first, first),) and "not promoted" in events(hero, "checkpoint_unfit")[0]["text"]
     monkeypatch.setattr(core.train, "evaluate", evaluate)
     again = resident(realm, ledger)
     assert pointed(realm.current_model) == born

@@ -152,7 +152,7 @@ def test_advice_is_given_and_not_followed(realm):
     worker = awake(realm, "advise")
     fight(worker, "good")
     promoted = checkpoints.pointed(realm.current_model)
-    quest, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    _, battle, checkpoint = fight(worker, "ruin", **RUIN)
     assert (battle["state"], checkpoint["state"]) == ("done", "saved")
     assert checkpoints.pointed(realm.tip) == checkpoint["id"] and checkpoints.pointed(realm.current_model) == promoted
     assert worker.ledger.events_of("battle_cursed")
