@@ -4,14 +4,23 @@ Step s of a quest always holds the same rows, so a battle can be left after any 
 all rows is ever written down: where a row stands is computed, so a quest of any size is begun at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from core.prepare import Prepared
 from core.quest import Settings
 from core.shuffle import shuffled
+
+
+class Beside(Protocol):
+    """What is trained beside a quest's own rows."""
+
+    @property
+    def tokens_per_step(self) -> float: ...
+    def sequences(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class BattlePlan:
     prepared: Prepared
     settings: Settings
     quest_sha256: str
+    replay: Beside | None = field(default=None, kw_only=True)
 
     @cached_property
     def held_out_rows(self) -> np.ndarray:
@@ -48,7 +58,8 @@ class BattlePlan:
     @property
     def tokens(self) -> float:
         """All tokens of the battle, nearly: held-out rows are taken to be like the others."""
-        return self.prepared.meta["tokens"] * self.settings.epochs * self.training_rows / max(1, len(self.prepared))
+        own = self.prepared.meta["tokens"] * self.settings.epochs * self.training_rows / max(1, len(self.prepared))
+        return own + (self.replay.tokens_per_step * self.total_steps if self.replay else 0.0)
 
     def rows_of(self, step: int) -> list[int]:
         """The rows of optimizer step `step`, in their order."""
@@ -58,6 +69,10 @@ class BattlePlan:
         chosen = shuffled(places, self.training_rows, (self.settings.seed, self.quest_sha256, epoch))
         skipped = self.held_out_rows - np.arange(len(self.held_out_rows))  # training rows before each held-out one
         return (chosen + np.searchsorted(skipped, chosen, side="right")).tolist()
+
+    def sequences_at(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(tokens, trained) of all that is trained in `step`: the quest's rows, and what is replayed beside them."""
+        return self.sequences_of(self.rows_of(step)) + (self.replay.sequences(step) if self.replay else [])
 
     def sequences_of(self, rows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(tokens, trained) of all sequences of `rows`."""

@@ -252,7 +252,11 @@ class Config(Section):
         TrainingDefaults(), description="Battle settings that sidecars and flags can override."
     )
     replay_ratio: float = Field(
-        0.0, ge=0, le=0, description="Share of earlier quests mixed into a battle. Not built yet: only 0."
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of a step's rows that come from earlier quests, so that nothing is forgotten; they are "
+        "trained beside the `batch_size` rows of the quest. What the canaries say was lost comes oftener.",
     )
     temple: Temple = Field(Temple(), description="Judgement of finished battles.")
     retention: Retention = Field(Retention(), description="Which checkpoints stay.")

@@ -96,6 +96,11 @@ class RealmPaths:
         return self.state / "metrics.db"
 
     @property
+    def replay(self) -> Path:
+        """Rows of earlier quests that are trained again beside later ones."""
+        return self.state / "replay"
+
+    @property
     def prepared(self) -> Path:
         """Tokenised quests, a cache that can be deleted at any time."""
         return self.state / "prepared"

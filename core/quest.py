@@ -64,6 +64,7 @@ class Settings(Section):
     trainer: dict[str, Any]
     columns: dict[str, str]
     optimizer_state: Literal["carry", "reset"] = "carry"
+    replay_ratio: float = 0.0
 
     def planned_steps(self, rows: int) -> int:
         """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""

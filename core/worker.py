@@ -42,6 +42,7 @@ from core.preparation import LeftEarly, Preparation
 from core.prepare import cache_name, prepare
 from core.quest import Quest
 from core.rendering import Renderer
+from core.replay import with_replay
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -249,6 +250,10 @@ class Worker:
         going_back.same_rows(self, quest, plan.prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
         spoiled = self._spoiled_in(quest)
+        held = self.writer.held
+        plan = with_replay(
+            plan, quest, self.paths, held.trained, self._renderer(settings.max_length).fingerprint, held.canaries
+        )
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())

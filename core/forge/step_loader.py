@@ -42,7 +42,7 @@ class StepLoader:
     def batch(self, step: int) -> StepBatch:
         """The rows of `step` in as few passes as there is room for."""
         room = self.room(step)
-        sequences = self.plan.sequences_of(self.plan.rows_of(step))
+        sequences = self.plan.sequences_at(step)
         packs = packs_of(sequences, room, self.plan.settings.packing or room == EVERYTHING)
         labels, tokens = sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs)
         return StepBatch(packs, labels, tokens, step)
