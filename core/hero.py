@@ -16,7 +16,6 @@ from core.errors import CheckpointError, UserError, nearest
 from core.model_folder import model_type, never_read, problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
-CAMPAIGN = "first"
 _RESERVED = {"vault", "current_model"}
 
 

@@ -91,6 +91,12 @@ MIGRATIONS = (
     ALTER TABLE battles ADD COLUMN quality REAL;
     ALTER TABLE battles ADD COLUMN verdict TEXT;
     """,
+    """
+    CREATE TABLE campaigns (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, hero TEXT NOT NULL, name TEXT NOT NULL, checkpoint TEXT,
+        created REAL NOT NULL, archived REAL);
+    CREATE UNIQUE INDEX campaigns_by_name ON campaigns(hero, name);
+    """,
 )
 
 

@@ -14,7 +14,7 @@ from threading import Event
 
 import transformers
 
-from core import blame, checkpoints, control, disk, going_back, judgement, turning_back
+from core import blame, campaign, checkpoints, control, disk, going_back, judgement, turning_back
 from core.awakening import load_newest, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -307,7 +307,7 @@ class Worker:
         held = self.writer.held
         facts = Manifest(
             hero=held.hero,
-            campaign=held.campaign,
+            campaign=campaign.active(self.ledger, held.hero),
             step=global_step,
             parent=self.tip.id,
             quest=quest.id,

@@ -8,11 +8,12 @@ import transformers
 from safetensors import SafetensorError
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from core.campaign import FIRST
 from core.checkpoints import Manifest, commit, set_champion, set_current, set_tip
 from core.config import Config
 from core.errors import UserError
 from core.forge.state import save_model
-from core.hero import CAMPAIGN, base_model
+from core.hero import base_model
 from core.model_folder import config_values
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
@@ -91,7 +92,7 @@ def hatch(paths: RealmPaths, config: Config) -> Manifest:
         model, tokenizer = imported_hero(base), base
     manifest = Manifest(
         hero=config.hero.name,
-        campaign=CAMPAIGN,
+        campaign=FIRST,
         step=0,
         settings={"base_model": base.name if base else "micro"},
         versions={"torch": torch.__version__, "transformers": transformers.__version__},

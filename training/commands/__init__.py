@@ -13,6 +13,7 @@ FAMILIES = {  # module: its verbs, so that a command loads its own family only
     "vault": ("vault",),
     "schooling": ("skill", "school"),
     "temple": ("temple",),
+    "campaign": ("campaign",),
     "logs": ("logs",),
     "bench": ("bench",),
     "plan": ("plan",),

@@ -58,7 +58,7 @@ def _checkpoint(realm: Realm) -> str:
 
 def promote(realm: Realm) -> None:
     checkpoint = _checkpoint(realm)
-    _turn(
+    turn(
         realm,
         ("promote", checkpoint),
         lambda: turning_back.promote(realm.paths, realm.ledger, realm.config.hero.name, checkpoint),
@@ -71,7 +71,7 @@ def roll_back(realm: Realm) -> None:
     checkpoint = _checkpoint(realm) if realm.args.id else turning_back.parent_of_tip(realm.existing)
     again = realm.args.again
     queue = TrainingQueue(realm.paths, realm.ledger)
-    _turn(
+    turn(
         realm,
         ("rollback", f"{checkpoint} {turning_back.AGAIN}" if again else checkpoint),
         lambda: turning_back.roll_back(realm.paths, realm.ledger, queue, realm.config.hero.name, checkpoint, again),
@@ -86,7 +86,7 @@ def roll_back(realm: Realm) -> None:
     realm.report({"verb": "rollback", "checkpoint": checkpoint, "lacking": lacking, "again": again}, text)
 
 
-def _turn(realm: Realm, wish: tuple[str, str], alone: Callable[[], object]) -> None:
+def turn(realm: Realm, wish: tuple[str, str], alone: Callable[[], object]) -> None:
     """By the trainer where the realm runs, else here. Raises RealmError where it was not done."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
