@@ -23,13 +23,14 @@ from core.realm_lock import same_process
 from core.training_queue import TrainingQueue
 
 SERVICES = ("watchdog", "daemon", "trainer", "tavern", "oracle")
-BATTLE_ENDS = ("quest_done", "quest_failed", "quest_skipped", "quest_cancelled")
+BATTLE_ENDS = ("quest_done", "battle_cursed", "quest_failed", "quest_skipped", "quest_cancelled")
 MENDED_BY = {  # alert: the events that show it is over
     "config_wrong": ("hero_awake",),
     "hero_unclear": ("hero_awake",),
     "service_failed": ("hero_awake",),
     "backup_failed": ("backup_made",),
     "checkpoint_unfit": ("quest_done",),
+    "battle_cursed": ("quest_done",),
     "alerts_unsent": ("alerts_sent",),
     "sink_wrong": ("hero_awake",),
     "crash": ("battle_began", "battle_resumed", "quest_done"),
