@@ -17,6 +17,7 @@ from monitoring.alert_targets import Message
 KIND_OF: dict[str, Kind] = {
     "quest_done": "done",
     "quest_failed": "failed",
+    "battle_cursed": "failed",
     "quest_rejected": "failed",
     "service_failed": "blocked",
     "config_wrong": "blocked",
