@@ -87,6 +87,15 @@ MIGRATIONS = (
     CREATE INDEX events_by_time ON events(time);
     """,
     "CREATE TABLE marks (id TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    # `seq`: the exam's place among those of its checkpoint.
+    """
+    CREATE TABLE exams (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, hero TEXT NOT NULL, campaign TEXT NOT NULL, checkpoint TEXT NOT NULL,
+        seq INTEGER NOT NULL, quest INTEGER, step INTEGER NOT NULL, skill TEXT NOT NULL, level INTEGER NOT NULL,
+        right INTEGER NOT NULL, asked INTEGER NOT NULL, look INTEGER, kind TEXT NOT NULL, outcome TEXT,
+        created REAL NOT NULL, UNIQUE (checkpoint, seq));
+    CREATE INDEX exams_by_level ON exams(hero, skill, level, id);
+    """,
 )
 
 

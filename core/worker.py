@@ -14,7 +14,7 @@ from threading import Event
 
 import transformers
 
-from core import blame, checkpoints, control, disk, going_back, turning_back
+from core import blame, checkpoints, control, disk, exam_hall, going_back, turning_back
 from core.awakening import load_newest, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -245,11 +245,12 @@ class Worker:
             raise UserError(f"{quest.stem} has no row that can be trained")
         going_back.same_rows(self, quest, prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
+        exam_hall.ask_newborn(self)
         spoiled = self._spoiled_in(quest)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
-        battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length), wait_for_room)
+        battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
         self.enter("warm-up")
         if self._short_of_memory and self._short_of_memory.id == quest.id:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
@@ -277,13 +278,13 @@ class Worker:
 
     def _prepared(self, quest: Quest, card: dict) -> Prepared:
         settings = quest.settings
-        renderer = self._renderer(settings.max_length)
+        renderer = self.renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
             return prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
 
-    def _renderer(self, max_length: int) -> Renderer:
+    def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""
         if max_length not in self._renderers:
             self._renderers[max_length] = Renderer.load(self.paths.vault / self.tip.id, max_length)
@@ -309,6 +310,7 @@ class Worker:
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
             versions=versions(self.trainer),
+            **exam_hall.after_step(self, quest, plan, global_step, step >= plan.total_steps),
         )
         rows = plan.prepared.folder.name
         facts = facts.finished(quest.id) if step >= plan.total_steps else facts.reached(quest.id, step, rows)
