@@ -9,15 +9,15 @@ from typing import Any
 
 import orjson
 
-from core import checkpoints, lore
+from core import lore
 from core.config import Config
-from core.errors import CheckpointError
 from core.floor import floor_of
 from core.inbox import drop
 from core.jobs import job
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.practice import Level, Row, mixture, prompt_of, rows_of
+from core.progress import standing_of
 from core.prompt_memory import PromptMemory
 from core.skills import skill
 from core.standing import Standing, practised
@@ -56,7 +56,8 @@ class HeroLoop:
 
     def write(self, number: int) -> bool:
         """Write quest `number` of this realm's own, unless there is nothing to be gained by one."""
-        chooser, standing = random.Random(f"{self.config.seed}/{number}"), self.standing()
+        chooser = random.Random(f"{self.config.seed}/{number}")
+        standing = standing_of(self.paths, self.config.hero.name)
         weights = self._worth_practising(standing)
         if not weights:
             return False
@@ -72,16 +73,6 @@ class HeroLoop:
             for row in self._rows(shares, chooser):
                 file.write(orjson.dumps(row) + b"\n")
         return True
-
-    def standing(self) -> Standing:
-        """How far the newest weights have come; as a newborn hero's where they do not say."""
-        tip = checkpoints.pointed(self.paths.tip)
-        try:
-            manifest = checkpoints.read(self.paths.vault / tip) if tip else None
-        except CheckpointError:
-            manifest = None
-        own = manifest is not None and manifest.hero == self.config.hero.name
-        return Standing.of(manifest.standing if own else {})
 
     def _rows(self, shares: dict[Level, int], rng: random.Random) -> list[Row]:
         memory = PromptMemory(self.paths.prompts, self.config.hero.name)

@@ -1,8 +1,8 @@
 """What an idle hero practises: which levels in which shares, and rows for them. It knows no realm, no queue and no model.
 
 Most rows are of a skill's frontier; some of the frontiers of other skills, which would be forgotten otherwise while they are
-half known; some of the level below, a few of the one above, and some of all levels that were mastered. A prompt that the hero was given before is left out as long as its level
-has others; closed worlds come round again of necessity.
+half known; some of the level below, a few of the one above, and some of all levels that were mastered. A prompt that the
+hero was given before is left out as long as its level has others; closed worlds come round again of necessity.
 """
 
 import random
@@ -17,6 +17,7 @@ from core.standing import Standing
 OTHERS, BELOW, NEXT, REVISION = 0.25, 0.05, 0.05, 0.15  # shares of a quest; the frontier has the rest
 MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
+STALE = 12  # prompts that came twice, after which a level has hardly any others
 REVISED = 8  # levels that a quest's revision is shared by
 
 Row = dict[str, Any]
@@ -62,7 +63,7 @@ def prompt_of(row: Row) -> str:
 
 def _distinct(name: str, level: int, count: int, seed: int, avoid: Container[str]) -> list[Row]:
     """At most `count` rows with different prompts, no kind of them more than its share; the fewer the smaller the world."""
-    fresh = _until_one_comes_again(skill(name).quest_rows(level, seed, 4 * count, avoid))
+    fresh = _until_hardly_any_is_new(skill(name).quest_rows(level, seed, 4 * count, avoid))
     found = list(islice(fresh, PEEKED))
     kind = skill(name).kind
     if len({kind(prompt_of(row)) for row in found}) == 1 or count <= PEEKED:
@@ -77,10 +78,13 @@ def _distinct(name: str, level: int, count: int, seed: int, avoid: Container[str
     return found
 
 
-def _until_one_comes_again(rows: Iterator[Row]) -> Iterator[Row]:
+def _until_hardly_any_is_new(rows: Iterator[Row]) -> Iterator[Row]:
+    """A generator repeats itself only after it has looked long for something else."""
     seen: set[str] = set()
+    stale = 0
     for row in rows:
-        if prompt_of(row) in seen:
+        if prompt_of(row) not in seen:
+            seen.add(prompt_of(row))
+            yield row
+        elif (stale := stale + 1) == STALE:
             return
-        seen.add(prompt_of(row))
-        yield row
