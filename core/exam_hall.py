@@ -23,8 +23,6 @@ from core.rendering import Renderer
 from core.skills import Problem
 from core.train import HeroTrainer
 
-EXAM_LENGTH = 4096  # tokens of a problem and its answer; the longest have some hundred
-
 
 class Sitter(Protocol):
     """What is needed of the worker whose hero is examined."""
@@ -68,7 +66,7 @@ def after_step(worker: Sitter, quest: Quest, plan: BattlePlan, global_step: int,
 
 
 def _desk(worker: Sitter) -> tuple[examination.Ask, examination.Price]:
-    trainer, renderer = worker.trainer, worker.renderer(EXAM_LENGTH)
+    trainer, renderer = worker.trainer, worker.renderer(exam.LONGEST)
 
     def ask(problems: Sequence[Problem]) -> list[bool]:
         with trainer.compute_loss_context_manager(), weights_to_use(trainer.optimizer):

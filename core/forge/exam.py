@@ -1,11 +1,13 @@
 """A hero's answers to a skill's problems: greedy, in batches, graded. It changes neither weights nor random streams."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from core.forge.generate import greedy_answers
+from core.forge.load_hero import load_model
 from core.forge.out_of_memory import is_out_of_memory
 from core.mastery import Score
 from core.rendering import Renderer
@@ -14,6 +16,7 @@ from core.skills import Problem, skill
 
 TOKENS_AT_ONCE = 16_384  # of prompts and answers together, which bounds the memory of their keys and values
 ANSWER_TOKENS, MARGIN_TOKENS = 512, 8
+LONGEST = 4096  # tokens of a problem with its answer; the longest have some hundred
 # What a token costs by one that is trained, measured on a CPU with a micro hero; see docs/LOG.md.
 READ_PRICE, SAID_PRICE = 0.4, 1.0
 ENOUGH_SHORT = 32  # answers for which a batch of their own pays
@@ -23,6 +26,11 @@ FEWEST_AT_ONCE = 64  # a token for fewer answers than this costs as much as one 
 def examine(model: torch.nn.Module, renderer: Renderer, problems: Sequence[Problem]) -> Score:
     """How many of `problems` are answered right."""
     return Score(sum(graded(model, renderer, problems)), len(problems))
+
+
+def examine_folder(folder: Path, problems: Sequence[Problem]) -> Score:
+    """`examine` for the model in a checkpoint's folder, which is loaded for it."""
+    return examine(load_model(folder), Renderer.load(folder, LONGEST), problems)
 
 
 def graded(
