@@ -87,15 +87,30 @@ class Sitting:
         return {"standing": standing.as_json(), "canaries": self.canaries, "exams": self._rows}
 
     def ask_canaries(self) -> None:
-        """As many as can be paid, all together: batches of generated answers are cheap when they are large."""
+        """As many as can be paid, all together: batches of generated answers are cheap when they are large. Those that
+        cannot come first the next time, and nobody is paid before them."""
+        watched = list(dict.fromkeys(self._watched()))
+        waiting = [key for key in self.standing.owed if key in watched]
+        waiting += [key for key in watched if key not in waiting]
+        self._lend_to_canaries()
         chosen: dict[str, Sequence[Problem]] = {}
-        for key in dict.fromkeys(self._watched()):
-            problems = self._canaries_of(key)
-            if self._pay(CANARIES, self._price(problems)):
-                chosen[key] = problems
+        while waiting and self._pay(CANARIES, self._price(self._canaries_of(waiting[0]))):
+            key = waiting.pop(0)
+            chosen[key] = self._canaries_of(key)
+        self.standing = replace(self.standing, owed=tuple(waiting))
         right = iter(self._ask([problem for problems in chosen.values() for problem in problems]) if chosen else ())
         for key, problems in chosen.items():
             self._note(key, Score(sum(next(right) for _ in problems), len(problems)))
+
+    def _lend_to_canaries(self) -> None:
+        """Where no frontier is near an exam, canaries may have what was saved for one, but for the first of it."""
+        frontiers = [key_of(name, level) for name in self.names if (level := self._frontier(name)) is not None]
+        spare = self.standing.credit[EXAMS] - FIRST_CREDIT
+        if spare > 0 and not any(_is_promising(Score(*self.canaries.get(key, (0, 0)))) for key in frontiers):
+            self.standing = self.standing.spent(EXAMS, spare).spent(CANARIES, -spare)
+
+    def _frontier(self, name: str) -> int | None:
+        return self.standing.frontier(name, self._syllabus.first)
 
     def let_fall(self) -> None:
         """Mastered levels whose canaries died, and fresh problems agree, count as unmastered again."""
@@ -113,7 +128,7 @@ class Sitting:
 
     def climb(self, name: str) -> None:
         """Raise the frontier of a skill as long as exams are passed."""
-        while (level := self.standing.frontier(name, self._syllabus.first)) is not None:
+        while (level := self._frontier(name)) is not None:
             key = key_of(name, level)
             if not self._is_promising(key) or not self._passes(key):
                 return
@@ -124,7 +139,7 @@ class Sitting:
         changes from time to time, so that none goes unseen for long."""
         frontiers, others = [], []
         for name in self.names:
-            if (level := self.standing.frontier(name, self._syllabus.first)) is not None:
+            if (level := self._frontier(name)) is not None:
                 frontiers.append(key_of(name, level))
             older, newest = self.standing.levels(name)[:-NEWEST], self.standing.levels(name)[-NEWEST:]
             steady = older[:: max(1, -(-len(older) // OLDER))]
@@ -142,8 +157,7 @@ class Sitting:
             self.standing = self.standing.spent(EXAMS, price)
             problems = self._canaries_of(key)
             self._note(key, Score(sum(self._ask(problems)), len(problems)))
-        score = self._asked[key]
-        return score.right * CANARY >= PROMISING * score.asked
+        return _is_promising(self._asked[key])
 
     def _passes(self, key: str) -> bool:
         """Hold an exam, the next look at this level. It ends early only when it cannot be passed any more."""
@@ -195,6 +209,10 @@ class Sitting:
         name, level = level_of(key)
         facts = {"skill": name, "level": level, "right": score.right, "asked": score.asked}
         self._rows.append({"kind": kind, **facts, "look": look, "outcome": outcome})
+
+
+def _is_promising(canaries: Score) -> bool:
+    return canaries.asked > 0 and canaries.right * CANARY >= PROMISING * canaries.asked
 
 
 @lru_cache(maxsize=256)

@@ -27,11 +27,13 @@ def level_of(key: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Standing:
-    """`looks`: exams that could have raised each level, by its key; `credit`: tokens of training that exams may still cost."""
+    """`looks`: exams that could have raised each level, by its key; `credit`: tokens of training that exams may still cost;
+    `owed`: levels whose canaries could not be paid the last time and come first, so that no skill goes unseen."""
 
     mastered: dict[str, tuple[int, ...]] = field(default_factory=dict)
     looks: dict[str, int] = field(default_factory=dict)
     credit: dict[str, float] = field(default_factory=lambda: {CANARIES: FIRST_CREDIT, EXAMS: FIRST_CREDIT})
+    owed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Standing":
@@ -39,10 +41,11 @@ class Standing:
         if not values:
             return cls()
         mastered = {name: tuple(levels) for name, levels in values["mastered"].items()}
-        return cls(mastered, dict(values["looks"]), dict(values["credit"]))
+        return cls(mastered, dict(values["looks"]), dict(values["credit"]), tuple(values["owed"]))
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"mastered": {name: list(levels) for name, levels in self.mastered.items()}}
+        lists = {"mastered": {name: list(levels) for name, levels in self.mastered.items()}, "owed": list(self.owed)}
+        return asdict(self) | lists
 
     def levels(self, name: str) -> tuple[int, ...]:
         """The levels of a skill that are mastered, ascending."""

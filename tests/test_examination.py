@@ -163,3 +163,14 @@ def test_the_quests_own_skill_is_examined_first_and_a_strange_one_not_at_all():
 def test_the_same_exams_come_to_the_same_results():
     results = [vars(sit(newborn(), hero(lambda level: 0.95, 4)[0])) for _ in range(2)]
     assert results[0] == results[1]
+
+
+def test_when_canaries_cannot_all_be_paid_every_skill_has_its_turn():
+    syllabus, before, seen = Syllabus({"BIN": 1.0, "REV": 1.0, "SEQ": 1.0}, seed=7), newborn(), []
+    ask, _ = hero(lambda level: 0.3)
+    for step in range(40):
+        before = sit(
+            before, ask, step, own="BIN", tokens=8_000, syllabus=syllabus, price=lambda problems: 30 * len(problems)
+        )
+        seen += [row["skill"] for row in before.exams]
+    assert all(seen.count(name) >= 10 for name in ("BIN", "REV", "SEQ")) and len(seen) < 60

@@ -20,7 +20,7 @@ LONGEST = 4096  # tokens of a problem with its answer; the longest have some hun
 # What a token costs by one that is trained, measured on a CPU with a micro hero; see docs/LOG.md.
 READ_PRICE, SAID_PRICE = 0.4, 1.0
 ENOUGH_SHORT = 32  # answers for which a batch of their own pays
-FEWEST_AT_ONCE = 64  # a token for fewer answers than this costs as much as one for so many
+FEWEST_AT_ONCE = 48  # a token for fewer answers than this costs as much as one for so many
 
 
 def examine(model: torch.nn.Module, renderer: Renderer, problems: Sequence[Problem]) -> Score:
