@@ -16,6 +16,7 @@ from core import lore
 from core.battle import BattlePlan
 from core.checkpoints import Manifest, record
 from core.durable import read_json, write_json
+from core.floor import floor_of
 from core.forge.evaluate import Evaluation
 from core.forge.guard import LEFT_OUT, NOT_FINITE, PASSED_OVER, finite, names
 from core.forge.step_facts import StepFacts, numbers
@@ -28,7 +29,6 @@ from core.quest import Quest
 from core.steps import Step, StepRecord
 
 WINDOW_STEPS = 50
-FLOOR_PERCENTILE = 0.10
 SHOWN_LINES = 16
 TOLD_SPIKES = 20  # events of one battle; all of them are in the record of steps
 MEASURED = (  # of the battle's snapshot: null until it is known
@@ -254,11 +254,7 @@ class BattleReport:
 
     def floor(self, school: str) -> float | None:
         """The 10th percentile of the school's validation losses, None before the first."""
-        rows = self.ledger.all(
-            "SELECT value FROM evaluations WHERE kind='validation' AND school=? ORDER BY id DESC LIMIT 1000", (school,)
-        )
-        values = sorted(row["value"] for row in rows)
-        return values[int(FLOOR_PERCENTILE * (len(values) - 1))] if values else None
+        return floor_of(self.ledger, school)
 
     def show(self, hero: dict[str, Any], state: str = "battle") -> None:
         """Replace the snapshot and flush the steps."""

@@ -25,6 +25,7 @@ import orjson
 from core import durable
 from core.durable import move, point, read_json, sync_file, sync_folder, write_json
 from core.errors import CheckpointError
+from core.exam_record import record_exams
 from core.ledger import Ledger
 from core.paths import RealmPaths
 
@@ -57,8 +58,10 @@ class Manifest:
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
     `seconds`: what it took to write, flush and hash the files.
-    `canaries`: how many of how many problems were right, by "SKILL/level", when the last battle ended; `weight_size`: the
-    root mean square of all weights then; `verdict`: the Temple's, of the battle that ended here (temple.Verdict.facts).
+    `standing`: how far the weights have come in each skill (core/standing.py); `canaries`: right and asked of each level, by
+    its key, as they were last asked on the way here; `baseline`: those of the hero's first weights; `exams`: what was asked
+    of these very weights (core/examination.py); `weight_size`: the root mean square of all weights when the last battle
+    ended; `verdict`: the Temple's, of the battle that ended here (temple.Verdict.facts).
     """
 
     hero: str
@@ -79,7 +82,10 @@ class Manifest:
     prepared: dict[str, str] = field(default_factory=dict)
     unfit: str | None = None
     seconds: float | None = None
+    standing: dict[str, Any] = field(default_factory=dict)
     canaries: dict[str, list[int]] = field(default_factory=dict)
+    baseline: dict[str, list[int]] = field(default_factory=dict)
+    exams: list[dict[str, Any]] = field(default_factory=list)
     weight_size: float | None = None
     verdict: dict[str, Any] | None = None
 
@@ -102,6 +108,7 @@ class Manifest:
 def record(ledger: Ledger, manifest: Manifest, state: str) -> None:
     """Tell the ledger of a checkpoint; told again, it stays one row."""
     names = ("hero", "campaign", "step", "parent", "quest", "bytes", "created", "validation_loss")
+    record_exams(ledger, manifest)
     facts = {name: getattr(manifest, name) for name in names} | {"state": state, "gone": None, "rolled_back": None}
     if not ledger.change("checkpoints", manifest.id, **facts):  # the same training again gives the same id
         ledger.add("checkpoints", id=manifest.id, **facts)

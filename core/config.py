@@ -47,7 +47,10 @@ class Profile(Section):
 
 class IdleGeneration(Section):
     enabled: bool = Field(True, description="Whether the idle hero writes its own quests, the starter quest included.")
-    level: int = Field(1, ge=1, description="Level of the skill problems that the idle hero writes.")
+    level: int = Field(
+        1, ge=1, description="Lowest level that the idle hero practises; from there the levels follow its exams."
+    )
+    batch_size: int = Field(64, ge=1, le=4096, description="Rows per optimizer step of the idle hero's own quests.")
     pause_seconds: float = Field(
         2.0, ge=0, description="Seconds of quiet (queue and inbox empty) before it writes one."
     )
@@ -246,10 +249,18 @@ class Config(Section):
         IdleGeneration(), description="What the hero does when there is nothing to do."
     )
     skill_priorities: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {"BIN": 1.0}, description="Weight of each skill when the idle hero chooses."
+        {"BIN": 1.0, "REV": 1.0},
+        description="Weight of each skill when the idle hero chooses; those with one are examined after every battle.",
     )
     training_defaults: TrainingDefaults = Field(
         TrainingDefaults(), description="Battle settings that sidecars and flags can override."
+    )
+    exam_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="What exams after a battle may cost, as a share of the battle's own work; what they do not use or lack is "
+        "carried on. 0: none are held, and no level rises.",
     )
     replay_ratio: float = Field(
         0.0,

@@ -15,6 +15,7 @@ from core.durable import read_json
 from core.errors import CheckpointError, UserError, nearest
 from core.model_folder import model_type, never_read, problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.standing import Standing
 
 _RESERVED = {"vault", "current_model"}
 
@@ -97,5 +98,8 @@ def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:
         "checkpoint": own[0].id if own else None,
         "global_step": own[0].step if own else 0,
         "current_model": pointed(paths.current_model),
+        "mastered": {name: list(levels) for name, levels in Standing.of(own[0].standing).mastered.items()}
+        if own
+        else {},
         "shape": {key: shape[key] for key in keys if key in shape},
     }

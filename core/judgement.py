@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-import torch
-
 from core import checkpoints, going_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -18,7 +16,6 @@ from core.checkpoint_writer import CheckpointWriter
 from core.checkpoints import Manifest
 from core.config import Config
 from core.durable import write_json
-from core.forge.optimizers import weights_to_use
 from core.hurtful_rows import least_likely
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -56,7 +53,7 @@ class Judged(Protocol):
 
 def judged(worker: Judged, facts: Manifest, looked: Looked) -> Manifest:
     """`facts` of the checkpoint after a quest's last step, with the Temple's verdict; a branch if that is the ratchet's."""
-    mode, size = worker.config.temple.mode, weight_size(worker.trainer)
+    mode, size = worker.config.temple.mode, worker.trainer.weight_size()
     facts = replace(facts, weight_size=size)
     if mode == "off":
         return facts
@@ -66,14 +63,6 @@ def judged(worker: Judged, facts: Manifest, looked: Looked) -> Manifest:
     facts = replace(facts, verdict={**verdict.facts(), "effort": effort, "xp": effort * verdict.quality, "mode": mode})
     parent = going_back.before(worker.paths, worker.tip, facts.quest, 0) if verdict.word == CURSED else None
     return replace(facts, branch=CURSED) if parent and mode == "strict" else facts
-
-
-def weight_size(trainer: HeroTrainer) -> float:
-    """Root mean square of all weights, as they are used."""
-    with torch.no_grad(), weights_to_use(trainer.optimizer):
-        weights = list(trainer.model.parameters())
-        squares = sum(norm.double() ** 2 for norm in torch._foreach_norm(weights, dtype=torch.float32))
-        return float((squares / sum(weight.numel() for weight in weights)).sqrt())
 
 
 # When its checkpoint is there

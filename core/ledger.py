@@ -97,6 +97,15 @@ MIGRATIONS = (
         created REAL NOT NULL, archived REAL);
     CREATE UNIQUE INDEX campaigns_by_name ON campaigns(hero, name);
     """,
+    # `seq`: the exam's place among those of its checkpoint.
+    """
+    CREATE TABLE exams (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, hero TEXT NOT NULL, campaign TEXT NOT NULL, checkpoint TEXT NOT NULL,
+        seq INTEGER NOT NULL, quest INTEGER, step INTEGER NOT NULL, skill TEXT NOT NULL, level INTEGER NOT NULL,
+        right INTEGER NOT NULL, asked INTEGER NOT NULL, look INTEGER, kind TEXT NOT NULL, outcome TEXT,
+        created REAL NOT NULL, UNIQUE (checkpoint, seq));
+    CREATE INDEX exams_by_level ON exams(hero, skill, level, id);
+    """,
 )
 
 

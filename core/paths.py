@@ -153,6 +153,11 @@ class RealmPaths:
         return self.state / "pack_limits.json"
 
     @property
+    def prompts(self) -> Path:
+        """Hashes of the prompts that heroes practised by themselves."""
+        return self.state / "prompts.db"
+
+    @property
     def disk_word(self) -> Path:
         """What the disk manager said last."""
         return self.state / "disk.json"

@@ -32,6 +32,7 @@ class Sidecar(Section):
     )
     school: Literal["scribe"] | None = Field(None, description="School that trains it.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="Rows per optimizer step.")
     columns: dict[str, str] = Field(
         {}, description='From the file\'s column names to the realm\'s, e.g. {"ask": "prompt"}.'
     )
@@ -79,6 +80,7 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
     shared = {name: getattr(config, name) for name in Settings.model_fields if hasattr(config, name)}
     own = {
         "school": sidecar.school or config.school,
+        "batch_size": sidecar.batch_size or config.batch_size,
         "epochs": sidecar.epochs or config.training_defaults.epochs,
         "seed": config.seed if sidecar.seed is None else sidecar.seed,
         "columns": sidecar.columns,

@@ -18,6 +18,7 @@ from core.folder_counts import FolderCounts
 from core.heartbeat import read_beat
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.progress import mastered
 from core.quest import parse_file_name
 from core.realm_lock import same_process
 from core.training_queue import TrainingQueue
@@ -89,6 +90,7 @@ def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> 
         "xp": xp,
         "title": lore.title(step),
         "vocabulary": hero.get("vocabulary"),
+        "mastered": mastered(paths, config.hero.name),
     }
 
 

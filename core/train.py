@@ -126,6 +126,13 @@ class HeroTrainer(Trainer):
         evaluation = self._evaluation(self._looks_at(plan))
         return evaluation and evaluation.loss
 
+    @torch.no_grad()
+    def weight_size(self) -> float:
+        """Root mean square of all weights, as they are used."""
+        with optimizers.weights_to_use(self.optimizer):
+            norms = torch._foreach_norm(list(self.model.parameters()), dtype=torch.float32)
+            return float((sum(norm.double() ** 2 for norm in norms) / self.model.num_parameters()).sqrt())
+
     def _looks_at(self, plan: BattlePlan) -> Looks:
         room = self._room_at(plan.settings, self.global_step)
         asking = self._observer is not None and self._observer.stop_ids is not None

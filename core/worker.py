@@ -14,7 +14,7 @@ from threading import Event
 
 import transformers
 
-from core import blame, campaign, checkpoints, control, disk, going_back, judgement, turning_back
+from core import blame, campaign, checkpoints, control, disk, exam_hall, going_back, judgement, turning_back
 from core.awakening import load_newest, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -249,15 +249,16 @@ class Worker:
             raise UserError(f"{quest.stem} has no row that can be trained")
         going_back.same_rows(self, quest, plan.prepared.folder.name)
         first = self.writer.held.open.get(quest.id, 0)
+        exam_hall.ask_newborn(self)
         spoiled = self._spoiled_in(quest)
         held = self.writer.held
         plan = with_replay(
-            plan, quest, self.paths, held.trained, self._renderer(settings.max_length).fingerprint, held.canaries
+            plan, quest, self.paths, held.trained, self.renderer(settings.max_length).fingerprint, held.canaries
         )
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
-        battle = BetweenSteps(self, quest, plan, self._renderer(settings.max_length), wait_for_room)
+        battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
         self.enter("warm-up")
         if self._short_of_memory and self._short_of_memory.id == quest.id:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
@@ -286,14 +287,14 @@ class Worker:
     def plan_of(self, quest: Quest) -> BattlePlan:
         """All steps of `quest`, its rows prepared if they are not yet. Raises LeftEarly."""
         card, settings = quest.card, quest.settings
-        renderer = self._renderer(settings.max_length)
+        renderer = self.renderer(settings.max_length)
         name = cache_name(card["sha256"], card["form"], settings, renderer)
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
             prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
         return BattlePlan(prepared, settings, card["sha256"])
 
-    def _renderer(self, max_length: int) -> Renderer:
+    def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""
         if max_length not in self._renderers:
             self._renderers[max_length] = Renderer.load(self.paths.vault / self.tip.id, max_length)
@@ -319,8 +320,8 @@ class Worker:
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
             versions=versions(self.trainer),
-            canaries=held.canaries,
             weight_size=held.weight_size,
+            **exam_hall.after_step(self, quest, plan, global_step, step >= plan.total_steps),
         )
         if step >= plan.total_steps:
             facts = judgement.judged(self, facts.finished(quest.id), looked)

@@ -45,6 +45,11 @@ class TavernClient:
         with self._asked("GET", path) as response:
             return _object(_whole(response))
 
+    def rows(self, path: str) -> list[dict[str, Any]]:
+        """The JSON array at `path`. Raises TavernProblem."""
+        with self._asked("GET", path) as response:
+            return _json(_whole(response), list, "array")
+
     def download(self, path: str, begin: int = 0) -> Iterator[tuple[int, bytes]]:
         """The file at `path` from byte `begin` on, as (place, part); from 0 where the Tavern does not go on."""
         with self._asked("GET", path, {"range": f"bytes={begin}-"} if begin else {}) as response:
@@ -104,12 +109,16 @@ def _whole(response: httpcore2.Response) -> bytes:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    return _json(body, dict, "object")
+
+
+def _json(body: bytes, kind: type, name: str) -> Any:
     try:
         values = orjson.loads(body)
     except orjson.JSONDecodeError:
         values = None
-    if not isinstance(values, dict):
-        raise TavernProblem("the answer is no JSON object; is it a Tavern's address?")
+    if not isinstance(values, kind):
+        raise TavernProblem(f"the answer is no JSON {name}; is it a Tavern's address?")
     return values
 
 

@@ -36,9 +36,10 @@ def line(status: dict[str, Any]) -> str:
 
 def _hero(hero: dict[str, Any]) -> str:
     size = f", {number_text(hero['parameters'])} parameters" if hero["parameters"] else ""
+    skills = ", ".join(f"{name} {max(levels)}" for name, levels in hero.get("mastered", {}).items())
     return (
         f"{styled(hero['name'], 'bold')}, level {hero['level']} {hero['title']}, step {hero['global_step']}, "
-        f"{hero['xp']:.1f} XP{size}{_in_brackets(hero['model'])}"
+        f"{hero['xp']:.1f} XP{size}{_in_brackets(hero['model'])}{f'; mastered {skills}' if skills else ''}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import AutoModelForCausalLM
 
 from core.errors import CheckpointError, NotFinite
@@ -14,6 +15,19 @@ from core.memory_needs import Means
 from core.model_folder import config_values
 from core.pack_limits import PackLimits
 from core.train import HeroTrainer
+
+
+def load_model(folder: Path, kind: torch.dtype | str = "auto") -> torch.nn.Module:
+    """The model of a checkpoint alone, in numbers of this `kind`; as they are in its files, if none is named."""
+    config_values(folder)  # refuses what would have code run
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=kind,
+        attn_implementation=ATTENTION,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+    )
 
 
 def load_hero(
@@ -29,15 +43,7 @@ def load_hero(
 
     Raises CheckpointError, NotFinite where a number in it is not finite.
     """
-    config_values(folder)  # refuses what would have code run
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype(means),
-        attn_implementation=ATTENTION,
-        trust_remote_code=False,
-        local_files_only=True,
-        use_safetensors=True,
-    )
+    model = load_model(folder, dtype(means))
     trainer = HeroTrainer(model, scratch, step, means, kind, limits, seed)
     if has_state(folder):
         load_state(folder, trainer.optimizer, trainer.guard)

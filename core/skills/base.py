@@ -62,6 +62,10 @@ class Skill(ABC):
     def essence(self, prompt: str) -> str | None:
         """A problem of an open level, spelled the same however it is put; None for any other text."""
 
+    def kind(self, prompt: str) -> str:
+        """What sort of exercise of its level `prompt` is; a skill whose exercises are all of a sort need not say."""
+        return self.name
+
     def held_out(self, prompt: str) -> bool:
         """Whether `prompt` is a problem that is kept for evaluations."""
         essence = self.essence(prompt)

@@ -74,6 +74,9 @@ class Bin(Skill):
             return _in_key(draft, *rng.sample(KEY_SYMBOLS, 2))
         return draft
 
+    def kind(self, prompt: str) -> str:
+        return prompt[prompt.find("\n") + 1 :].partition("(")[0]
+
     def essence(self, prompt: str) -> str | None:
         """The call in circled digits, without key and style, where a number is too long for the closed levels."""
         found = _PROMPT.fullmatch(prompt)

@@ -53,6 +53,9 @@ class Seq(Skill):
         answer = " ".join(result)
         return Draft(f"{call} =", answer, answer)
 
+    def kind(self, prompt: str) -> str:
+        return prompt.partition("(")[0]
+
     def essence(self, prompt: str) -> str | None:
         return prompt if _PROMPT.fullmatch(prompt) else None
 

@@ -59,6 +59,9 @@ class Sy(Skill):
         texts = [word.text for word in words]
         return Draft("\n".join(lines), json.dumps(texts, ensure_ascii=False), written(texts))
 
+    def kind(self, prompt: str) -> str:
+        return prompt.rpartition("\n")[2]
+
     def essence(self, prompt: str) -> str | None:
         """The clues, in whatever order they and the syllables come."""
         if not prompt.startswith("1. ") or "\nSyllables: " not in prompt:

@@ -11,6 +11,7 @@ from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
 from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, faults_text, run_faults
 from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
+from training.bench.idle_hero import IdleOptions, idle_hero_text, run_idle_hero
 from training.bench.ingest import ingest_text, run_ingest
 from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
 from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
@@ -46,7 +47,15 @@ def register(verbs) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds, in two minutes or less")
     parser = verb(actions, "learning", learning, "what a learning rate that falls, resets and averages are worth")
     parser.add_argument("--quick", action="store_true", help="smaller quests and fewer seeds, in ten minutes or less")
-    parser.add_argument("--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick: 3)")
+    parser.add_argument(
+        "--acceptance",
+        action="store_true",
+        help="instead: what an idle hero has learnt in half an hour; exit 1 if too little",
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", default=30.0, help="that it has, with --acceptance (30)")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick, acceptance: 3)"
+    )
     parser.add_argument("--rows", type=int, metavar="N", help="rows of a quest (default: 400; quick: 150)")
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
@@ -128,8 +137,20 @@ def forge(realm: Realm) -> int:
     return 0
 
 
-def learning(realm: Realm) -> None:
+def idle_hero(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
     args = realm.args
+    if args.minutes <= 0:
+        raise UserError(f"--minutes {args.minutes:g}: must be above 0")
+    result = run_idle_hero(IdleOptions(_positive(args.seeds, "seeds") or 3, args.minutes), _say)
+    realm.report(result, lambda: idle_hero_text(result))
+    return 0 if result["passed"] else 1
+
+
+def learning(realm: Realm) -> int:
+    args = realm.args
+    if args.acceptance:
+        return idle_hero(realm)
     options = LearningOptions(
         seeds=_positive(args.seeds, "seeds") or (3 if args.quick else 5),
         rows=max(_positive(args.rows, "rows") or (150 if args.quick else 400), LEAST_ROWS),
@@ -141,6 +162,7 @@ def learning(realm: Realm) -> None:
     if args.write_docs:
         for path in write_learning(result, CHECKOUT / "docs"):
             print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    return 0
 
 
 def _contestants(given: str | None, quick: bool) -> tuple[str, ...]:

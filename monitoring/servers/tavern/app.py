@@ -45,7 +45,7 @@ READERS = 4  # threads that read the ledger, each with a connection; uploads hav
 TALKS = 100  # of browsers without JavaScript that are kept
 UPLOADS = frozenset({"/api/quests", "/quests"})
 APIS = (api, quest_api, vault_api, skills_api, oracle_api, duel_api, operations)
-ROUTERS = (*pages.ROUTERS, *(each.router for each in APIS))
+ROUTERS = (*pages.ROUTERS, *(each.router for each in APIS), skills_api.drill)
 
 
 class _Static(StaticFiles):

@@ -42,6 +42,7 @@ KINDS = (
     Kind("tokens_per_second", "Throughput", "tokens per second", compact, "tokens_per_second", from_zero=True),
     Kind("learning_rate", "Learning rate", "AdamW", tiny, "learning_rate", from_zero=True, smooth=False),
 )
+ACCURACY = Kind("accuracy", "Right answers", "percent at the frontier, by step", percent_points, from_zero=True)
 HOUR = Kind("machine", "The last hour", "percent of what this machine has", percent_points, from_zero=True)
 
 
@@ -85,6 +86,27 @@ def hour(history: dict[str, Any]) -> dict[str, Any]:
         "lines": [{"kind": f"line {hue}", "d": scale.line(times, series["percent"])} for series, hue in named],
         "x_labels": [f"{(moment - times[-1]) / 60:.0f} min" if times else "" for moment in scale.quarters()],
         "legend": [{"kind": f"key-line {hue}", "text": series["name"]} for series, hue in named],
+    }
+
+
+def accuracy(
+    canaries: Sequence[tuple[int, float]], exams: Sequence[tuple[int, float]], marks: Iterable[tuple[int, str]]
+) -> dict[str, Any]:
+    """Answers that were right, in percent by step: a line of canaries, a dot for each exam."""
+    scale = _Scale.over([step for step, _ in (*canaries, *exams)], [100.0], True)
+    newest = percent_points(canaries[-1][1]) if canaries else None
+    told = f"{len(canaries)} times asked, at the end {newest} right; {len(exams)} exams" if canaries else ""
+    entries = [
+        ("key-line first", "canaries, the same problems each time"),
+        ("key-dots", "exams"),
+        ("key-mark", "a level is mastered"),
+    ]
+    return _drawing(ACCURACY, scale, newest, told) | {
+        "lines": [{"kind": "line first", "d": scale.line(*_columns(canaries))}],
+        "dots": [{"kind": "dots held-out", "d": scale.dots(exams)}],
+        "marks": [{"x": scale.x(step), "name": name} for step, name in marks],
+        "x_labels": [compact(round(step)) for step in scale.quarters()],
+        "legend": [{"kind": key, "text": text} for key, text in entries],
     }
 
 

@@ -5,22 +5,42 @@ from dataclasses import asdict
 from typing import Any
 
 from core.errors import UserError
-from core.skills import Problem, skill, skills
+from core.exam_record import curve
+from core.progress import progress
+from core.skills import Problem, skill
+from monitoring.servers.tavern import charts
 from monitoring.servers.tavern.realm import Realm
 
 MOST_PROBLEMS = 100
 MOST_SYMBOLS = 40
+MOST_EXAMS = 600
 _PROBLEM_ID = re.compile(r"(\w{1,40})-(\d{1,4})-(-?\d{1,18})-(\d{1,4})", re.ASCII)
 
 
 def skill_list(realm: Realm) -> list[dict[str, Any]]:
-    """Every skill as `skill list --json` tells it, with the weight that the idle hero gives it and what was trained of it."""
-    weights = {name.upper(): weight for name, weight in realm.config.skill_priorities.items()}
+    """Every skill as `skill list --json` tells it, with how far the hero has come in it and what was trained of it."""
     return [
-        {"name": one.name, "title": one.title, "levels": list(one.levels), "weight": weights.get(one.name, 0.0)}
-        | practice(realm, one.name)
-        for one in map(skill, skills())
+        {"title": skill(one["name"]).title, "levels": list(skill(one["name"]).levels), **one}
+        | practice(realm, one["name"])
+        for one in progress(realm.paths, realm.config, realm.ledger)
     ]
+
+
+def climbing(realm: Realm, name: str) -> dict[str, Any]:
+    """The accuracy of a skill's frontier over the hero's steps, its exams, and the levels that it won, as a chart."""
+    rows = curve(realm.ledger, realm.config.hero.name, name, MOST_EXAMS)
+    highest: dict[int, int] = {}  # level of which canaries were asked at a step: the frontier's, as far as it was
+    for row in rows:
+        if row["kind"] == "canary":
+            highest[row["step"]] = max(row["level"], highest.get(row["step"], 0))
+    canaries = [row for row in rows if row["kind"] == "canary" and row["level"] == highest[row["step"]]]
+    exams = [row for row in rows if row["kind"] == "exam"]
+    risen = [(row["step"], f"level {row['level']} is mastered") for row in exams if row["outcome"]]
+    return charts.accuracy(_points(canaries), _points(exams), risen)
+
+
+def _points(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    return [(row["step"], 100 * row["right"] / row["asked"]) for row in rows]
 
 
 def practice(realm: Realm, name: str) -> dict[str, Any]:

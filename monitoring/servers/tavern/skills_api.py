@@ -13,7 +13,7 @@ from monitoring.servers.tavern.html import answer
 from monitoring.servers.tavern.openapi import refusals
 from monitoring.servers.tavern.security import Refusal
 
-router = APIRouter()
+router, drill = APIRouter(), APIRouter()  # `drill` needs no realm
 MOST_LETTERS = 20_000
 SkillName = Annotated[str, Path(json_schema_extra={"examples": skills()})]
 
@@ -31,7 +31,7 @@ def skill_list(realm: TheRealm) -> Response:
     return answer(skill_views.skill_list(realm))
 
 
-@router.get("/api/skills/{skill}/sample", responses=refusals(404))
+@drill.get("/api/skills/{skill}/sample", responses=refusals(404))
 def sample(
     skill: SkillName,
     level: Annotated[int, Query(ge=1, le=9999)] = 1,
@@ -42,7 +42,7 @@ def sample(
     return answer(skill_views.sample(_known(skill), level, seed, count))
 
 
-@router.post("/api/skills/{skill}/grade", responses=refusals(404))
+@drill.post("/api/skills/{skill}/grade", responses=refusals(404))
 def grade(skill: SkillName, given: Answer) -> Response:
     """The score of an answer to a problem, 0 to 1, beside what was expected."""
     name, problem = _known(skill), skill_views.problem_by_id(given.problem)

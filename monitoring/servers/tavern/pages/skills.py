@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Request
 
+from core.mastery import BAR
 from core.skills import skills
 from monitoring.servers.tavern import skill_views
 from monitoring.servers.tavern.pages.parts import Page, Part
@@ -25,6 +26,8 @@ def _skills(realm: Realm, request: Request) -> dict[str, Any]:
         "chosen": chosen,
         "exercise": skill_views.exercise(chosen["name"], level, _whole(asked.get("seed"), 0), answer),
         "idle": realm.config.idle_generation,
+        "climbing": skill_views.climbing(realm, chosen["name"]),
+        "bar": BAR,
     }
 
 

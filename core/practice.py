@@ -1,0 +1,90 @@
+"""What an idle hero practises: which levels in which shares, and rows for them. It knows no realm, no queue and no model.
+
+Most rows are of a skill's frontier; some of the frontiers of other skills, which would be forgotten otherwise while they are
+half known; some of the level below, a few of the one above, and some of all levels that were mastered. A prompt that the
+hero was given before is left out as long as its level has others; closed worlds come round again of necessity.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from core.skills import skill
+from core.standing import Standing
+
+OTHERS, BELOW, NEXT, REVISION = 0.25, 0.05, 0.05, 0.15  # shares of a quest; the frontier has the rest
+MOST_OF_A_KIND = 0.5  # of a level that has several
+PEEKED = 64  # rows that show whether it has
+STALE = 12  # prompts that came twice, after which a level has hardly any others
+REVISED = 8  # levels that a quest's revision is shared by
+
+Row = dict[str, Any]
+Level = tuple[str, int]
+
+
+def mixture(
+    standing: Standing, level: Level, others: Mapping[Level, float], rows: int, rng: random.Random
+) -> dict[Level, int]:
+    """How many of `rows` go to each level when `level` is practised. `others`: the frontiers of other skills, by weight."""
+    name, number = level
+    shares: Counter[Level] = Counter()
+    for share, near in ((BELOW, number - 1), (NEXT, number + 1)):
+        if near in skill(name).levels:
+            shares[name, near] += round(share * rows)
+    for other, weight in others.items():
+        shares[other] += round(OTHERS * rows * weight / sum(others.values()))
+    known = [(each, one) for each in sorted(standing.mastered) for one in standing.levels(each) if (each, one) != level]
+    chosen = rng.sample(known, min(REVISED, len(known)))
+    for each in chosen:
+        shares[each] += round(REVISION * rows / len(chosen))
+    shares[level] += rows - shares.total()
+    return shares
+
+
+def rows_of(name: str, level: int, count: int, rng: random.Random, known: Container[str]) -> list[Row]:
+    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again."""
+    open_world = level >= skill(name).open_from
+    found = _distinct(name, level, count, rng.randrange(2**31), known if open_world else ())
+    if len(found) < count and open_world:  # nearly all were given before
+        avoid = {prompt_of(row) for row in found}
+        found += _distinct(name, level, count - len(found), rng.randrange(2**31), avoid)
+    world = list(found)
+    while world and len(found) < count:
+        rng.shuffle(world)
+        found += world[: count - len(found)]
+    return found
+
+
+def prompt_of(row: Row) -> str:
+    return row["messages"][0]["content"]
+
+
+def _distinct(name: str, level: int, count: int, seed: int, avoid: Container[str]) -> list[Row]:
+    """At most `count` rows with different prompts, no kind of them more than its share; the fewer the smaller the world."""
+    fresh = _until_hardly_any_is_new(skill(name).quest_rows(level, seed, 4 * count, avoid))
+    found = list(islice(fresh, PEEKED))
+    kind = skill(name).kind
+    if len({kind(prompt_of(row)) for row in found}) == 1 or count <= PEEKED:
+        return [*found, *islice(fresh, max(0, count - len(found)))][:count]
+    most, counts = MOST_OF_A_KIND * count, Counter(kind(prompt_of(row)) for row in found)
+    for row in fresh:
+        if len(found) == count:
+            break
+        if counts[kind(prompt_of(row))] < most:
+            counts[kind(prompt_of(row))] += 1
+            found.append(row)
+    return found
+
+
+def _until_hardly_any_is_new(rows: Iterator[Row]) -> Iterator[Row]:
+    """A generator repeats itself only after it has looked long for something else."""
+    seen: set[str] = set()
+    stale = 0
+    for row in rows:
+        if prompt_of(row) not in seen:
+            seen.add(prompt_of(row))
+            yield row
+        elif (stale := stale + 1) == STALE:
+            return

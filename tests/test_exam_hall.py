@@ -1,0 +1,128 @@
+"""The resident hero sits its exams: before its first battle and after each, in manifest and ledger, changing nothing else."""
+
+from dataclasses import replace
+from functools import partial
+from threading import Event
+
+import pytest
+from resident import accept_sums
+
+from core import checkpoints
+from core.checkpoint_writer import CheckpointWriter
+from core.config import Config, IdleGeneration
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.worker import Worker
+
+ASLEEP = Config(idle_generation=IdleGeneration(enabled=False))
+
+
+@pytest.fixture
+def wake(realm, ledger):
+    """A worker that has woken up, in this realm or another, and the phases that it enters."""
+
+    def awaken(config: Config = ASLEEP, paths: RealmPaths = realm) -> tuple[Worker, list[str]]:
+        phases: list[str] = []
+        own = ledger if paths == realm else Ledger(paths.ledger)
+        enter = lambda phase, *_, **__: phases.append(phase)  # noqa: E731
+        worker = Worker(paths, config, own, Event(), lambda: None, enter=enter)
+        worker.awaken()
+        return worker, phases
+
+    return awaken
+
+
+def fight(worker: Worker) -> None:
+    assert worker.loop()
+    worker.end_writing()
+
+
+def practice(paths: RealmPaths, ledger: Ledger, config: Config = ASLEEP) -> int:
+    """A quest of REV, long enough to pay for an exam."""
+    from core.skills import skill
+
+    rows = list(skill("REV").quest_rows(1, 3, 96))
+    return accept_sums(paths, ledger, "practice", rows=rows, skill="REV", config=config)
+
+
+def told(manifest: checkpoints.Manifest) -> tuple:
+    return manifest.standing, manifest.canaries, manifest.baseline, manifest.exams
+
+
+def test_a_hero_is_asked_before_its_first_battle_and_after_each_and_the_ledger_has_every_row_once(realm, ledger, wake):
+    worker, phases = wake()
+    practice(realm, ledger), accept_sums(realm, ledger, "sums")
+    fight(worker)
+    tip = checkpoints.read(realm.vault / worker.tip.id)
+    assert tip.baseline == {"BIN/1": [0, 32], "REV/1": [0, 32]} and set(tip.canaries) == {"BIN/1", "REV/1"}
+    assert {row["kind"] for row in tip.exams} == {"canary"} and tip.standing["looks"] == {}
+    assert "evaluation" in phases
+    fight(worker)
+    checkpoints.record(ledger, tip, "saved")
+    rows = ledger.all("SELECT * FROM exams ORDER BY id")
+    assert {row["step"] for row in rows if row["skill"] == "REV"} >= {0, tip.step}
+    assert len({(row["checkpoint"], row["seq"]) for row in rows}) == len(rows)
+    assert worker.tip.baseline == tip.baseline
+
+
+def test_who_is_killed_after_its_exams_comes_to_the_same_ones(realm, ledger, wake, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    twin = RealmPaths(tmp_path / "twin")
+    twin.make()
+    for paths in (realm, twin):
+        practice(paths, Ledger(paths.ledger))
+    straight, _ = wake()
+    fight(straight)
+
+    def die(*_):
+        raise Killed
+
+    start = CheckpointWriter.start
+    monkeypatch.setattr(CheckpointWriter, "start", die)
+    killed, _ = wake(paths=twin)
+    with pytest.raises(Killed):
+        killed.loop()
+    monkeypatch.setattr(CheckpointWriter, "start", start)
+    again, _ = wake(paths=twin)
+    fight(again)
+    assert told(again.tip) == told(straight.tip) and again.tip.files == straight.tip.files
+    count = "SELECT COUNT(*) AS n FROM exams"
+    assert again.ledger.one(count) == straight.ledger.one(count)
+
+
+def test_exams_touch_neither_weights_nor_moments_nor_random_streams(realm, ledger, wake, tmp_path):
+    other = RealmPaths(tmp_path / "other")
+    other.make()
+    practice(realm, ledger), practice(other, Ledger(other.ledger))
+    asked, _ = wake()
+    spared, _ = wake(ASLEEP.model_copy(update={"exam_share": 0.0}), other)
+    fight(asked), fight(spared)
+    assert asked.tip.files == spared.tip.files
+    assert asked.tip.exams and told(spared.tip) == ({}, {}, {}, [])
+
+
+def test_a_manifest_from_before_there_were_exams_is_read(realm, ledger, wake):
+    worker, _ = wake()
+    old = {
+        key: value
+        for key, value in vars(worker.tip).items()
+        if key not in ("standing", "canaries", "baseline", "exams")
+    }
+    assert checkpoints.Manifest(**old) == replace(worker.tip)
+
+
+def test_a_level_that_is_won_or_lost_is_told_once(realm, ledger):
+    exam = {"kind": "exam", "skill": "REV", "level": 2, "right": 250, "asked": 256, "look": 1, "outcome": "mastered"}
+    probe = exam | {"kind": "probe", "level": 1, "right": 10, "asked": 96, "look": None, "outcome": "lost"}
+    manifest = checkpoints.Manifest("DIO", "first", 40, quest=3, id="DIO-first-40", exams=[exam, probe])
+    record = partial(checkpoints.record, ledger, manifest, "saved")
+    record(), record()
+    texts = [
+        row["text"]
+        for row in ledger.all("SELECT text FROM events WHERE code IN ('level_up', 'level_lost') ORDER BY id")
+    ]
+    assert len(texts) == 2 and "REV level 2 is mastered: 250 of 256 fresh problems right (95.0 to 98.9 %)" in texts[0]
+    assert "REV level 1 is lost" in texts[1]
+    assert ledger.one("SELECT COUNT(*) AS n FROM exams WHERE hero='DIO' AND quest=3")["n"] == 2

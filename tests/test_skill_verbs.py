@@ -1,0 +1,119 @@
+"""`skill eval` and `skill serve`: a checkpoint examined from the command line, a skill for machines without a realm; the page."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from tavern_server import OURS, PAGE, client_of
+
+from core import checkpoints
+from core.checkpoints import Manifest, commit
+from core.config import Config, Hero
+from core.forge.hatch import hatch
+from core.ledger import Ledger
+from core.paths import CHECKOUT
+from core.progress import mastered
+from core.skills import skill
+from core.standing import Standing
+from training.cli import main
+
+
+def test_a_checkpoint_is_examined_at_its_frontier_on_the_problems_of_a_seed(realm, capsys):
+    hatch(realm, Config(hero=Hero(name="DIO")))
+    command = ["--root", str(realm.root), "skill", "eval", "rev", "-n", "24", "--seed", "5", "--json"]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["skill"], told["level"], told["asked"], told["seed"]) == ("REV", 1, 24, 5)
+    assert told["low"] <= told["accuracy"] == told["right"] / 24 <= told["high"] < 0.5
+    assert told["checkpoint"] == checkpoints.pointed(realm.tip)
+    assert main(["--root", str(realm.root), "skill", "eval", "REV", "--level", "99"]) == 1
+    assert "choose one from 1 to 30" in capsys.readouterr().err
+    assert main(["--root", str(realm.root), "skill", "eval", "REV", "--checkpoint", "nobody"]) == 1
+    assert "no model 'nobody'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def served(tmp_path):
+    """REV, served by a process of its own; its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "training", "--root", tmp_path, "skill", "serve", "REV", "--port", port, "--json"]
+    process = subprocess.Popen(list(map(str, command)), cwd=CHECKOUT, stdout=subprocess.PIPE, env=os.environ)
+    try:
+        told = json.loads(b"".join(iter(process.stdout.readline, b"}\n")) + b"}")
+        assert told["skill"] == "REV"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        process.stdout.close()
+
+
+def ask(url, body=None):
+    headers = {"content-type": "application/json"} if body else {}
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    end = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                return response.status, json.loads(response.read())
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, json.loads(refused.read())
+        except urllib.error.URLError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_one_skill_is_served_to_other_machines_and_no_other(served):
+    status, drawn = ask(f"{served}/api/skills/REV/sample?level=4&seed=9&count=3")
+    assert status == 200 and [one["prompt"] for one in drawn] == [one.prompt for one in skill("REV").sample(4, 9, 3)]
+    grade = {"problem": drawn[1]["id"], "answer": drawn[1]["answer"]}
+    assert ask(f"{served}/api/skills/rev/grade", grade)[1]["score"] == 1.0
+    assert ask(f"{served}/api/skills/REV/grade", grade | {"answer": "z"})[1]["score"] == 0.0
+    assert ask(f"{served}/api/skills/BIN/sample")[0] == 404
+    assert ask(f"{served}/api/skills/REV/sample?level=77")[0] == 400
+    assert ask(f"{served}/api/skills")[1][0]["name"] == "REV"
+
+
+@pytest.fixture
+def climbed(realm):
+    """A realm whose hero has mastered two levels of REV and looked at the third twice."""
+    ledger = Ledger(realm.ledger)
+    at = {"skill": "REV", "asked": 32, "look": None, "outcome": None}
+    for step in range(1, 40):
+        level = 1 + step // 15
+        exams = [{"kind": "canary", "level": level, "right": min(32, 2 * (step % 15) + 3), **at}]
+        if step % 15 == 14:
+            exams.append(
+                at | {"kind": "exam", "level": level, "right": 250, "asked": 256, "look": 1, "outcome": "mastered"}
+            )
+        standing = Standing({"REV": tuple(range(1, level))}, {"REV/3": 2}).as_json()
+        facts = Manifest("DIO", "first", 40 * step, standing=standing, exams=exams, baseline={"REV/1": [1, 32]})
+        manifest = commit(realm, facts, lambda folder: (folder / "model.safetensors").write_bytes(b"") and None)
+        checkpoints.record(ledger, manifest, "saved")
+    checkpoints.set_tip(realm, manifest.id)
+    yield realm
+    ledger.close()
+
+
+def test_the_skills_page_shows_levels_scores_with_intervals_and_the_way_there(climbed):
+    with client_of(climbed) as client:
+        told = {one["name"]: one for one in client.get("/api/skills", headers=OURS).json()}
+        page = client.get("/skills?skill=REV", headers=PAGE).text
+    rev = told["REV"]
+    assert (rev["mastered"], rev["frontier"], rev["looks"], rev["weight"]) == ([1, 2], 3, 2, 1.0)
+    assert rev["score"]["right"] == 21 and rev["score"]["low"] == pytest.approx(0.483, abs=5e-3)
+    assert rev["baseline"]["accuracy"] == 1 / 32 and told["SY"]["score"] is None
+    assert "2 of 30 levels mastered" in page and 'class="interval"' in page and "2 exams" in page
+    assert page.count("is mastered begins") == 2 or "level 2 is mastered" in page
+    assert "answered 1 of 32 problems of level 1" in page
+    assert mastered(climbed, "DIO") == {"REV": [1, 2]}

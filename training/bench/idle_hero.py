@@ -1,0 +1,173 @@
+"""`bench learning --acceptance`: what an idle hero has learnt by itself in half an hour, asked by somebody from outside.
+
+Each seed is a realm of its own, started as a user starts it and left alone. Its standings are polled; when they say that the
+goals are reached, or when time is up, its newest promoted checkpoint is asked through the Oracle's API: problems of seeds
+that it never saw, graded here. It trains nothing itself.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.durable import write_json
+from core.errors import RealmError
+from core.mastery import BAR, Score
+from core.skills import skill
+from monitoring.tavern_client import TavernClient, TavernProblem
+from training.bench.machine import describe_machine, versions
+from training.ports import next_free
+
+GOALS = {"BIN": 3, "REV": 2}  # a closed world whole, and a level of 456,976 problems
+FIRST_PORT, POLL_SECONDS, ORACLE_SECONDS = 18_900, 10.0, 120.0
+OUTSIDE = 7_000_000  # seeds from here on are nobody's in a realm
+MOST_TOKENS = 128
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class IdleOptions:
+    """`minutes` that a hero has; `questions` that it is asked of each goal; `config`: of the realms, defaults otherwise."""
+
+    seeds: int = 3
+    minutes: float = 30.0
+    questions: int = 400
+    goals: dict[str, int] = field(default_factory=lambda: dict(GOALS))
+    config: dict[str, Any] = field(default_factory=dict)
+    threads: int = len(os.sched_getaffinity(0))
+
+
+def run_idle_hero(options: IdleOptions, say: Say) -> dict[str, Any]:
+    """The whole bench, as the JSON that `--json` prints."""
+    began, lives = time.time(), []
+    for seed in range(1, options.seeds + 1):
+        with tempfile.TemporaryDirectory(prefix="bench-idle-hero-") as folder:
+            lives.append(_live(Path(folder) / "realm", seed, options, say))
+        scores = ", ".join(f"{name} {_told(each)}" for name, each in lives[-1]["scores"].items())
+        say(f"seed {seed}: asked after {lives[-1]['minutes']:.1f} min: {scores}")
+    return {
+        "bench": "idle_hero",
+        "passed": all(life["passed"] for life in lives),
+        "bar": BAR,
+        "goals": options.goals,
+        "minutes": options.minutes,
+        "questions": options.questions,
+        "lives": lives,
+        "seeds": len(lives),
+        "machine": describe_machine(options.threads),
+        "versions": versions(sys.executable),
+        "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
+        "seconds": time.time() - began,
+    }
+
+
+def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, Any]:
+    """One hero's half hour."""
+    port = next_free("127.0.0.1", FIRST_PORT)
+    root.mkdir()
+    write_json(root / "config.json", options.config | {"seed": seed, "tavern": {"port": port}})
+    client = TavernClient(f"http://127.0.0.1:{port}")
+    _run(root, "start-all")
+    began = time.monotonic()
+    try:
+        way = _watch(client, began, seed, options, say)
+        reached = (time.monotonic() - began) / 60
+        asked = {name: _ask(client, name, level, seed, options.questions) for name, level in options.goals.items()}
+        scores = {name: _score(options.goals[name], score) for name, score in asked.items()}
+        return {
+            "seed": seed,
+            "minutes": reached,
+            "scores": scores,
+            "passed": reached <= options.minutes + 1 and all(each["low"] > BAR for each in scores.values()),
+            "way": way,
+        }
+    finally:
+        client.close()
+        _run(root, "stop-all")
+
+
+def _run(root: Path, verb: str) -> None:
+    command = [sys.executable, "-m", "training", verb, "--root", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise RealmError(f"{verb} failed: {done.stderr.strip() or done.stdout.strip()}")
+
+
+def _watch(client: TavernClient, began: float, seed: int, options: IdleOptions, say: Say) -> list[dict[str, Any]]:
+    """The standings by the minute until the goals are reached or time is up."""
+    way: list[dict[str, Any]] = []
+    while True:
+        minutes = (time.monotonic() - began) / 60
+        now = {"minutes": round(minutes, 2), "step": client.get("/api/status")["hero"]["global_step"]}
+        for one in client.rows("/api/skills"):
+            if one["name"] in options.goals:
+                now[one["name"]] = {key: one[key] for key in ("mastered", "frontier", "score")}
+        if not way or any(now[name] != way[-1][name] for name in options.goals):
+            say(f"seed {seed}, {minutes:4.1f} min, step {now['step']:,}: {_standings(now, options)}")
+            way.append(now)
+        is_there = all(level in now[name]["mastered"] for name, level in options.goals.items())
+        if is_there or minutes >= options.minutes:
+            return way
+        time.sleep(POLL_SECONDS)
+
+
+def _standings(now: dict[str, Any], options: IdleOptions) -> str:
+    parts = []
+    for name in options.goals:
+        score = now[name]["score"]
+        accuracy = f", {score['right']}/{score['asked']} at {now[name]['frontier']}" if score else ""
+        parts.append(f"{name} {max(now[name]['mastered'], default=0)}{accuracy}")
+    return "; ".join(parts)
+
+
+def _ask(client: TavernClient, name: str, level: int, seed: int, count: int) -> Score:
+    """The promoted checkpoint's answers to problems of a seed from outside."""
+    model = client.get("/api/status")["current_model"]
+    problems = skill(name).evaluation(level, OUTSIDE + seed, count)
+    problems = list({problem.prompt: problem for problem in problems}.values())
+    right = sum(skill(name).grade(problem, _answer(client, model, problem.prompt)) == 1.0 for problem in problems)
+    return Score(right, len(problems))
+
+
+def _answer(client: TavernClient, model: str, prompt: str) -> str:
+    request = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": MOST_TOKENS,
+    }
+    end = time.monotonic() + ORACLE_SECONDS
+    while True:
+        try:
+            return "".join(piece.text for piece in client.chat(request, {}) if not piece.thought)
+        except TavernProblem as problem:  # it is started when it is asked for the first time
+            if problem.status not in (429, 502, 503, 504) or time.monotonic() > end:
+                raise
+            time.sleep(1.0)
+
+
+def _score(level: int, score: Score) -> dict[str, Any]:
+    low, high = score.interval()
+    facts = {"level": level, "right": score.right, "asked": score.asked}
+    return facts | {"accuracy": score.accuracy, "low": low, "high": high}
+
+
+def _told(score: dict[str, Any]) -> str:
+    accuracy, low, high = (100 * score[key] for key in ("accuracy", "low", "high"))
+    return f"level {score['level']} {accuracy:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def idle_hero_text(result: dict[str, Any]) -> str:
+    """How it looks on a terminal."""
+    lines = [f"Asked with {result['questions']} problems each; the lower bound has to be above {100 * BAR:.0f} %."]
+    for life in result["lives"]:
+        scores = "; ".join(f"{name} {_told(each)}" for name, each in life["scores"].items())
+        lines.append(
+            f"seed {life['seed']}: {life['minutes']:.1f} min, {scores}: {'passed' if life['passed'] else 'NOT passed'}"
+        )
+    return "\n".join(lines)
