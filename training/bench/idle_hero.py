@@ -2,7 +2,7 @@
 
 Each seed is a realm of its own, started as a user starts it and left alone. Its standings are polled; when they say that the
 goals are reached, or when time is up, its newest promoted checkpoint is asked through the Oracle's API: problems of seeds
-that it never saw, graded here. It trains nothing itself.
+that it never saw, graded here. Then the hero is given garbage, and a good quest (garbage.py). It trains nothing itself.
 """
 
 import os
@@ -20,6 +20,7 @@ from core.errors import RealmError
 from core.mastery import BAR, Score
 from core.skills import skill
 from monitoring.tavern_client import TavernClient, TavernProblem
+from training.bench import garbage
 from training.bench.machine import describe_machine, versions
 from training.ports import next_free
 
@@ -52,7 +53,7 @@ def run_idle_hero(options: IdleOptions, say: Say) -> dict[str, Any]:
         say(f"seed {seed}: asked after {lives[-1]['minutes']:.1f} min: {scores}")
     return {
         "bench": "idle_hero",
-        "passed": all(life["passed"] for life in lives),
+        "passed": all(life["learnt"] and life["verdicts"]["passed"] for life in lives),
         "bar": BAR,
         "goals": options.goals,
         "minutes": options.minutes,
@@ -79,11 +80,13 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
         reached = (time.monotonic() - began) / 60
         asked = {name: _ask(client, name, level, seed, options.questions) for name, level in options.goals.items()}
         scores = {name: _score(options.goals[name], score) for name, score in asked.items()}
+        verdicts = _judged(root, client, options.goals, seed, say)
         return {
             "seed": seed,
             "minutes": reached,
             "scores": scores,
-            "passed": reached <= options.minutes + 1 and all(each["low"] > BAR for each in scores.values()),
+            "learnt": reached <= options.minutes + 1 and all(each["low"] > BAR for each in scores.values()),
+            "verdicts": verdicts,
             "way": way,
         }
     finally:
@@ -91,11 +94,20 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
         _run(root, "stop-all")
 
 
-def _run(root: Path, verb: str) -> None:
-    command = [sys.executable, "-m", "training", verb, "--root", str(root)]
+def _judged(root: Path, client: TavernClient, goals: dict[str, int], seed: int, say: Say) -> dict[str, Any]:
+    """Garbage and a good quest for the hero, which no longer writes quests by itself."""
+    hero = client.get("/api/status")["hero"]["name"]
+    _run(root, "stop-all")
+    _run(root, "config", "set", "idle_generation.enabled", "false")
+    _run(root, "start-all")
+    return garbage.trial(root, hero, goals, seed, say)
+
+
+def _run(root: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "training", *words, "--root", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise RealmError(f"{verb} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise RealmError(f"{' '.join(words)} failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _watch(client: TavernClient, began: float, seed: int, options: IdleOptions, say: Say) -> list[dict[str, Any]]:
@@ -168,6 +180,11 @@ def idle_hero_text(result: dict[str, Any]) -> str:
     for life in result["lives"]:
         scores = "; ".join(f"{name} {_told(each)}" for name, each in life["scores"].items())
         lines.append(
-            f"seed {life['seed']}: {life['minutes']:.1f} min, {scores}: {'passed' if life['passed'] else 'NOT passed'}"
+            f"seed {life['seed']}: {life['minutes']:.1f} min, {scores}: {'passed' if life['learnt'] else 'NOT passed'}"
+        )
+        found = life["verdicts"]
+        way = "taken back" if found["taken_back"] else "NOT taken back"
+        lines.append(
+            f"  {garbage.ROWS} rows of garbage: {found['garbage']}, {way}; a good quest after it: {found['good']}"
         )
     return "\n".join(lines)
