@@ -3,33 +3,15 @@
 import asyncio
 import contextlib
 import re
-import shutil
 import threading
 import time
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
-from tavern_realm import advance, empty_realm, fill, services
+from playwright.sync_api import expect
+from tavern_realm import advance, empty_realm, services
 from tavern_server import Stream, tavern
-from test_tavern_browser import ARGUMENTS
 
 from core.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory):
-    paths = empty_realm(tmp_path_factory.mktemp("realm"))
-    fill(paths)
-    with tavern(paths.root) as server:
-        yield paths, server
 
 
 @pytest.fixture
@@ -93,8 +75,8 @@ class Wire:
         self._thread.join()
 
 
-def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, realm):
-    paths, server = realm
+def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, house):
+    paths, server = house
     wire, ledger = Wire(server.port), Ledger(paths.ledger)
     try:
         page.clock.install()
@@ -136,8 +118,8 @@ def test_a_new_token_leads_an_open_page_to_the_login(page, tmp_path):
             expect(page.locator(".pill")).to_be_visible()
 
 
-def test_a_part_that_changes_twice_at_once_ends_up_right(page, realm):
-    paths, server = realm
+def test_a_part_that_changes_twice_at_once_ends_up_right(page, house):
+    paths, server = house
     services(paths)
     page.goto(server.url + "/quests")
     page.wait_for_selector("[data-part]")
@@ -148,8 +130,8 @@ def test_a_part_that_changes_twice_at_once_ends_up_right(page, realm):
     assert page.locator(".arriving", has_text="first.jsonl").count() == 1
 
 
-def test_a_page_of_an_older_tavern_fetches_itself_anew(page, realm):
-    paths, server = realm
+def test_a_page_of_an_older_tavern_fetches_itself_anew(page, house):
+    paths, server = house
     ledger = Ledger(paths.ledger)
     services(paths)
     page.goto(server.url + "/vault")
@@ -160,8 +142,8 @@ def test_a_page_of_an_older_tavern_fetches_itself_anew(page, realm):
     ledger.close()
 
 
-def test_the_stream_tells_the_time_at_once(realm):
-    _, server = realm
+def test_the_stream_tells_the_time_at_once(house):
+    _, server = house
     stream = Stream(server)
     assert abs(stream.next("clock")["data"]["time"] - time.time()) < 2
     stream.close()
