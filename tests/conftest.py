@@ -14,6 +14,8 @@ from core.config import Config, IdleGeneration
 from core.ledger import Ledger
 from core.paths import RealmPaths
 
+pytest.register_assert_rewrite("browser")  # so that a failure there says what was found
+
 
 @pytest.fixture
 def realm(tmp_path) -> RealmPaths:

@@ -46,6 +46,22 @@ def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queu
     assert page.evaluate("window.marker") == "never reloaded"
 
 
+def test_a_quest_is_moved_by_the_fingers_of_one_hand_on_a_phone(open_page, queue):
+    page = open_page("/quests", 390, has_touch=True, is_mobile=True)
+    first, second = names(queue, "normal")
+    buttons = card(page, second).locator("button.mini, select.mini")
+    assert min(box["height"] for box in (each.bounding_box() for each in buttons.all()) if box) >= 40
+    page.get_by_role("button", name=f"Earlier: {second}").tap()
+    wait_for(lambda: names(queue, "normal") == [second, first])
+    expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
+    page.get_by_label(f"Priority of {second}").select_option("high")
+    wait_for(lambda: names(queue, "high")[-1:] == [second])
+    expect(page.locator("[data-line=high]").get_by_role("link", name=second)).to_be_visible()
+    page.get_by_label(f"Priority of {second}").select_option("normal")
+    wait_for(lambda: names(queue, "normal") == [first, second])
+    fits(page)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, queue, width):
     page = open_page("/quests", width)
