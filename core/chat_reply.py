@@ -24,8 +24,26 @@ class Piece:
     thought: bool = False
 
 
-def delta(piece: Piece) -> dict[str, str]:
-    return {"reasoning_content" if piece.thought else "content": piece.text}
+@dataclass(frozen=True)
+class Call:
+    """That a tool be called. `arguments` is JSON, `index` its place among the calls of the answer."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+    def facts(self) -> dict[str, Any]:
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+Part = Piece | Call  # of an answer
+
+
+def delta(part: Part) -> dict[str, Any]:
+    if isinstance(part, Call):
+        return {"tool_calls": [{"index": part.index, **part.facts()}]}
+    return {"reasoning_content" if part.thought else "content": part.text}
 
 
 def chunk(reply: dict[str, Any], delta: dict[str, Any], finish: str | None = None) -> bytes:
@@ -43,10 +61,14 @@ def error_event(code: str, text: str) -> bytes:
     return event({"error": {"message": text, "type": code, "code": code, "text": text}})
 
 
-def completion(reply: dict[str, Any], pieces: Iterable[Piece], finish: str, usage: dict[str, int]) -> dict[str, Any]:
+def completion(reply: dict[str, Any], parts: Iterable[Part], finish: str, usage: dict[str, int]) -> dict[str, Any]:
     """A whole answer."""
-    pieces = list(pieces)
-    message = {"role": "assistant", "content": "".join(piece.text for piece in pieces if not piece.thought)}
+    parts = list(parts)
+    pieces, calls = ([part for part in parts if isinstance(part, kind)] for kind in (Piece, Call))
+    said = "".join(piece.text for piece in pieces if not piece.thought)
+    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not said else said}
+    if calls:
+        message["tool_calls"] = [call.facts() for call in calls]
     if thoughts := "".join(piece.text for piece in pieces if piece.thought):
         message["reasoning_content"] = thoughts
     choice = {"index": 0, "message": message, "finish_reason": finish}

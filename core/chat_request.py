@@ -17,6 +17,7 @@ HERO, CHAMPION = "hero", "champion"
 USUAL_TOKENS = 512  # of an answer, where the request names no number
 MOST_TOKENS = 32_768
 FIXED = {"n": (1,), "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "functions": ([],)}
+CHOICES = ("auto", "none")  # of whether a tool is called: a hero can be asked for a call, but not made to write one
 LONGEST_MODEL = 200  # characters of a model's name
 
 
@@ -38,6 +39,8 @@ class _Fields(BaseModel):
     stop: str | list[str] | None = Field(None, max_length=256)
     stream_options: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class ChatRequest:
     model: str
     messages: tuple[Message, ...]
     tools: tuple[dict, ...] | None = None
+    one_call: bool = False  # of a tool ends the answer
     thinking: bool = False
     stream: bool = False
     usage: bool = False  # told at the end of a stream
@@ -99,6 +103,10 @@ def read_request(values: dict[str, Any]) -> ChatRequest:
         given = _Fields.model_validate(values)
     except ValidationError as problem:
         raise UserError("; ".join(_mistake(error) for error in problem.errors())) from None
+    if given.tool_choice not in (None, *CHOICES):
+        raise UserError(
+            f"tool_choice: the local Oracle knows {' and '.join(CHOICES)}; leave it out, or take one of these"
+        )
     turns = read_turns(values.get("messages"), "messages")
     if turns[-1]["role"] not in ("user", "tool"):
         raise UserError(f"messages: the last one is {turns[-1]['role']}'s; it must be user's, which is then answered")
@@ -108,7 +116,8 @@ def read_request(values: dict[str, Any]) -> ChatRequest:
     return ChatRequest(
         given.model,
         tuple(turns),
-        read_tools(values.get("tools")),
+        None if given.tool_choice == "none" else read_tools(values.get("tools")),
+        given.parallel_tool_calls is False,
         (given.chat_template_kwargs or {}).get("enable_thinking") is True,
         bool(given.stream),
         (given.stream_options or {}).get("include_usage") is True,

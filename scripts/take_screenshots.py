@@ -23,6 +23,7 @@ MORE = {
     "skills": ("/skills?level=9&seed=2", WIDE, "dark"),
     "help": ("/help/troubleshooting", WIDE, "light"),
 }
+STEPS, PATIENCE = 60, 400
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
@@ -68,15 +69,24 @@ def main() -> int:
         for path in write_quests(root / "fresh"):
             shutil.move(path, root / "inbox" / path.name)
             time.sleep(0.5)
-        battle = None
-        while not battle or battle["quest"] != "sums_of_eight_bits" or battle["step"] < 200:
-            time.sleep(1.0)
-            battle = json.loads(realm(root, "status", "--json"))["battle"]
+        wait_for_battle(root)
         take(port)
     finally:
         realm(root, "stop-all")
         shutil.rmtree(root)
     return 0
+
+
+def wait_for_battle(root: Path) -> None:
+    """Until the second quest has curves to show; a machine on which it never does so is told, not waited for."""
+    deadline, battle = time.monotonic() + PATIENCE, {}
+    while battle.get("quest") != "sums_of_eight_bits" or battle["step"] < STEPS:
+        if time.monotonic() > deadline:
+            sys.exit(
+                f"After {PATIENCE} s the battle to be shown has not come to step {STEPS}; the realm tells of: {battle}"
+            )
+        time.sleep(0.5)
+        battle = json.loads(realm(root, "status", "--json"))["battle"] or {}
 
 
 def take(port: int) -> None:

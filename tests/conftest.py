@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: an empty realm on a real disk, its real ledger, its settings."""
+"""Fixtures that many tests share: an empty realm on a real disk, its real ledger, its settings; a browser and what it shows."""
 
 import os
 
@@ -6,11 +6,15 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # as the trainer does: threads that spin for each other starve a busy machine
 
+from functools import partial
+
 import pytest
 
 from core.config import Config, IdleGeneration
 from core.ledger import Ledger
 from core.paths import RealmPaths
+
+pytest.register_assert_rewrite("browser")  # so that a failure there says what was found
 
 
 @pytest.fixture
@@ -32,3 +36,39 @@ def ledger(realm) -> Ledger:
 def config() -> Config:
     """All defaults, but for the idle hero, who sleeps."""
     return Config(idle_generation=IdleGeneration(enabled=False))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Not for the whole session: as long as it lives, its thread has a running event loop."""
+    from browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page of a server in a window of its own; `browser.watched` says what must not happen there."""
+    from browser import watched
+
+    with watched(browser) as visit:
+        yield visit
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A realm in battle with a hostile word wherever somebody may write one, and the Tavern that shows it."""
+    from tavern_realm import HOSTILE, empty_realm, fill
+    from tavern_server import tavern
+
+    paths = empty_realm(tmp_path_factory.mktemp("realm"))
+    fill(paths, hostile=HOSTILE)
+    with tavern(paths.root) as server:
+        yield paths, server
+
+
+@pytest.fixture
+def open_page(visit, house):
+    """Opens a page of the `house`."""
+    return partial(visit, house[1])

@@ -16,15 +16,12 @@ def hatched(root: Path, count: int = 1) -> tuple[RealmPaths, list[str]]:
     return paths, ids
 
 
-def another(paths: RealmPaths, step: int) -> str:
-    """One more checkpoint, to which all pointers lead."""
+def another(paths: RealmPaths, step: int, tensors: dict | None = None, **changes) -> str:
+    """One more checkpoint, to which all pointers lead: of `tensors` and `changes` to the tiny config, if they are given."""
+    tensors = tensors or {name: tensor * (4 + step) for name, tensor in weights().items()}
 
     def build(folder: Path) -> None:
-        write_model(
-            folder / "made",
-            {name: tensor * (4 + step) for name, tensor in weights().items()},
-            max_position_embeddings=4096,
-        )
+        write_model(folder / "made", tensors, **{"max_position_embeddings": 4096, **changes})
         for file in (folder / "made").iterdir():
             file.rename(folder / file.name)
         (folder / "made").rmdir()

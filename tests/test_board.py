@@ -13,6 +13,7 @@ from tavern_realm import HOSTILE, empty_realm, fill, services
 from tavern_server import OURS, PAGE, client_of
 
 from core import control, jobs
+from core.config import Config
 from core.glance import glance
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, PRIORITIES, QUEUE_STATES
@@ -20,6 +21,10 @@ from core.quest import COMPANIONS, Sidecar, freeze, quest_name
 from core.rendering import Renderer
 from core.row_preview import preview
 from core.training_queue import TrainingQueue
+from monitoring.servers.tavern import quest_views
+from monitoring.servers.tavern.previewer import Previewer
+from monitoring.servers.tavern.quest_views import file_of, quest_row
+from monitoring.servers.tavern.realm import Realm
 
 ROW = {"messages": [{"role": "user", "content": "Hi <|im_end|>"}, {"role": "assistant", "content": "Hello 🌌 there"}]}
 
@@ -377,6 +382,25 @@ def test_a_link_or_a_broken_file_in_the_inbox_gets_a_reason_and_the_next_preview
         assert "<mark>" in client.get("/quests/dropped/rows?name=good.jsonl&bare=1").text
     for name in ("link", "noise", "wide", "good"):
         (full.inbox / f"{name}.jsonl").unlink()
+
+
+def test_a_quest_that_moves_while_its_rows_are_read_is_found_and_read_again(queue):
+    number = waits(queue, settings=freeze(Config(), Sidecar()).model_dump())
+    realm = Realm(queue.paths, Config())
+    previewer, folders = Previewer(), []
+
+    def find():
+        file = file_of(realm, quest_row(realm, number))
+        folders.append(file.path.parent.name)
+        if len(folders) == 1:
+            queue.claim()
+        return file
+
+    try:
+        assert len(quest_views.rows(realm, previewer, find)["preview"]["rows"]) == 1
+    finally:
+        previewer.close()
+    assert folders == ["normal", "processing"]
 
 
 # Jobs

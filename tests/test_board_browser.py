@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from browser import fits, wait_for
 from playwright.sync_api import expect
-from test_tavern_browser import browser, open_page, realm, wait_for  # noqa: F401 - fixtures
 
 from core.ledger import Ledger
 from core.training_queue import TrainingQueue
@@ -18,8 +18,8 @@ def names(queue, priority):
 
 
 @pytest.fixture
-def queue(realm):  # noqa: F811
-    paths, _ = realm
+def queue(house):
+    paths, _ = house
     return TrainingQueue(paths, Ledger(paths.ledger))
 
 
@@ -27,18 +27,12 @@ def card(page, stem):
     return page.locator(".quest", has=page.get_by_role("link", name=stem, exact=True))
 
 
-def fits(page):
-    for details in page.query_selector_all("details"):
-        details.evaluate("element => { element.open = true; }")
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"], page.url
-
-
 def drag(card, to, y):
     """By the card's edge: its middle may be the menu of priorities, which is no handle."""
     card.drag_to(to, source_position={"x": 8, "y": 8}, target_position={"x": 40, "y": y})
 
 
-def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queue):  # noqa: F811
+def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queue):
     page = open_page("/quests")
     first, second = names(queue, "normal")
     drag(card(page, second), card(page, first), 5)
@@ -52,8 +46,24 @@ def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queu
     assert page.evaluate("window.marker") == "never reloaded"
 
 
+def test_a_quest_is_moved_by_the_fingers_of_one_hand_on_a_phone(open_page, queue):
+    page = open_page("/quests", 390, has_touch=True, is_mobile=True)
+    first, second = names(queue, "normal")
+    buttons = card(page, second).locator("button.mini, select.mini")
+    assert min(box["height"] for box in (each.bounding_box() for each in buttons.all()) if box) >= 40
+    page.get_by_role("button", name=f"Earlier: {second}").tap()
+    wait_for(lambda: names(queue, "normal") == [second, first])
+    expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
+    page.get_by_label(f"Priority of {second}").select_option("high")
+    wait_for(lambda: names(queue, "high")[-1:] == [second])
+    expect(page.locator("[data-line=high]").get_by_role("link", name=second)).to_be_visible()
+    page.get_by_label(f"Priority of {second}").select_option("normal")
+    wait_for(lambda: names(queue, "normal") == [first, second])
+    fits(page)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
-def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, queue, width):  # noqa: F811
+def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, queue, width):
     page = open_page("/quests", width)
     first, second = names(queue, "normal")
     earlier = page.get_by_role("button", name=f"Earlier: {second}")
@@ -75,8 +85,8 @@ def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, que
     fits(page)
 
 
-def test_files_are_sent_with_progress_cancelled_refused_with_a_reason_and_looked_at(open_page, realm, tmp_path):  # noqa: F811
-    paths, _ = realm
+def test_files_are_sent_with_progress_cancelled_refused_with_a_reason_and_looked_at(open_page, house, tmp_path):
+    paths, _ = house
     page = open_page("/quests", expected="status of 415")
     slow = page.context.new_cdp_session(page)
     slow.send("Network.enable")
@@ -110,8 +120,8 @@ def test_files_are_sent_with_progress_cancelled_refused_with_a_reason_and_looked
     expect(page.get_by_role("img", name="Rows by their length")).to_be_visible()  # what was known of the file stays
 
 
-def test_no_page_of_a_quest_or_a_job_overflows(open_page, realm):  # noqa: F811
-    paths, server = realm
+def test_no_page_of_a_quest_or_a_job_overflows(open_page, house):
+    paths, server = house
     (paths.inbox / "wide.jsonl").write_text(json.dumps({"prompt": "w" * 900, "response": "\u202e" + "z " * 900}) + "\n")
     rejected = Ledger(paths.ledger).one("SELECT id FROM quests WHERE stem='chat_export_broken'")["id"]
     page = open_page("/quests/dropped?name=wide.jsonl")
@@ -124,8 +134,8 @@ def test_no_page_of_a_quest_or_a_job_overflows(open_page, realm):  # noqa: F811
             fits(page)
 
 
-def test_a_quests_page_is_whole_without_javascript(open_page, realm, queue):  # noqa: F811
-    paths, _ = realm
+def test_a_quests_page_is_whole_without_javascript(open_page, house, queue):
+    paths, _ = house
     (paths.inbox / "plain.jsonl").write_text(ROWS)
     page = open_page("/quests", java_script_enabled=False)
     page.get_by_role("link", name="plain.jsonl").click()

@@ -1,14 +1,11 @@
 """Hostile words wherever a page shows what others wrote, in a real browser: nothing runs, nothing is fetched, all is read."""
 
-import shutil
 import time
 
 import pytest
 from hostile_words import WORDS
-from playwright.sync_api import sync_playwright
 from tavern_realm import empty_realm, fill, services
 from tavern_server import tavern
-from test_tavern_browser import ARGUMENTS
 
 from core.durable import read_json, write_json
 from core.paths import PRIORITIES
@@ -51,29 +48,21 @@ def realm(tmp_path_factory):
     ledger.close()
 
 
-def test_sixty_hostile_words_are_only_read(realm):
+def test_sixty_hostile_words_are_only_read(realm, visit):
     _, ledger, server = realm
     assert len(set(WORDS)) == 60
-    wrong = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        page = browser.new_page()
-        page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("console", lambda said: said.type in ("error", "warning") and wrong.append(f"{page.url}: {said.text}"))
-        page.on("pageerror", lambda problem: wrong.append(str(problem)))
-        page.on("request", lambda asked: asked.url.startswith(server.url) or wrong.append(f"asked for {asked.url}"))
-        read = ""
-        for shown in PAGES:
-            page.goto(server.url + shown.path)
-            page.wait_for_function("document.querySelector('[data-bind]').textContent.length > 0")
-            read += look(page, wrong)
-        page.goto(server.url)
-        page.wait_for_function("document.documentElement.classList.contains('js')")
-        for word in WORDS:  # and as they arrive
-            ledger.event("daemon", "live", word, "warning")
-        page.locator("[data-log] li").filter(has_text="gpj.").first.wait_for()
+    wrong, read = [], ""
+    page = visit(server)
+    for shown in PAGES:
+        page.goto(server.url + shown.path)
+        page.wait_for_function("document.querySelector('[data-bind]').textContent.length > 0")
         read += look(page, wrong)
-        browser.close()
+    page.goto(server.url)
+    page.wait_for_function("document.documentElement.classList.contains('js')")
+    for word in WORDS:  # and as they arrive
+        ledger.event("daemon", "live", word, "warning")
+    page.locator("[data-log] li").filter(has_text="gpj.").first.wait_for()
+    read += look(page, wrong)
     assert wrong == []
     unread = [word for word in WORDS if squeezed(word) not in squeezed(read)]
     assert unread == []

@@ -1,57 +1,36 @@
 """The charts in a real browser: zoom fetches its own range, two battles lie over each other, values are read, the newest arrive."""
 
 import re
-import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
-from tavern_realm import advance, empty_realm, fill, services
-from tavern_server import PAGE, client_of, tavern
-from test_tavern_browser import ARGUMENTS
+from browser import overhang
+from playwright.sync_api import expect
+from tavern_realm import advance, services
+from tavern_server import PAGE, client_of
 
 from core.ledger import Ledger
 from monitoring.machine_history import EVERY_SECONDS, KEPT, MachineHistory
 from monitoring.servers.tavern.libraries import LIBRARIES, LibraryFile, found
 
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory):
-    paths = empty_realm(tmp_path_factory.mktemp("realm"))
-    fill(paths)
-    with tavern(paths.root) as server:
-        yield paths, server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        yield browser
-        browser.close()
+DEAF = "window.ResizeObserver = class { observe() {} unobserve() {} disconnect() {} };"
 
 
 @pytest.fixture
-def live(browser, realm):
-    """Opens a page; it has drawn its curves. `page.asked`: the queries for metrics. In the end nothing was complained of."""
-    complaints, contexts = [], []
+def live(open_page):
+    """Opens a page; it has drawn its curves. `page.asked`: the queries for metrics. `script`: runs before the page's own."""
 
-    def live(path="/live"):
-        context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="dark")
-        contexts.append(context)
-        page = context.new_page()
-        page.asked = []
-        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-        page.on("pageerror", lambda problem: complaints.append(str(problem)))
-        page.on("request", lambda request: "/api/metrics" in request.url and page.asked.append(_query(request.url)))
-        page.goto(realm[1].url + path)
+    def live(path="/live", script="", **options):
+        def prepare(page):
+            page.asked = []
+            page.on("request", lambda request: "/api/metrics" in request.url and page.asked.append(_query(request.url)))
+            page.add_init_script(script)
+
+        page = open_page(path, color_scheme="dark", prepare=prepare, **options)
         page.wait_for_selector("[data-curves][data-shown]")
         return page
 
-    yield live
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return live
 
 
 def _query(url):
@@ -147,8 +126,8 @@ def test_two_battles_lie_over_each_other_by_step_within_the_battle(live):
     assert drawn == [True, True]
 
 
-def test_the_newest_steps_are_followed_until_one_looks_closer(live, realm):
-    paths, _ = realm
+def test_the_newest_steps_are_followed_until_one_looks_closer(live, house):
+    paths, _ = house
     page, ledger = live("/live?range=200"), Ledger(paths.ledger)
     services(paths)
     before = _shown(page)
@@ -171,18 +150,31 @@ def test_the_home_page_draws_its_curve_and_the_machine_its_hour(live):
     page.wait_for_selector("[data-chart=machine] canvas")
 
 
-def test_without_javascript_the_same_ranges_and_battles_are_drawn_by_the_server(realm):
-    with client_of(realm[0]) as client:
+@pytest.mark.parametrize("path", ["/", "/live"])
+def test_a_chart_that_has_not_heard_of_a_narrower_window_does_not_widen_the_page(live, path):
+    page = live(path, width=2560, script=DEAF)
+    page.wait_for_function(
+        "document.querySelectorAll('.plot').length === document.querySelectorAll('.plot.drawn').length"
+    )
+    drawn = page.locator(".plot.drawn canvas").evaluate_all("all => all.map(canvas => canvas.clientWidth)")
+    page.set_viewport_size({"width": 390, "height": 900})
+    kept = page.locator(".plot.drawn canvas").evaluate_all("all => all.map(canvas => canvas.clientWidth)")
+    assert kept == drawn and min(kept) > 390
+    assert overhang(page) <= 0
+
+
+def test_without_javascript_the_same_ranges_and_battles_are_drawn_by_the_server(house):
+    with client_of(house[0]) as client:
         both = client.get("/live?battle=2&beside=3", headers=PAGE).text
         closer = client.get("/live?first=300&last=320", headers=PAGE).text
     assert 'class="line first"' in both and 'class="line second"' in both
     assert "steps 300 to 320" in closer
 
 
-def test_the_library_is_served_as_its_makers_published_it_or_not_at_all(realm):
-    with client_of(realm[0], require_token=True) as client:
+def test_the_library_is_served_as_its_makers_published_it_or_not_at_all(house):
+    with client_of(house[0], require_token=True) as client:
         assert client.get("/static/lib/uplot.js").status_code == 401
-    with client_of(realm[0]) as client:
+    with client_of(house[0]) as client:
         script = client.get("/static/lib/uplot.js")
         assert script.content.startswith(b"/*! https://github.com/leeoniya/uPlot (v1.6.31) */")
         assert "javascript" in script.headers["content-type"] and script.headers["x-content-type-options"] == "nosniff"

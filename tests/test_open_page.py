@@ -3,33 +3,21 @@
 import asyncio
 import contextlib
 import re
-import shutil
 import threading
 import time
+from difflib import ndiff
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
+from tavern_realm import _checkpoint as checkpoint
+from tavern_realm import _quest as queue_quest
 from tavern_realm import advance, empty_realm, fill, services
 from tavern_server import Stream, tavern
-from test_tavern_browser import ARGUMENTS
 
+from core.checkpoints import set_tip
+from core.durable import read_json, write_json
 from core.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory):
-    paths = empty_realm(tmp_path_factory.mktemp("realm"))
-    fill(paths)
-    with tavern(paths.root) as server:
-        yield paths, server
+from core.training_queue import TrainingQueue
 
 
 @pytest.fixture
@@ -93,8 +81,8 @@ class Wire:
         self._thread.join()
 
 
-def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, realm):
-    paths, server = realm
+def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, house):
+    paths, server = house
     wire, ledger = Wire(server.port), Ledger(paths.ledger)
     try:
         page.clock.install()
@@ -121,6 +109,86 @@ def test_a_page_finds_back_after_a_sleep_that_killed_its_connection(page, realm)
         ledger.close()
 
 
+AWAY = """away => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => away });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+SEEN = r"""() => {
+    const seen = document.querySelector("main").cloneNode(true), curves = document.querySelector("[data-curves]");
+    const other = "time, .machine, .plot, .room, [data-bind^=disk], [data-log] li:nth-child(n+15)"; // by the second, or more of it
+    for (const gone of seen.querySelectorAll(other)) gone.remove();
+    for (const each of seen.querySelectorAll("*")) each.append(" ");
+    const told = [document.title, document.querySelector(".top").innerText, seen.textContent];
+    return told.join(" ").trim().split(/\s+/).concat(curves ? curves.dataset.shown || "not drawn" : []);
+}"""
+
+
+def a_night(paths, ledger):
+    """The battle is won, its checkpoint promoted; another quest is trained, one has failed, one has come; much was told."""
+    for number in range(1300):
+        ledger.event("daemon", "night", f"Hour {number} of the watch.")
+    advance(paths, ledger, 152)
+    [fought] = TrainingQueue(paths, ledger).processing()
+    TrainingQueue(paths, ledger).finish(fought)
+    battle = ledger.one("SELECT id FROM battles WHERE state='running'")["id"]
+    ledger.change("battles", battle, state="done", validation_loss=0.5, finished=time.time(), xp=90)
+    saved = checkpoint(paths, ledger, 2352, paths.tip.readlink().name, fought.id, "promoted", 0.5, time.time())
+    set_tip(paths, saved)
+    queue_quest(paths, ledger, "came_at_night", "queued", time.time(), 99, "high")
+    queue_quest(paths, ledger, "fell_at_night", "failed", time.time(), 9, reason="it was too dark")
+    ledger.event("trainer", "quest_failed", "fell_at_night failed: it was too dark", "alert")
+    write_json(paths.status, read_json(paths.status) | {"battle": None, "state": "idle"})
+
+
+def test_pages_left_open_overnight_are_in_the_morning_what_a_fresh_load_is(visit, tmp_path):
+    paths = empty_realm(tmp_path)
+    ledger = fill(paths)
+    with tavern(paths.root) as server:
+        left = {
+            path: visit(server, path, expected="ERR_CONNECTION_REFUSED")
+            for path in ("/", "/quests", "/jobs", "/vault", "/live")
+        }
+        for page in left.values():
+            page.wait_for_function("document.documentElement.classList.contains('js')")
+            page.evaluate(AWAY, True)
+        server.stop()
+        a_night(paths, ledger)
+        with tavern(paths.root, server.port) as another:
+            services(paths)
+            for path, page in left.items():
+                page.evaluate(AWAY, False)
+                fresh = visit(another, path, expected="ERR_CONNECTION_REFUSED")
+                for _ in range(40):
+                    services(paths)
+                    new, old = fresh.evaluate(SEEN), page.evaluate(SEEN)
+                    if old == new:
+                        break
+                    page.wait_for_timeout(250)
+                assert [word for word in ndiff(new, old) if word[0] in "+-"] == [], path
+                assert page.evaluate("window.marker") == "never reloaded"
+    ledger.close()
+
+
+def test_a_page_notices_that_the_ledger_is_of_another_past(visit, tmp_path):
+    paths = empty_realm(tmp_path)
+    ledger = fill(paths)
+    for number in range(50):
+        ledger.event("daemon", "lost", f"Nobody will know {number}.")
+    with tavern(paths.root) as server:
+        page = visit(server, expected="ERR_")
+        expect(page.locator("[data-log]")).to_contain_text("Nobody will know 49.")
+        server.stop()
+        ledger.change("events", ledger.one("SELECT MAX(id) AS id FROM events")["id"], text="Restored.")
+        ledger.all("DELETE FROM events WHERE text LIKE 'Nobody%'")
+        ledger.connection.execute("UPDATE events SET id = 40 WHERE text = 'Restored.'")
+        ledger.connection.execute("UPDATE sqlite_sequence SET seq = 40 WHERE name = 'events'")
+        with tavern(paths.root, server.port):
+            expect(page.locator("[data-log]")).not_to_contain_text("Nobody will know", timeout=20_000)
+            ledger.event("daemon", "after", "Told after the restore.")
+            expect(page.locator("[data-log]")).to_contain_text("Told after the restore.")
+    ledger.close()
+
+
 def test_a_new_token_leads_an_open_page_to_the_login(page, tmp_path):
     paths = empty_realm(tmp_path)
     paths.config.write_text('{"tavern": {"require_token": true}}')
@@ -136,8 +204,8 @@ def test_a_new_token_leads_an_open_page_to_the_login(page, tmp_path):
             expect(page.locator(".pill")).to_be_visible()
 
 
-def test_a_part_that_changes_twice_at_once_ends_up_right(page, realm):
-    paths, server = realm
+def test_a_part_that_changes_twice_at_once_ends_up_right(page, house):
+    paths, server = house
     services(paths)
     page.goto(server.url + "/quests")
     page.wait_for_selector("[data-part]")
@@ -148,8 +216,8 @@ def test_a_part_that_changes_twice_at_once_ends_up_right(page, realm):
     assert page.locator(".arriving", has_text="first.jsonl").count() == 1
 
 
-def test_a_page_of_an_older_tavern_fetches_itself_anew(page, realm):
-    paths, server = realm
+def test_a_page_of_an_older_tavern_fetches_itself_anew(page, house):
+    paths, server = house
     ledger = Ledger(paths.ledger)
     services(paths)
     page.goto(server.url + "/vault")
@@ -160,8 +228,8 @@ def test_a_page_of_an_older_tavern_fetches_itself_anew(page, realm):
     ledger.close()
 
 
-def test_the_stream_tells_the_time_at_once(realm):
-    _, server = realm
+def test_the_stream_tells_the_time_at_once(house):
+    _, server = house
     stream = Stream(server)
     assert abs(stream.next("clock")["data"]["time"] - time.time()) < 2
     stream.close()

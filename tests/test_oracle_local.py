@@ -164,7 +164,7 @@ def test_two_who_ask_at_once_are_answered_side_by_side(vault):
     oracle, order = Oracle(VaultShelf(paths), Voices(2.0)), []
 
     async def listen(name: str) -> None:
-        async for _ in oracle.pieces(read_request(asking(model=name, max_tokens=60)), {}):
+        async for _ in oracle.parts(read_request(asking(model=name, max_tokens=60)), {}):
             order.append(name)
 
     async def both() -> None:

@@ -3,26 +3,17 @@
 import contextlib
 import json
 import re
-import shutil
 from types import SimpleNamespace
 
 import pytest
+from browser import overhang, wait_for
 from hostile_answers import ELSEWHERE, HOSTILE_ANSWERS
 from oracle_hall import local_oracle, parrot, two_heroes
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from tavern_realm import empty_realm, services
 from tavern_server import tavern
-from test_tavern_browser import ARGUMENTS, wait_for
 
 from core.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +41,8 @@ def boxed(tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(browser):
-    """Opens a page; at the end there must have been no complaint and no request to anybody else."""
-    complaints, contexts = [], []
-
-    def open_page(server, path="/oracle", expected="nothing", **options):
-        context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on(
-            "console",
-            lambda said: (
-                said.type in ("error", "warning") and expected not in said.text and complaints.append(said.text)
-            ),
-        )
-        page.on("pageerror", lambda problem: complaints.append(str(problem)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        context.on("request", lambda request: request.url.startswith(server.url) or complaints.append(request.url))
-        context.on("page", lambda other: other is page or complaints.append(f"another page: {other.url}"))
-        page.goto(server.url + path)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
+def open_page(visit):
+    return lambda server, path="/oracle", **options: visit(server, path, **options)
 
 
 def ask(page, words, tokens=24):
@@ -263,7 +230,7 @@ def test_what_a_model_says_does_nothing(open_page, boxed):
         )
         == []
     )
-    assert page.evaluate("document.documentElement.scrollWidth") <= 1440
+    assert overhang(page) <= 0
 
 
 def test_the_page_says_who_answers_and_why_nobody_does(open_page, boxed, browser, tmp_path):

@@ -2,76 +2,16 @@
 
 import importlib.resources
 import re
-import shutil
-import time
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
-from tavern_realm import HOSTILE, advance, empty_realm, fill, services
+from browser import fits, overhang, wait_for
+from playwright.sync_api import expect
+from tavern_realm import HOSTILE, advance, empty_realm, services
 from tavern_server import tavern
 
 from core import control
 from core.ledger import Ledger
 from monitoring.servers.tavern.pages import PAGES
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory):
-    """A realm in battle, and the Tavern that shows it."""
-    paths = empty_realm(tmp_path_factory.mktemp("realm"))
-    fill(paths, hostile=HOSTILE)
-    with tavern(paths.root) as server:
-        yield paths, server
-
-
-@pytest.fixture
-def open_page(browser, realm):
-    """Opens a page of the Tavern; at the end there must have been no complaint and no request to anybody else."""
-    _, server = realm
-    complaints, contexts = [], []
-
-    def open_page(path="/", width=1440, expected="nothing", cookies=(), **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        context.add_cookies([{"name": name, "value": cookies[name], "url": server.url} for name in cookies])
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda message: (
-                message.type in ("error", "warning")
-                and expected not in message.text
-                and complaints.append(message.text)
-            ),
-        )
-        page.on("pageerror", lambda problem: complaints.append(str(problem)))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith(server.url) or complaints.append(request.url))
-        page.goto(server.url + path)
-        page.evaluate("window.marker = 'never reloaded'") if options.get("java_script_enabled", True) else None
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
 
 
 def drop(page, name, text):
@@ -87,13 +27,6 @@ def drop(page, name, text):
     page.dispatch_event("main", "drop", {"dataTransfer": transfer})
 
 
-def wait_for(condition, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 WIDTHS = (390, 1440, 2560)
 AXE = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
@@ -104,15 +37,9 @@ LOOKS = ((390, "light"), (390, "dark"), (1440, "light"), (2560, "dark"))
 def check(page, width, theme):
     """Nothing hangs over, nothing is serious or critical for axe; with all details open."""
     page.set_viewport_size({"width": width, "height": 900})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate(
-        """theme => {
-        document.documentElement.dataset.theme = theme;
-        document.querySelectorAll("details").forEach(element => { element.open = true; });
-    }""",
-        theme,
-    )
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert overhang(page) <= 0
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    fits(page)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
     assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in grave] == []
@@ -129,7 +56,7 @@ def test_every_page_fits_every_width_and_shuts_nobody_out(open_page, path):
     page.reload()
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "in the plain tongue"
+        assert overhang(page) <= 0, "in the plain tongue"
 
 
 def test_light_and_tongue_are_chosen_without_javascript_and_stay(open_page):
@@ -150,8 +77,8 @@ def test_light_and_tongue_are_chosen_without_javascript_and_stay(open_page):
     assert page.evaluate(night) == "dark"
 
 
-def test_words_that_change_by_the_second_are_plain_for_whom_wants_them_so(open_page, realm):
-    paths, _ = realm
+def test_words_that_change_by_the_second_are_plain_for_whom_wants_them_so(open_page, house):
+    paths, _ = house
     services(paths)
     page = open_page("/", cookies={"realm_tongue": "plain"})
     advance(paths, Ledger(paths.ledger), 3)
@@ -162,8 +89,8 @@ def test_words_that_change_by_the_second_are_plain_for_whom_wants_them_so(open_p
     expect(page.locator("[data-bind='hero.title']")).to_have_text(re.compile(r"[\d,]+ steps"))
 
 
-def test_a_file_dropped_on_any_page_lands_in_the_inbox(open_page, realm):
-    paths, _ = realm
+def test_a_file_dropped_on_any_page_lands_in_the_inbox(open_page, house):
+    paths, _ = house
     page = open_page("/vault", expected="status of 415")
     text = '{"text": "häßlich ☃"}\n' * 2000
     drop(page, "dropped here.jsonl", text)
@@ -174,8 +101,8 @@ def test_a_file_dropped_on_any_page_lands_in_the_inbox(open_page, realm):
     open_page("/quests").get_by_text("dropped_here.jsonl").wait_for()
 
 
-def test_the_chosen_priority_counts(open_page, realm):
-    paths, _ = realm
+def test_the_chosen_priority_counts(open_page, house):
+    paths, _ = house
     page = open_page("/quests")
     page.select_option("#priority", "high")
     page.set_input_files("#file", {"name": "urgent.jsonl", "mimeType": "text/plain", "buffer": b"{}\n"})
@@ -183,8 +110,8 @@ def test_the_chosen_priority_counts(open_page, realm):
     page.locator(".arriving", has_text="urgent.jsonl").wait_for()  # the board follows by itself
 
 
-def test_events_and_steps_arrive_without_a_reload(open_page, realm):
-    paths, _ = realm
+def test_events_and_steps_arrive_without_a_reload(open_page, house):
+    paths, _ = house
     ledger = Ledger(paths.ledger)
     services(paths)
     page = open_page("/")
@@ -202,8 +129,8 @@ def test_events_and_steps_arrive_without_a_reload(open_page, realm):
     assert page.locator("[data-log] img").count() == 0
 
 
-def test_pause_and_resume_by_button(open_page, realm):
-    paths, _ = realm
+def test_pause_and_resume_by_button(open_page, house):
+    paths, _ = house
     ledger = Ledger(paths.ledger)
     services(paths)
     page = open_page("/")
@@ -216,8 +143,8 @@ def test_pause_and_resume_by_button(open_page, realm):
     assert not control.is_paused(ledger) and page.evaluate("window.marker") == "never reloaded"
 
 
-def test_pages_are_whole_without_javascript(open_page, realm):
-    paths, _ = realm
+def test_pages_are_whole_without_javascript(open_page, house):
+    paths, _ = house
     page = open_page("/quests", java_script_enabled=False)
     page.select_option("#priority", "low")
     page.set_input_files("#file", {"name": "plain.jsonl", "mimeType": "text/plain", "buffer": b"{}\n"})

@@ -3,23 +3,17 @@
 import json
 
 import pytest
+from browser import fits
 from playwright.sync_api import expect
 from tavern_realm import services
-from test_tavern_browser import browser, open_page, realm  # noqa: F401 - fixtures
 
 from core import control
 from core.ledger import Ledger
 
 
-def fits(page):
-    """Nothing is wider than the page, with everything unfolded."""
-    unfolded = "document.querySelectorAll('details').forEach((one) => { one.open = true; })"
-    assert page.evaluate(f"{unfolded}, document.documentElement.scrollWidth") <= page.viewport_size["width"], page.url
-
-
 @pytest.mark.parametrize("width", [390, 1440])
-def test_promote_pin_name_and_compare_by_the_pages_buttons(open_page, realm, width):  # noqa: F811
-    paths, _ = realm
+def test_promote_pin_name_and_compare_by_the_pages_buttons(open_page, house, width):
+    paths, _ = house
     ledger = Ledger(paths.ledger)
     services(paths)
     page = open_page("/vault", width)
@@ -54,8 +48,8 @@ def test_promote_pin_name_and_compare_by_the_pages_buttons(open_page, realm, wid
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_a_setting_is_changed_after_its_difference_was_seen(open_page, realm, width):  # noqa: F811
-    paths, _ = realm
+def test_a_setting_is_changed_after_its_difference_was_seen(open_page, house, width):
+    paths, _ = house
     page = open_page("/settings", width, expected="status of 422", java_script_enabled=width > 400)
     fits(page)
     rows = str(width // 10)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from core.answer_text import AnswerText
-from core.chat_reply import Piece
+from core.chat_reply import Part
 from core.chat_request import ChatRequest, Sampling
 from core.errors import NotFinite, UserError
 from core.forge.decoder import Decoder
@@ -39,17 +39,18 @@ class Voice:
             )
         return Answer(self, prompt, min(asked.most, self.context - len(prompt)), asked.sampling)
 
-    def pieces(self, asked: ChatRequest) -> Iterator[Piece]:
+    def parts(self, asked: ChatRequest) -> Iterator[Part]:
         """All of an answer, for who is alone with this voice."""
         reply, text = self.answer(asked), self.text(asked)
-        while reply.tokens < reply.most and text.finish != "stop":
+        while reply.tokens < reply.most and not text.ended:
             token = reply.step()
             yield from text.feed(token) if token is not None else ()
         yield from text.end()
 
     def text(self, asked: ChatRequest) -> AnswerText:
         """What makes words of the tokens of an answer."""
-        return AnswerText(partial(self.renderer.decode, specials=False), self.stops, asked.stops)
+        decode = partial(self.renderer.decode, specials=False)
+        return AnswerText(decode, self.stops, asked.stops, asked.tools is not None, asked.one_call)
 
 
 class Answer:

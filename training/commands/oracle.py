@@ -122,7 +122,7 @@ def _answer_here(realm: Realm, request: dict[str, Any], about: dict[str, str]) -
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
     from core.forge.voices import Voices  # torch
 
-    yield from Voices(realm.config.oracle.memory_gib).load(checkpoint, folder, shelf.check).pieces(asked)
+    yield from Voices(realm.config.oracle.memory_gib).load(checkpoint, folder, shelf.check).parts(asked)
 
 
 # Serve

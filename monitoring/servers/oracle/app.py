@@ -22,7 +22,7 @@ from starlette.types import Scope, Send
 
 from core import chat_reply
 from core.answer_memory import AT_ONCE
-from core.chat_reply import Piece
+from core.chat_reply import Part, Piece
 from core.chat_request import ChatRequest, json_object, read_request
 from core.errors import CheckpointError, NotFinite, RealmBusy, RealmError, UserError
 from management.model_shelf import Shelf, UnknownModel
@@ -69,8 +69,8 @@ class Oracle:
         self.busy, self.last = 0, time.monotonic()
         self._places, self._turn = asyncio.Semaphore(AT_ONCE), asyncio.Lock()  # first come, first served
 
-    async def pieces(self, asked: ChatRequest, facts: dict[str, Any]) -> AsyncIterator[Piece]:
-        """The answer in parts as they become certain; `facts` gets `finish` and `usage` at its end."""
+    async def parts(self, asked: ChatRequest, facts: dict[str, Any]) -> AsyncIterator[Part]:
+        """The answer, part by part as they become certain; `facts` gets `finish` and `usage` at its end."""
         key, folder = await to_thread.run_sync(self.shelf.find, asked.model)
         async with self._places:
             with self.voices.using(key):
@@ -78,13 +78,13 @@ class Oracle:
                     voice = await to_thread.run_sync(self.voices.load, key, folder, self.shelf.check)
                 reply = await to_thread.run_sync(voice.answer, asked)
                 text = voice.text(asked)
-                while reply.tokens < reply.most and text.finish != "stop":
+                while reply.tokens < reply.most and not text.ended:
                     async with self._turn:
                         token = await to_thread.run_sync(reply.step)
-                    for piece in text.feed(token) if token is not None else ():
-                        yield piece
-                for piece in text.end():
-                    yield piece
+                    for part in text.feed(token) if token is not None else ():
+                        yield part
+                for part in text.end():
+                    yield part
         read, said = reply.prompt_tokens, reply.tokens
         usage = {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
         facts.update(finish=text.finish, usage=usage)
@@ -132,17 +132,17 @@ async def _reply(oracle: Oracle, asked: ChatRequest, scope: Scope, send: Send) -
     reply = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": asked.model}
     facts: dict[str, Any] = {}
     begun = False
-    async with aclosing(oracle.pieces(asked, facts)) as pieces:
+    async with aclosing(oracle.parts(asked, facts)) as parts:
         try:
-            first = await anext(pieces, Piece(""))
+            first = await anext(parts, Piece(""))
             if asked.stream:
                 begun = True
                 await _begin(send, reply, first)
-                async for piece in pieces:
-                    await _write(send, chat_reply.chunk(reply, chat_reply.delta(piece)))
+                async for part in parts:
+                    await _write(send, chat_reply.chunk(reply, chat_reply.delta(part)))
                 await _end(send, reply, facts, asked.usage)
             else:
-                said = [first, *[piece async for piece in pieces]]
+                said = [first, *[part async for part in parts]]
                 whole = chat_reply.completion(reply, said, facts["finish"], facts["usage"])
                 await answer(whole)(scope, None, send)
         except RealmError as problem:
@@ -156,7 +156,7 @@ async def _reply(oracle: Oracle, asked: ChatRequest, scope: Scope, send: Send) -
             oracle.last = time.monotonic()
 
 
-async def _begin(send: Send, reply: dict[str, Any], first: Piece) -> None:
+async def _begin(send: Send, reply: dict[str, Any], first: Part) -> None:
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     opening = {"role": "assistant", **chat_reply.delta(first)}

@@ -2,7 +2,7 @@
 
 A client that cannot keep up is dropped and finds its place again by `Last-Event-ID`. Messages are encoded once. The
 poller sleeps while nobody listens. `clock` tells the time at first and every quarter of a minute, so that a client notices
-silence, as after a sleep, and knows how far its own clock is off.
+silence, as after a sleep, and knows how far its own clock is off; the first one also names the newest event.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ def encode(kind: str, data, key: int | None = None) -> bytes:
     return head.encode() + b"data: " + orjson.dumps(data) + b"\n\n"
 
 
-def clock() -> bytes:
-    return encode("clock", {"time": time.time()})
+def clock(**more: int) -> bytes:
+    return encode("clock", {"time": time.time(), **more})
 
 
 Batch = list[tuple[int | None, bytes]]  # messages with their event ids, if they have one
@@ -156,8 +156,9 @@ class EventStream(Response):
         client.scope.cancel()
 
     async def _tell(self, client: Client, send: Send) -> None:
-        await _write(send, f"retry: {RETRY_MILLISECONDS}\n".encode() + clock())
-        told = self.after
+        newest = await to_thread.run_sync(self.hub.realm.newest_event)
+        await _write(send, f"retry: {RETRY_MILLISECONDS}\n".encode() + clock(newest=newest))
+        told = None if self.after is None else min(self.after, newest)  # beyond it: of another past, before a restore
         while told is not None and (missed := await to_thread.run_sync(self.hub.realm.events_after, told)):
             await _write(send, b"".join(encode("event", event, event["id"]) for event in missed))
             told = missed[-1]["id"]

@@ -71,5 +71,5 @@ def fate(row: dict[str, Any]) -> str:
     school = form.school.capitalize()
     return (
         f"It is for the {school}, whose school has not opened yet: until then the file lies in queue/rejected/, whole and "
-        f"with that reason, and “quest retry” hands it in again when the {school} teaches."
+        f"with that reason, and “Judge it anew” on the board hands it in again when the {school} teaches."
     )

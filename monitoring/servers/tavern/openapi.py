@@ -108,6 +108,23 @@ TALK = {
                         "stream": {"type": "boolean"},
                         "temperature": {"type": "number", "minimum": 0, "maximum": 2},
                         "max_tokens": {"type": "integer", "minimum": 1, "maximum": 4096},
+                        "tools": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["type", "function"],
+                                "properties": {
+                                    "type": {"const": "function"},
+                                    "function": {
+                                        "type": "object",
+                                        "required": ["name"],
+                                        "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+                                    },
+                                },
+                            },
+                        },
+                        "tool_choice": {"enum": ["auto", "none"]},
+                        "parallel_tool_calls": {"type": "boolean"},
                     },
                 }
             }

@@ -50,6 +50,7 @@ class Previewer:
             with self._lock:
                 self._waiting -= 1
         if "failure" in found:
+            _key(path, task)  # or it went somewhere else meanwhile
             raise Refusal(422, "no_preview", f"It cannot be shown: {found['failure']}.")
         with self._lock:
             self._kept[key] = found

@@ -1,5 +1,6 @@
 """The Tavern's API of one quest: cancel, retry, move. What they do stands in core/quest_acts.py; here are requests only."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
@@ -67,8 +68,8 @@ def move(realm: TheRealm, quest: QuestId, wanted: Move) -> Response:
 async def preview(request: Request, realm: TheRealm, quest: QuestId, at: Place = 0, line: Place = 0) -> Response:
     """Rows as the hero will see them, from byte `at` (behind line `line`) on; `next` says where the next ones are."""
     row = await to_thread.run_sync(quest_views.quest_row, realm, quest)
-    file = await to_thread.run_sync(quest_views.file_of, realm, row)
-    shown = await to_thread.run_sync(quest_views.rows, realm, request.app.state.previewer, file, at, line)
+    find = partial(quest_views.file_of, realm, row)
+    shown = await to_thread.run_sync(quest_views.rows, realm, request.app.state.previewer, find, at, line)
     return answer(shown["preview"])
 
 

@@ -4,6 +4,7 @@ Rows come from the previewer's child process. Names of files from outside are lo
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ TOLD_SETTINGS = (
     "optimizer_state",
 )
 
+MOST_MOVES = 4  # of a file under a reader's hands: inbox, judged, waiting, in training, done
 NO_REPORT = {"errors": [], "more": 0, "path": None, "text": None, "tokens": None}
 
 
@@ -78,9 +80,21 @@ def one(realm: Realm, quest: int) -> dict[str, Any]:
 
 
 def rows(
-    realm: Realm, previewer: Previewer, file: File, at: int = 0, line: int = 0, alone: bool = False
+    realm: Realm, previewer: Previewer, find: Callable[[], File], at: int = 0, line: int = 0, alone: bool = False
 ) -> dict[str, Any]:
-    """A page of rows, or one row `alone` with all its tokens; with the first page, what the file seems to hold."""
+    """A page of rows, or one row `alone` with all its tokens; with the first page, what the file seems to hold.
+
+    A quest moves from folder to folder while somebody wants to see it: then it is found and read again.
+    """
+    for moves in range(MOST_MOVES + 1):
+        try:
+            return _rows(realm, previewer, find(), at, line, alone)
+        except Refusal as problem:
+            if problem.code != "moved" or moves == MOST_MOVES:
+                raise
+
+
+def _rows(realm: Realm, previewer: Previewer, file: File, at: int, line: int, alone: bool) -> dict[str, Any]:
     known = at > 0 or alone or _has_histogram(file)
     task = {
         "settings": file.settings.model_dump(),
@@ -144,6 +158,12 @@ def dropped(realm: Realm, name: str, priority: str) -> File | int:
     if row is None:
         raise Refusal(404, "no_file", "There is no such file in the inbox, and no quest of that name.")
     return row["id"]
+
+
+def dropped_file(realm: Realm, name: str, priority: str) -> File:
+    """The same, wherever the file is by now."""
+    found = dropped(realm, name, priority)
+    return found if isinstance(found, File) else file_of(realm, quest_row(realm, found))
 
 
 def _settings(realm: Realm, sidecar: Path) -> Settings:

@@ -18,6 +18,10 @@ def _curves(realm: Realm, request: Request) -> dict[str, Any]:
     return drawn(realm, choice, charts.KINDS) | {"choice": choice, "ranges": tracks.RANGES}
 
 
+def _overlay(realm: Realm, request: Request) -> dict[str, Any]:
+    return {"choice": tracks.chosen(realm, request.query_params)}
+
+
 def drawn(realm: Realm, choice: tracks.Choice, kinds: tuple[charts.Kind, ...]) -> dict[str, Any]:
     """The charts of these kinds for the template, and what static/curves.js needs to go on from there."""
     series = {kind.series for kind in kinds if kind.series} | {"loss"}  # which the gap is measured from
@@ -63,6 +67,7 @@ PAGE = Page(
     {
         "alerts": Part("alerts.html", "alerts", alerts),
         "curves": Part("curves.html", "steps", _curves),
+        "overlay": Part("overlay.html", "battle", _overlay),
         "previews": Part("previews.html", "previews", previews),
         "machine": Part("machine.html", "services", _machine),
     },

@@ -1,5 +1,7 @@
 """A quest's page below /quests, and the rows of a file as the hero will see them, before it is trained or even checked."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -45,7 +47,8 @@ async def dropped_rows(
     found = await to_thread.run_sync(quest_views.dropped, realm, name, priority)
     if isinstance(found, int):
         return RedirectResponse(f"/quests/{found}/rows{'?bare=1' if bare else ''}", 303)
-    return await _rows(request, realm, found, name, {"name": name, "priority": priority}, (at, line, alone), bare)
+    find = partial(quest_views.dropped_file, realm, name, priority)
+    return await _rows(request, realm, find, name, {"name": name, "priority": priority}, (at, line, alone), bare)
 
 
 @router.get("/quests/{quest}")
@@ -74,16 +77,22 @@ async def rows(
 ) -> Response:
     """A page of rows, from byte `at` on; `bare`: without the frame."""
     row = await to_thread.run_sync(quest_views.quest_row, realm, quest)
-    file = await to_thread.run_sync(quest_views.file_of, realm, row)
-    return await _rows(request, realm, file, row["stem"], {}, (at, line, alone), bare)
+    find = partial(quest_views.file_of, realm, row)
+    return await _rows(request, realm, find, row["stem"], {}, (at, line, alone), bare)
 
 
 async def _rows(
-    request: Request, realm: Realm, file: File, title: str, asked: dict[str, str], place: tuple, bare: bool
+    request: Request,
+    realm: Realm,
+    find: Callable[[], File],
+    title: str,
+    asked: dict[str, str],
+    place: tuple,
+    bare: bool,
 ) -> Response:
     previewer = request.app.state.previewer
-    shown = await to_thread.run_sync(quest_views.rows, realm, previewer, file, *place, limiter=ASKING)
-    shown |= {"title": title, "base": f"{file.address}/rows?{urlencode(asked) + '&' if asked else ''}"}
+    shown = await to_thread.run_sync(quest_views.rows, realm, previewer, find, *place, limiter=ASKING)
+    shown |= {"title": title, "base": f"{shown['address']}/rows?{urlencode(asked) + '&' if asked else ''}"}
     return await to_thread.run_sync(
         _below, request, realm, "_fragments/rows.html" if bare else "rows.html", shown | {"asked": asked}
     )

@@ -77,9 +77,10 @@ PAGE = Page(
         "pending": Part("pending.html", "pending", pending),
         "crown": Part("crown.html", "vault", _crown),
         "lineage": Part("lineage.html", "vault", _lineage),
+        "versus": Part("versus.html", "vault", lambda realm, _: {"choices": vault_views.choices(realm)}),
         "vault": Part("vault.html", "vault", _checkpoints),
         "room": Part("room.html", "vault", _room),
         "keeping": Part("keeping.html", "vault", _keeping),
     },
-    lambda realm, request: {"done": done(realm, request), "choices": vault_views.choices(realm)},
+    lambda realm, request: {"done": done(realm, request)},
 )

@@ -39,7 +39,10 @@
       return answer.ok;
     }
 
-    function set({ time }) { ahead = time - Date.now() / 1000; }
+    function set({ time, newest }) {
+      ahead = time - Date.now() / 1000;
+      if (newest < Number(page.after)) location.reload(); // the ledger is another one, as after a restore
+    }
 
     function disconnect() {
       if (stream) stream.close();
@@ -96,6 +99,10 @@
         for (const open of part.querySelectorAll("details[open][id]")) {
           const same = fresh.querySelector("#" + CSS.escape(open.id));
           if (same) same.open = true;
+        }
+        for (const chosen of [...part.querySelectorAll("select[id]")].filter((one) => !one.form?.dataset.act)) {
+          const same = fresh.querySelector("#" + CSS.escape(chosen.id)), has = same && [...same.options].some((option) => option.value === chosen.value);
+          if (has && !chosen.selectedOptions[0].defaultSelected) same.value = chosen.value;
         }
         const place = [...part.querySelectorAll(reachable)].indexOf(document.activeElement);
         const named = part.contains(document.activeElement) && document.activeElement.id;

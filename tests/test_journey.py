@@ -1,0 +1,101 @@
+"""The whole way as a person goes it, by clicks alone, in a real realm: a file, a battle, a talk, a duel, what becomes of the verdicts."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import expect
+from test_realm import cli, free_port, in_state, until
+
+from core.paths import RealmPaths
+
+pytestmark = pytest.mark.alone
+WATCH = """() => {
+    window.lengths = [];
+    new MutationObserver(() => {
+        const words = document.querySelector('.answered .words');
+        if (words) window.lengths.push(words.textContent.length);
+    }).observe(document.querySelector('[data-turns]'), { childList: true, characterData: true, subtree: true });
+}"""
+
+
+@pytest.fixture
+def living(tmp_path):
+    """A realm with all its services: its folders, and the address of its Tavern."""
+    settings = {"idle_generation": {"enabled": False}, "batch_size": 16, "eval_steps": 20}
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"oracle": {"port": free_port()}}))
+    port = free_port()
+    cli(tmp_path, "start-all", "--port", str(port))
+    yield SimpleNamespace(paths=RealmPaths(tmp_path), url=f"http://127.0.0.1:{port}")
+    cli(tmp_path, "stop-all")
+
+
+def counts(path):
+    """Rows whose answers are long enough to be seen growing."""
+    with open(path, "w") as file:
+        for first in range(600):
+            answer = f"I count: {' '.join(str(first + more) for more in range(12))}."
+            file.write(json.dumps({"question": f"Count from {first}!", "answer": answer}) + "\n")
+    return path
+
+
+def go(page, name):
+    page.locator("#pages").get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+
+def test_from_a_file_to_a_better_hero_and_back_to_new_quests(living, visit, tmp_path):
+    page = visit(living, "/")
+    page.set_default_timeout(60_000)
+    go(page, "Quests")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_text("Drop a .jsonl here").click()
+    (tmp_path / "files").mkdir()
+    chosen.value.set_files(counts(tmp_path / "files" / "counts.jsonl"))
+    page.locator(".uploads").get_by_role("link", name="What the hero will see").click()
+    learned = page.locator(".seq[role=group] mark")
+    expect(learned.first).to_have_text(re.compile(r"I count: [\d ]+\.<\|im_end\|>"), timeout=20_000)
+    assert "Count from" not in "".join(learned.all_inner_texts())
+    go(page, "Battle")
+    battle = page.locator(".battle")
+    expect(battle.get_by_role("heading", name="counts")).to_be_visible(timeout=60_000)
+    expect(battle.locator("[data-bind='battle.step']")).to_have_text(re.compile("[1-9]"), timeout=60_000)
+    expect(battle.locator("[data-bind='battle.loss']")).to_have_text(re.compile(r"\d\.\d"))
+    go(page, "Quests")
+    expect(page.locator("#done").get_by_role("link", name="counts", exact=True)).to_be_visible(timeout=90_000)
+
+    go(page, "Oracle")
+    page.evaluate(WATCH)
+    page.get_by_label("Maximum length").fill("60")
+    page.get_by_label("Your question").fill("Count from 3!")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Wrong").click()
+    assert len(set(page.evaluate("lengths"))) > 4, "the answer was seen growing"
+    page.get_by_label("A better answer").fill("I count: 3 4 5.")
+    page.get_by_role("button", name="Hand it in").click()
+    expect(page.locator(".ending")).to_contain_text("Handed in as thumb_")
+
+    page.get_by_role("link", name="Duel").click()
+    first = page.get_by_label("One", exact=True)
+    born = first.locator("option[value*='-0']").first.get_attribute("value")
+    page.get_by_label("The other").select_option(born)
+    page.get_by_label("The question for both").fill("Count from 5!")
+    page.get_by_role("button", name="Let them answer").click()
+    page.get_by_role("button", name="Left is better").click()
+    told = page.locator(".note")
+    expect(told).to_contain_text("the Judge, whose school has not opened yet")
+    [chosen, rejected] = page.locator(".side .words").all_inner_texts()
+
+    go(page, "Quests")
+    refused = page.locator("#rejected .quest", has_text="duel_")
+    expect(refused.locator(".reason")).to_contain_text("judge", ignore_case=True, timeout=20_000)
+    [file] = in_state(living.paths, "rejected", "duel_")
+    row = json.loads(file.read_text())
+    assert chosen.split()[0] in row["chosen"][0]["content"] and rejected.split()[0] in row["rejected"][0]["content"]
+    refused.get_by_role("link").click()
+    expect(page.locator(".note")).to_contain_text("school")
+    go(page, "Quests")
+    expect(page.locator("#done").get_by_role("link", name=re.compile("^thumb_"))).to_be_visible(timeout=60_000)
+    [file] = until(lambda: in_state(living.paths, "recently_completed", "thumb_"))
+    assert json.loads(file.read_text())["messages"][-1]["content"] == "I count: 3 4 5."
