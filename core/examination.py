@@ -79,10 +79,11 @@ class Sitting:
         self._put_off = False
 
     def found(self) -> dict[str, Any]:
-        """As values for a manifest. Credit that nothing waits for is not heaped up."""
+        """As values for a manifest. Credit is not heaped up beyond what is put off, or an exam of any frontier would cost."""
         credit = {purse: round(tokens, 3) for purse, tokens in self.standing.credit.items()}
         if not self._put_off:
-            credit[EXAMS] = min(credit[EXAMS], FIRST_CREDIT)
+            dearest = max((self._estimate(key, EXAM) for key in self._frontiers()), default=0.0)
+            credit[EXAMS] = min(credit[EXAMS], FIRST_CREDIT + dearest)
         standing = replace(self.standing, credit=credit)
         return {"standing": standing.as_json(), "canaries": self.canaries, "exams": self._rows}
 
@@ -92,9 +93,8 @@ class Sitting:
         watched = list(dict.fromkeys(self._watched()))
         waiting = [key for key in self.standing.owed if key in watched]
         waiting += [key for key in watched if key not in waiting]
-        self._lend_to_canaries()
         chosen: dict[str, Sequence[Problem]] = {}
-        while waiting and self._pay(CANARIES, self._price(self._canaries_of(waiting[0]))):
+        while waiting and self._pay_canaries(self._price(self._canaries_of(waiting[0]))):
             key = waiting.pop(0)
             chosen[key] = self._canaries_of(key)
         self.standing = replace(self.standing, owed=tuple(waiting))
@@ -102,12 +102,16 @@ class Sitting:
         for key, problems in chosen.items():
             self._note(key, Score(sum(next(right) for _ in problems), len(problems)))
 
-    def _lend_to_canaries(self) -> None:
-        """Where no frontier is near an exam, canaries may have what was saved for one, but for the first of it."""
-        frontiers = [key_of(name, level) for name in self.names if (level := self._frontier(name)) is not None]
-        spare = self.standing.credit[EXAMS] - FIRST_CREDIT
-        if spare > 0 and not any(_is_promising(Score(*self.canaries.get(key, (0, 0)))) for key in frontiers):
-            self.standing = self.standing.spent(EXAMS, spare).spent(CANARIES, -spare)
+    def _pay_canaries(self, price: float) -> bool:
+        """From their own purse; where no frontier is near an exam, from that for exams as well, but for the first of it."""
+        short, spare = price - self.standing.credit[CANARIES], self.standing.credit[EXAMS] - FIRST_CREDIT
+        near = any(_is_promising(Score(*self.canaries.get(key, (0, 0)))) for key in self._frontiers())
+        if 0 < short <= spare and not near:
+            self.standing = self.standing.spent(EXAMS, short).spent(CANARIES, -short)
+        return self._pay(CANARIES, price)
+
+    def _frontiers(self) -> list[str]:
+        return [key_of(name, level) for name in self.names if (level := self._frontier(name)) is not None]
 
     def _frontier(self, name: str) -> int | None:
         return self.standing.frontier(name, self._syllabus.first)

@@ -99,8 +99,15 @@ class HeroLoop:
     # Where practice leads
 
     def _worth_practising(self, standing: Standing) -> dict[str, float]:
-        """The weights of skills by which something can be gained; none where the hero had better rest, which is told once."""
-        unmastered = {name: weight for name, weight in self._wanted.items() if self._frontier(standing, name)}
+        """The weights of skills by which something can be gained; none where the hero had better rest, which is told once.
+
+        A skill in which the hero is further ahead counts for less, so that easy ones do not take all the time.
+        """
+        unmastered = {
+            name: weight / (1 + len(standing.levels(name)))
+            for name, weight in self._wanted.items()
+            if self._frontier(standing, name)
+        }
         worth = {name: weight for name, weight in unmastered.items() if self._strained(name) < IN_VAIN}
         why = None if worth else "overload" if unmastered else "maxed_out"
         if why != self.ledger.mark(RESTING):

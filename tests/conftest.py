@@ -34,8 +34,8 @@ def ledger(realm) -> Ledger:
 
 @pytest.fixture
 def config() -> Config:
-    """All defaults, but for the idle hero, who sleeps."""
-    return Config(idle_generation=IdleGeneration(enabled=False))
+    """All defaults, but for the idle hero, who sleeps, and exams, which have tests of their own and take their time."""
+    return Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0)
 
 
 @pytest.fixture(scope="module")

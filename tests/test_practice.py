@@ -131,3 +131,11 @@ def test_a_loss_that_is_high_and_falls_is_no_overload(realm, ledger, loop):
     stand(realm, Standing({"REV": (1,)}))
     fought(ledger, [4.0 * 0.9**battle for battle in range(IN_VAIN)])
     assert loop(REV=1.0).write(9) and written(realm)[0][0] == "train_REV_level2_00009"
+
+
+def test_a_skill_that_runs_ahead_has_fewer_quests(realm, loop):
+    stand(realm, Standing({"REV": tuple(range(1, 10))}))
+    for number in range(1, 31):
+        assert loop(REV=1.0, SEQ=1.0).write(number)
+    names = Counter(name.split("_")[1] for name, _, _ in written(realm))
+    assert names["SEQ"] > 2 * names["REV"] and names.total() == 30

@@ -35,7 +35,7 @@ def climbing(realm: Realm, name: str) -> dict[str, Any]:
             highest[row["step"]] = max(row["level"], highest.get(row["step"], 0))
     canaries = [row for row in rows if row["kind"] == "canary" and row["level"] == highest[row["step"]]]
     exams = [row for row in rows if row["kind"] == "exam"]
-    risen = [(row["step"], f"level {row['level']} is mastered") for row in exams if row["outcome"]]
+    risen = [(row["step"], f"level {row['level'] + 1}") for row in exams if row["outcome"]]
     return charts.accuracy(_points(canaries), _points(exams), risen)
 
 
