@@ -65,8 +65,8 @@ def death(code: str, step: int = 0, **evidence) -> Crash | None:
 
 
 def resident(paths: RealmPaths, ledger: Ledger, last_exit: str = "") -> Worker:
-    """A hero that has woken up."""
-    config = Config(idle_generation=IdleGeneration(enabled=False))
+    """A hero that has woken up, and sits no exams."""
+    config = Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0)
     worker = Worker(paths, config, ledger, threading.Event(), lambda: None, death(last_exit))
     worker.awaken()
     return worker

@@ -62,7 +62,7 @@ def test_weights_that_are_unfit_or_blown_up_are_no_use():
 
 
 def awake(paths, mode="strict"):
-    config = Config(idle_generation=IdleGeneration(enabled=False), temple=Temple(mode=mode))
+    config = Config(idle_generation=IdleGeneration(enabled=False), temple=Temple(mode=mode), exam_share=0.0)
     worker = Worker(paths, config, Ledger(paths.ledger), threading.Event(), lambda: None)
     worker.awaken()
     return worker
