@@ -51,7 +51,7 @@ class Judged(Protocol):
 # At the end of a battle
 
 
-def judged(worker: Judged, facts: Manifest, looked: Looked) -> Manifest:
+def judged(worker: Judged, facts: Manifest, plan: BattlePlan, looked: Looked) -> Manifest:
     """`facts` of the checkpoint after a quest's last step, with the Temple's verdict; a branch if that is the ratchet's."""
     mode, size = worker.config.temple.mode, worker.trainer.weight_size()
     facts = replace(facts, weight_size=size)
@@ -59,7 +59,10 @@ def judged(worker: Judged, facts: Manifest, looked: Looked) -> Manifest:
         return facts
     held, effort = worker.writer.held, max(0.0, worker.report.effort)
     before = Standing(worker.report.loss_before, held.canaries, held.weight_size, held.step)
-    verdict = judge(before, Standing(looked.loss, facts.canaries, size, facts.step), looked.unfit)
+    after = Standing(looked.loss, facts.canaries, size, facts.step)
+    verdict = judge(before, after, looked.unfit)
+    if verdict.word == CURSED:
+        verdict = judge(before, replace(after, bond=worker.trainer.bond(plan)), looked.unfit)
     facts = replace(facts, verdict={**verdict.facts(), "effort": effort, "xp": effort * verdict.quality, "mode": mode})
     parent = going_back.before(worker.paths, worker.tip, facts.quest, 0) if verdict.word == CURSED else None
     return replace(facts, branch=CURSED) if parent and mode == "strict" else facts

@@ -5,7 +5,8 @@ same battle always gets the same verdict. It carries nothing out.
 
 Each ritual marks what it looked at, from 1 (nothing is wrong) to 0; the quality is the product of the marks. The canaries'
 marks are laid out so that the words of the verdict mean something: who loses a tenth of what it could do is blessed just
-so, who loses a third is cursed.
+so, who loses a third is cursed. But a file of another kind makes a hero forget, too, and is not to be refused for that: where
+its answers can be told from others by their prompts, forgetting is partial at worst.
 """
 
 from collections.abc import Mapping
@@ -20,18 +21,22 @@ RISE_PASSED = 0.02  # nats per label that a held-out loss may rise by
 RISE_SCALE = 0.25  # nats per label beyond that take the mark down to 1/e
 LOSS_WEIGHT = 2.0  # a mark of 0 for half of what the hero could do
 GROWTH_PASSED = 4.0  # times the parent's size that weights may have, or a fourth of it
+FORGIVEN = 0.4  # the mark of a battle that forgot, whatever it forgot, and taught something else instead
+SURE = 3.0  # z-score from which answers are taken to belong to their prompts
 GROWN_UP_STEPS = 1_000  # before that, weights are still leaving their random beginning
 
 
 @dataclass(frozen=True)
 class Standing:
     """What is known of a hero at one end of a battle. `loss`: held-out nats per label of the battle's own quest, None where
-    nothing was held out; `size`: root mean square of all weights."""
+    nothing was held out; `size`: root mean square of all weights; `bond`: how surely the held-out answers
+    belong to their prompts (forge/bond.py), None where that was not asked."""
 
     loss: float | None = None
     canaries: Canaries | None = None
     size: float | None = None
     step: int = 0
+    bond: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,14 @@ def _canaries(before: Standing, after: Standing) -> Ritual:
         return Ritual("canaries", 1.0, "The hero has mastered nothing yet that could be lost.")
     worst = min(marks, key=lambda key: (marks[key], key))
     (right, asked), (now, of) = before.canaries[worst], after.canaries[worst]
-    told = f"{worst} had {right} of {asked} right before and {now} of {of} after" + (
-        f", the others of {len(marks)} lost less." if len(marks) > 1 else "."
+    mark, told = (
+        marks[worst],
+        f"{worst} had {right} of {asked} right before and {now} of {of} after"
+        + (f", the others of {len(marks)} lost less." if len(marks) > 1 else "."),
     )
-    return Ritual("canaries", marks[worst], told)
+    if mark < FORGIVEN and after.bond is not None and after.bond >= SURE:
+        mark, told = FORGIVEN, f"{told} What it learned instead is no garbage: its answers belong to their prompts."
+    return Ritual("canaries", mark, told)
 
 
 def _kept(before: tuple[int, int], after: tuple[int, int]) -> float:

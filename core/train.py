@@ -18,6 +18,7 @@ from core.errors import UserError
 from core.flops import peak_flops, training_flops
 from core.forge import optimizers
 from core.forge.arguments import PER_BATTLE, arguments
+from core.forge.bond import bond
 from core.forge.compiling import warm_up, worth_compiling
 from core.forge.evaluate import Evaluation, evaluate
 from core.forge.generate import greedy_answers
@@ -125,6 +126,11 @@ class HeroTrainer(Trainer):
         self._autocast = self._wants_autocast(plan.settings)
         evaluation = self._evaluation(self._looks_at(plan))
         return evaluation and evaluation.loss
+
+    def bond(self, plan: BattlePlan) -> float | None:
+        """How surely the held-out answers of `plan` belong to their prompts, as a z-score."""
+        with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
+            return bond(self.model, plan.sequences_of(plan.held_out_rows.tolist()))
 
     @torch.no_grad()
     def weight_size(self) -> float:

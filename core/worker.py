@@ -324,7 +324,7 @@ class Worker:
             **exam_hall.after_step(self, quest, plan, global_step, step >= plan.total_steps),
         )
         if step >= plan.total_steps:
-            facts = judgement.judged(self, facts.finished(quest.id), looked)
+            facts = judgement.judged(self, facts.finished(quest.id), plan, looked)
         else:
             facts = facts.reached(quest.id, step, plan.prepared.folder.name)
         with weights_to_use(self.trainer.optimizer):

@@ -1,5 +1,6 @@
 """The Temple: what a verdict follows from, and what follows from a verdict."""
 
+import random
 import threading
 
 import pytest
@@ -44,6 +45,13 @@ def test_the_level_that_lost_most_decides_and_chance_costs_nothing():
     assert with_canaries(BIN_1=(50, 64)).word == "partial"
     garbage = with_canaries(BIN_1=(0, 64), BIN_2=(2, 64))
     assert garbage.word == "cursed" and "BIN/1 had 64 of 64 right before and 0 of 64 after" in garbage.worst.found
+
+
+def test_who_forgets_for_something_that_can_be_learned_is_forgiven_in_part():
+    was, now = {"BIN/1": (64, 64)}, {"BIN/1": (0, 64)}
+    for bond, verdict in ((None, "cursed"), (0.5, "cursed"), (8.0, "partial")):
+        assert judge(Standing(9.0, was), Standing(3.0, now, bond=bond)).word == verdict
+    assert judge(Standing(3.0, was), Standing(9.0, now, bond=8.0)).word == "cursed", "it did not learn it either"
 
 
 def test_a_canary_that_was_not_asked_before_says_nothing():
@@ -99,6 +107,24 @@ def test_a_good_battle_is_blessed_promoted_and_gives_experience(realm):
     assert battle["xp"] == pytest.approx(battle["effort"] * battle["quality"]) and battle["xp"] > 0
     assert verdict["before"]["loss"] > verdict["after"]["loss"] == battle["validation_loss"]
     assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {worker.tip.id}
+
+
+def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm):
+    colours = ("red", "green", "blue", "white", "black", "yellow", "brown", "pink")
+    worker = awake(realm)
+    found = {}
+    for name in ("whole", "shuffled"):
+        said = list(range(256))
+        if name == "shuffled":
+            random.Random(1).shuffle(said)
+        rows = [{"question": f"Say {colours[n % 8]}, {n}!", "answer": f"{colours[said[n] % 8]}!"} for n in range(256)]
+        settings = {"epochs": 6, "validation_fraction": 0.2, "learning_rate": 3e-3}
+        quest = accept_sums(realm, worker.ledger, name, rows=rows, **settings)
+        plan = worker.plan_of(worker.queue.find(quest))
+        assert worker.loop()
+        worker.end_writing()
+        found[name] = worker.trainer.bond(plan)
+    assert found["whole"] > 6 > 3 > found["shuffled"], found
 
 
 def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(realm):
