@@ -78,10 +78,12 @@ def test_no_prompt_comes_twice_in_a_life_as_long_as_the_level_has_others(tmp_pat
     assert len(last) == 5000 and set(last) - set(seen), "what is new comes first, then what was there before"
 
 
-def test_a_closed_world_comes_round_whole_before_any_of_it_comes_again():
-    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 300, random.Random(2), ())]
-    counts = Counter(prompts)
-    assert len(prompts) == 300 and 115 <= len(counts) <= 117 and set(counts.values()) == {2, 3}
+def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
+    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 600, random.Random(2), ())]
+    world = {problem.prompt for problem in skill("BIN").sample(1, 3, 400)}
+    low, high = prompts[: 2 * 115], prompts[2 * 117 :]
+    assert len(prompts) == 600 and set(low) <= world and set(Counter(low).values()) == {1, 2}
+    assert len(set(high)) == len(high) and len(set(high) - world) > 0.7 * len(high)
 
 
 @pytest.mark.parametrize(("name", "level"), [("BIN", 9), ("SEQ", 12), ("SY", 3), ("REV", 4)])
