@@ -28,14 +28,15 @@ Level = tuple[str, int]
 def mixture(
     standing: Standing, level: Level, others: Mapping[Level, float], rows: int, rng: random.Random
 ) -> dict[Level, int]:
-    """How many of `rows` go to each level when `level` is practised. `others`: the frontiers of other skills, by weight."""
+    """How many of `rows` go to each level when `level` is practised. `others`: the frontiers of other skills, with
+    their weights by that of this one."""
     name, number = level
     shares: Counter[Level] = Counter()
     for share, near in ((BELOW, number - 1), (NEXT, number + 1)):
         if near in skill(name).levels:
             shares[name, near] += round(share * rows)
     for other, weight in others.items():
-        shares[other] += round(OTHERS * rows * weight / sum(others.values()))
+        shares[other] += round(OTHERS * rows * min(1.0, weight) / max(1.0, sum(others.values())))
     known = [(each, one) for each in sorted(standing.mastered) for one in standing.levels(each) if (each, one) != level]
     chosen = rng.sample(known, min(REVISED, len(known)))
     for each in chosen:
