@@ -52,7 +52,9 @@ class IdleGeneration(Section):
     )
     batch_size: int = Field(64, ge=1, le=4096, description="Rows per optimizer step of the idle hero's own quests.")
     pause_seconds: float = Field(
-        2.0, ge=0, description="Seconds of quiet (queue and inbox empty) before it writes one."
+        2.0,
+        ge=0,
+        description="Seconds of quiet (nothing waits, nothing but its own quest is trained) before it writes one.",
     )
 
 

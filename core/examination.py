@@ -20,6 +20,7 @@ from core.standing import CANARIES, EXAMS, FIRST_CREDIT, Standing, key_of, level
 
 CANARY, PROMISING = 32, 28  # problems of a level; how many of them have to be right before an exam is held
 EXAM, PART = 256, 64  # fresh problems of a look at most; as many at a time, and no more once it cannot be passed
+CENSUS = 0.95  # of a closed world that has fewer problems than an exam
 DOUBT = 96  # fresh problems that have to agree with canaries before a level is lost
 NEWEST, OLDER = 3, 4  # mastered levels of a skill whose canaries are asked each time
 
@@ -171,16 +172,15 @@ class Sitting:
         name, level = level_of(key)
         problems = self._fresh(name, level, "exam", EXAM)
         self.standing = self.standing.looked(name, level)
-        is_census = len(problems) < EXAM  # all there are: no luck that could add up from look to look
-        look, right, asked = 1 if is_census else self.standing.looks[key], 0, 0
+        look, right, asked = self.standing.looks[key], 0, 0
         while asked < len(problems):
             part = problems[asked : asked + PART]
             self.standing = self.standing.spent(EXAMS, self._price(part))
             right, asked = right + sum(self._ask(part)), asked + len(part)
-            if not is_mastered(Score(right + len(problems) - asked, len(problems)), look):
+            if not _shows_mastery(Score(right + len(problems) - asked, len(problems)), look):
                 break
-        passed = asked == len(problems) and is_mastered(Score(right, asked), look)
-        self._row(key, "exam", Score(right, asked), self.standing.looks[key], "mastered" if passed else None)
+        passed = asked == len(problems) and _shows_mastery(Score(right, asked), look)
+        self._row(key, "exam", Score(right, asked), look, "mastered" if passed else None)
         return passed
 
     def _canaries_of(self, key: str) -> Sequence[Problem]:
@@ -213,6 +213,11 @@ class Sitting:
         name, level = level_of(key)
         facts = {"skill": name, "level": level, "right": score.right, "asked": score.asked}
         self._rows.append({"kind": kind, **facts, "look": look, "outcome": outcome})
+
+
+def _shows_mastery(score: Score, look: int) -> bool:
+    """By the interval; of a world so small that all of it was asked there is no luck, and so much has to be right."""
+    return score.accuracy >= CENSUS if score.asked < EXAM else is_mastered(score, look)
 
 
 def _is_promising(canaries: Score) -> bool:

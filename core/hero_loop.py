@@ -24,7 +24,7 @@ from core.standing import Standing, practised
 
 ORIGIN = "idle"
 STARTER_ROWS, FEWEST_ROWS, MOST_ROWS = 512, 128, 4096
-SECONDS = 30.0
+SECONDS = 45.0
 STRAINED = 4  # battles of a skill in a row, all in overload and none the better for it, that lead one level back
 IN_VAIN = 8  # as many lead to rest
 LEARNING = 0.9  # of its loss so many battles ago: what has fallen below is getting better
@@ -68,7 +68,11 @@ class HeroLoop:
         sidecar = {"skill": name, "origin": ORIGIN, "priority": "low", "seed": seed}
         sidecar["batch_size"] = self.config.idle_generation.batch_size
         with job(self.ledger, "generation", "daemon", title), drop(self.paths, title, "low", sidecar) as file:
-            others = {(each, self._level(standing, each)): weight for each, weight in weights.items() if each != name}
+            others = {
+                (each, self._level(standing, each)): weight / weights[name]
+                for each, weight in weights.items()
+                if each != name
+            }
             shares = mixture(standing, (name, level), others, self._count(number), chooser)
             for row in self._rows(shares, chooser):
                 file.write(orjson.dumps(row) + b"\n")

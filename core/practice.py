@@ -18,6 +18,7 @@ OTHERS, BELOW, NEXT, REVISION = 0.25, 0.05, 0.05, 0.15  # shares of a quest; the
 MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
 STALE = 12  # prompts that came twice, after which a level has hardly any others
+ROUNDS = 2  # of a closed world in one quest
 REVISED = 8  # levels that a quest's revision is shared by
 
 Row = dict[str, Any]
@@ -27,14 +28,15 @@ Level = tuple[str, int]
 def mixture(
     standing: Standing, level: Level, others: Mapping[Level, float], rows: int, rng: random.Random
 ) -> dict[Level, int]:
-    """How many of `rows` go to each level when `level` is practised. `others`: the frontiers of other skills, by weight."""
+    """How many of `rows` go to each level when `level` is practised. `others`: the frontiers of other skills, with
+    their weights by that of this one."""
     name, number = level
     shares: Counter[Level] = Counter()
     for share, near in ((BELOW, number - 1), (NEXT, number + 1)):
         if near in skill(name).levels:
             shares[name, near] += round(share * rows)
     for other, weight in others.items():
-        shares[other] += round(OTHERS * rows * weight / sum(others.values()))
+        shares[other] += round(OTHERS * rows * min(1.0, weight) / max(1.0, sum(others.values())))
     known = [(each, one) for each in sorted(standing.mastered) for one in standing.levels(each) if (each, one) != level]
     chosen = rng.sample(known, min(REVISED, len(known)))
     for each in chosen:
@@ -44,17 +46,22 @@ def mixture(
 
 
 def rows_of(name: str, level: int, count: int, rng: random.Random, known: Container[str]) -> list[Row]:
-    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again."""
+    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again.
+
+    A closed world comes round `ROUNDS` times at most; what is left is of the level above, from which more is learned.
+    """
     open_world = level >= skill(name).open_from
     found = _distinct(name, level, count, rng.randrange(2**31), known if open_world else ())
     if len(found) < count and open_world:  # nearly all were given before
         avoid = {prompt_of(row) for row in found}
         found += _distinct(name, level, count - len(found), rng.randrange(2**31), avoid)
-    world = list(found)
-    while world and len(found) < count:
+    world, most = list(found), count
+    if not open_world and level + 1 in skill(name).levels:
+        most = min(count, ROUNDS * len(world))
+    while world and len(found) < most:
         rng.shuffle(world)
-        found += world[: count - len(found)]
-    return found
+        found += world[: most - len(found)]
+    return found + (rows_of(name, level + 1, count - most, rng, known) if most < count else [])
 
 
 def prompt_of(row: Row) -> str:

@@ -23,7 +23,7 @@ from core.control import is_paused
 from core.disk import Level
 from core.full_disk import spared
 from core.hero import tokenizer_folder
-from core.hero_loop import HeroLoop
+from core.hero_loop import ORIGIN, HeroLoop
 from core.intake import Intake
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -102,10 +102,13 @@ class TrainingDaemon:
             self._housekeeping()
 
     def _quiet(self) -> bool:
+        """Whether nothing waits, and nobody's quest but the idle hero's own is trained: its next one is then ready in time."""
         if self.intake.busy or is_paused(self.ledger):
             return False
         counts = self.queue.counts()
-        return not any(counts[state] for state in ("high", "normal", "low", "processing"))
+        if any(counts[state] for state in ("high", "normal", "low")):
+            return False
+        return not counts["processing"] or all(quest.card.get("origin") == ORIGIN for quest in self.queue.processing())
 
     # Ahead of the battle
 

@@ -6,6 +6,7 @@ from tavern_realm import empty_realm, fill, services
 from core.config import Config
 from core.control import wish
 from core.durable import read_json, write_json
+from core.hero_loop import RESTING
 from core.ledger import Ledger
 from monitoring.servers.tavern import views
 from monitoring.servers.tavern.outlook import what_next
@@ -84,6 +85,11 @@ def test_what_is_under_way_is_told_from_the_file_to_the_battle(paths):
     quiet = {"idle_generation": {"enabled": False}}
     assert told(paths, **quiet).text.startswith("No quest waits. Drop a .jsonl")
     assert "practises its skills" in told(paths).text
+    ledger = Ledger(paths.ledger)
+    ledger.set_mark(RESTING, "maxed_out")
+    assert "mastered every level" in told(paths).text
+    ledger.set_mark(RESTING, None)
+    ledger.close()
     (paths.claims / "lore-q000001.jsonl").touch()
     assert told(paths).text == "One file is being checked; what is understood is trained at once."
     (paths.claims / "lore-q000001.jsonl").rename(paths.queued("high") / "lore-q000001.jsonl")

@@ -5,15 +5,19 @@ import random
 from collections import Counter
 
 import pytest
+from resident import accept_sums
 
 from core import checkpoints
 from core.checkpoints import Manifest, commit
 from core.config import Config, IdleGeneration
+from core.durable import write_json
 from core.hero_loop import IN_VAIN, ORIGIN, STRAINED, HeroLoop
 from core.practice import MOST_OF_A_KIND, mixture, prompt_of, rows_of
 from core.prompt_memory import PromptMemory
 from core.skills import skill
 from core.standing import Standing
+from core.training_daemon import TrainingDaemon
+from core.training_queue import TrainingQueue
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def fought(ledger, losses, name="REV", origin=ORIGIN):
 
 def test_most_of_a_quest_is_of_the_frontier_and_the_rest_around_it():
     standing = Standing({"REV": (1, 2), "BIN": (1,)})
-    shares = mixture(standing, ("REV", 3), {("BIN", 2): 1.0, ("SEQ", 1): 3.0}, 1000, random.Random(1))
+    shares = mixture(standing, ("REV", 3), {("BIN", 2): 0.25, ("SEQ", 1): 0.75}, 1000, random.Random(1))
     assert sum(shares.values()) == 1000 and shares["REV", 3] == 500
     assert (shares["BIN", 2], shares["SEQ", 1]) == (62, 188) and shares["REV", 4] == 50
     assert shares["REV", 2] == 100 and shares["REV", 1] == shares["BIN", 1] == 50, "below, and revised"
@@ -78,10 +82,12 @@ def test_no_prompt_comes_twice_in_a_life_as_long_as_the_level_has_others(tmp_pat
     assert len(last) == 5000 and set(last) - set(seen), "what is new comes first, then what was there before"
 
 
-def test_a_closed_world_comes_round_whole_before_any_of_it_comes_again():
-    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 300, random.Random(2), ())]
-    counts = Counter(prompts)
-    assert len(prompts) == 300 and 115 <= len(counts) <= 117 and set(counts.values()) == {2, 3}
+def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
+    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 600, random.Random(2), ())]
+    world = {problem.prompt for problem in skill("BIN").sample(1, 3, 400)}
+    low, high = prompts[: 2 * 115], prompts[2 * 117 :]
+    assert len(prompts) == 600 and set(low) <= world and set(Counter(low).values()) == {1, 2}
+    assert len(set(high)) == len(high) and len(set(high) - world) > 0.7 * len(high)
 
 
 @pytest.mark.parametrize(("name", "level"), [("BIN", 9), ("SEQ", 12), ("SY", 3), ("REV", 4)])
@@ -139,3 +145,22 @@ def test_a_skill_that_runs_ahead_has_fewer_quests(realm, loop):
         assert loop(REV=1.0, SEQ=1.0).write(number)
     names = Counter(name.split("_")[1] for name, _, _ in written(realm))
     assert names["SEQ"] > 2 * names["REV"] and names.total() == 30
+
+
+@pytest.mark.parametrize(("origin", "ahead"), [(ORIGIN, 1), ("user", 0)])
+def test_the_next_quest_is_written_while_its_own_is_trained_and_never_beside_a_users(realm, ledger, origin, ahead):
+    accept_sums(realm, ledger, "fought now")
+    quest = TrainingQueue(realm, ledger).claim()
+    write_json(quest.companion(".quest.json"), quest.card | {"origin": origin})
+    now = [0.0]
+    config = Config(idle_generation=IdleGeneration(pause_seconds=0))
+    daemon = TrainingDaemon(realm, config, ledger, lambda: now[0], lambda: None)
+    try:
+        for _ in range(50):
+            now[0] += 0.0001
+            daemon.loop(now[0])
+        waiting = len(list(realm.inbox.glob("low/*.jsonl"))) + len(list(realm.claims.glob("*.jsonl")))
+        assert waiting == ahead
+    finally:
+        daemon._small.close()
+        daemon._large.close()

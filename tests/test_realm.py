@@ -60,7 +60,15 @@ def free_port() -> int:
 def realm(tmp_path_factory) -> RealmPaths:
     root = tmp_path_factory.mktemp("realm")
     (root / "config.json").write_text(
-        json.dumps({"idle_generation": {"enabled": False}, "save_steps": 20, "eval_steps": 20, "batch_size": 16})
+        json.dumps(
+            {
+                "idle_generation": {"enabled": False},
+                "save_steps": 20,
+                "eval_steps": 20,
+                "batch_size": 16,
+                "exam_share": 0.0,  # an exam is work of its battle, and no wait between two
+            }
+        )
     )
     cli(root, "start-all", "--port", str(free_port()))
     yield RealmPaths(root)

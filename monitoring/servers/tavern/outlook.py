@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from core.disk import Level
+from core.hero_loop import RESTING
 from core.paths import PRIORITIES
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import number, size
@@ -72,9 +73,17 @@ def _under_way(status: dict, realm: Realm) -> Next:
         files = "One file is" if arriving == 1 else f"{number(arriving)} files are"
         return Next("go", "A quest arrives", f"{files} being checked; what is understood is trained at once.")
     if realm.config.idle_generation.enabled and any(realm.config.skill_priorities.values()):
-        text = "No quest waits. Drop a .jsonl anywhere on this page; meanwhile the hero practises its skills."
-        return Next("idle", "All quiet", text)
+        return Next("idle", "All quiet", f"No quest waits. Drop a .jsonl anywhere on this page; {_practice(realm)}")
     return Next("idle", "All quiet", "No quest waits. Drop a .jsonl anywhere on this page, and the battle begins.")
+
+
+def _practice(realm: Realm) -> str:
+    """What the idle hero does meanwhile."""
+    return {
+        None: "meanwhile the hero practises its skills.",
+        "maxed_out": "the hero has mastered every level of its skills and rests.",
+        "overload": "the hero rests, for practising its skills has not helped of late.",
+    }[realm.ledger.mark(RESTING)]
 
 
 def _waiting(status: dict) -> int:
