@@ -22,7 +22,7 @@ RISE_SCALE = 0.25  # nats per label beyond that take the mark down to 1/e
 LOSS_WEIGHT = 2.0  # a mark of 0 for half of what the hero could do
 GROWTH_PASSED = 4.0  # times the parent's size that weights may have, or a fourth of it
 FORGIVEN = 0.4  # the mark of a battle that forgot, whatever it forgot, and taught something else instead
-SURE = 3.0  # z-score from which answers are taken to belong to their prompts
+SURE = 2.6  # z-score from which answers are taken to belong to their prompts; chance reaches it once in 200 times
 GROWN_UP_STEPS = 1_000  # before that, weights are still leaving their random beginning
 
 

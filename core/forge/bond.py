@@ -13,13 +13,14 @@ import torch
 from core.forge.evaluate import evaluate
 from core.forge.packing import best_fit, pack
 
-LEAST_ROWS = 8
+LEAST_ROWS = 16
+TURNS = 8  # other prompts that each answer is tried after: one would leave much to chance
 PASS_TOKENS = 2048
 Row = tuple[np.ndarray, np.ndarray]
 
 
 def bond(model: torch.nn.Module, rows: Sequence[Row]) -> float | None:
-    """The z-score of the mean gain, in nats per label, of each row's own prompt over the next row's; None where fewer than
+    """The z-score of the mean gain, in nats per label, of each row's own prompt over those of the next rows; None where fewer than
     `LEAST_ROWS` have a prompt, or all have the same.
 
     A row is (tokens, trained); its prompt is what stands before the first trained token.
@@ -31,8 +32,8 @@ def bond(model: torch.nn.Module, rows: Sequence[Row]) -> float | None:
     ]
     if len(parts) < LEAST_ROWS:
         return None
-    own, other = (_losses(model, parts, turn) for turn in (0, 1))
-    gains = other - own
+    own, *others = (_losses(model, parts, turn) for turn in range(TURNS + 1))
+    gains = np.mean(others, axis=0) - own
     spread = float(gains.std(ddof=1))
     return float(gains.mean()) / (spread / sqrt(len(gains))) if spread else None
 
