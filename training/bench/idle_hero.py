@@ -87,8 +87,8 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
             "way": way,
         }
     finally:
+        _run(root, "stop-all")  # first: a connection that Ctrl-C broke off may refuse to be closed
         client.close()
-        _run(root, "stop-all")
 
 
 def _run(root: Path, verb: str) -> None:
