@@ -24,7 +24,7 @@ from core.standing import Standing, practised
 
 ORIGIN = "idle"
 STARTER_ROWS, FEWEST_ROWS, MOST_ROWS = 512, 128, 4096
-SECONDS = 45.0
+SECONDS = 40.0
 STRAINED = 4  # battles of a skill in a row, all in overload and none the better for it, that lead one level back
 IN_VAIN = 8  # as many lead to rest
 LEARNING = 0.9  # of its loss so many battles ago: what has fallen below is getting better

@@ -90,8 +90,8 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
             "way": way,
         }
     finally:
+        _run(root, "stop-all")  # first: a connection that Ctrl-C broke off may refuse to be closed
         client.close()
-        _run(root, "stop-all")
 
 
 def _judged(root: Path, client: TavernClient, goals: dict[str, int], seed: int, say: Say) -> dict[str, Any]:
