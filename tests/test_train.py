@@ -229,8 +229,8 @@ def test_evaluations_and_saves_come_by_the_global_step_and_at_the_end_each_once(
     trainer = trainer_of(hero(), tmp_path)
     first = fight(trainer, plan("one", epochs=2, eval_steps=4, save_steps=6))  # 10 steps
     second = fight(trainer, plan("two", epochs=2, eval_steps=4, save_steps=5))
-    assert [step for step, _ in first.validations] == [4, 8, 10] and first.saves == [(6, 6), (10, 10)]
-    assert [step for step, _ in second.validations] == [12, 16, 20] and second.saves == [(15, 5), (20, 10)]
+    assert [step for step, _ in first.validations] == [0, 4, 8, 10] and first.saves == [(6, 6), (10, 10)]
+    assert [step for step, _ in second.validations] == [10, 12, 16, 20] and second.saves == [(15, 5), (20, 10)]
     assert first.order[-2:] == ["validated", "saved"], "the last checkpoint knows its validation loss"
 
 
@@ -239,15 +239,15 @@ def test_a_quest_of_one_row_is_trained_without_an_evaluation(plan, tmp_path):
     assert (len(recorder.steps), recorder.validations, recorder.saves) == (1, [], [(1, 1)])
 
 
-def test_stopping_saves_at_that_step_and_evaluates_nothing(plan, tmp_path):
+def test_stopping_saves_at_that_step_and_evaluates_nothing_more(plan, tmp_path):
     recorder = fight(trainer_of(hero(), tmp_path), plan(eval_steps=3), stop_after=3)
     assert [facts.step for facts in recorder.steps] == [1, 2, 3]
-    assert (recorder.saves, recorder.validations) == ([(3, 3)], [])
+    assert recorder.saves == [(3, 3)] and [step for step, _ in recorder.validations] == [0]
 
 
 def test_stopping_in_the_last_step_is_no_stop(plan, tmp_path):
     recorder = fight(trainer_of(hero(), tmp_path), plan(), stop_after=5)
-    assert (recorder.saves, len(recorder.validations)) == ([(5, 5)], 1)
+    assert recorder.saves == [(5, 5)] and [step for step, _ in recorder.validations] == [0, 5]
 
 
 def test_the_validation_loss_is_that_of_the_held_out_rows_alone(plan, tmp_path):
@@ -271,17 +271,17 @@ def test_looking_more_often_changes_neither_weights_nor_random_streams(plan, tmp
         recorder = fight(trainer_of(model, tmp_path), plan(eval_steps=every, save_steps=every))
         seen.append((len(recorder.validations), len(recorder.answers), torch.get_rng_state().tolist()))
     assert weights(models[0]) == weights(models[1]) and seen[0][2] == seen[1][2]
-    assert seen[0][:2] == (5, 5) and seen[1][:2] == (1, 1)
+    assert seen[0][:2] == (6, 5) and seen[1][:2] == (2, 1), "one look ahead of the first step, without answers"
 
 
-def test_a_battle_that_has_no_time_for_it_is_looked_at_in_the_end_only(plan, tmp_path):
+def test_a_battle_that_has_no_time_for_it_is_looked_at_at_its_two_ends_only(plan, tmp_path):
     trainer = trainer_of(hero(), tmp_path)
     trainer.look_share = 0.0
     recorder = fight(trainer, plan(eval_steps=1))
-    assert [step for step, _ in recorder.validations] == [step for step, _ in recorder.answers] == [5]
+    assert [step for step, _ in recorder.validations] == [0, 5] and [step for step, _ in recorder.answers] == [5]
 
 
-def test_a_long_battle_is_evaluated_before_its_first_step_and_not_when_it_is_taken_up(plan, tmp_path):
+def test_a_battle_is_evaluated_before_its_first_step_and_not_when_it_is_taken_up(plan, tmp_path):
     quest, trainer = plan(epochs=12), trainer_of(hero(), tmp_path)
     assert [step for step, _ in fight(trainer, quest, stop_after=2).validations] == [0]
     assert fight(trainer, quest, first=2, stop_after=4).validations == []
