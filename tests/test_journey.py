@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import expect
-from test_realm import cli, free_port, in_state, until
+from test_realm import cli, free_port, in_state, status, until
 
 from core.paths import RealmPaths
 
@@ -99,3 +99,10 @@ def test_from_a_file_to_a_better_hero_and_back_to_new_quests(living, visit, tmp_
     expect(page.locator("#done").get_by_role("link", name=re.compile("^thumb_"))).to_be_visible(timeout=60_000)
     [file] = until(lambda: in_state(living.paths, "recently_completed", "thumb_"))
     assert json.loads(file.read_text())["messages"][-1]["content"] == "I count: 3 4 5."
+
+
+def test_a_skill_is_examined_by_whoever_answers_the_realms_questions(living):
+    asked = cli(living.paths.root, "skill", "eval", "REV", "--level", "2", "--on", "oracle", "-n", "3", "--json")
+    told = json.loads(asked.stdout)
+    assert (told["by"], told["level"], told["asked"]) == ("local", 2, 3) and told["low"] <= told["accuracy"]
+    assert told["checkpoint"] == status(living.paths.root)["current_model"]

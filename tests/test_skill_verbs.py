@@ -37,6 +37,8 @@ def test_a_checkpoint_is_examined_at_its_frontier_on_the_problems_of_a_seed(real
     assert "choose one from 1 to 30" in capsys.readouterr().err
     assert main(["--root", str(realm.root), "skill", "eval", "REV", "--checkpoint", "nobody"]) == 1
     assert "no model 'nobody'" in capsys.readouterr().err
+    assert main(["--root", str(realm.root), "skill", "eval", "REV", "--on", "oracle"]) == 1
+    assert "the realm does not run" in capsys.readouterr().err
 
 
 @pytest.fixture

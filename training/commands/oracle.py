@@ -15,10 +15,9 @@ from core.logs import visible
 from core.machine import main_memory
 from core.memory_needs import GIB
 from core.oracle_config import check_url
-from core.realm_lock import holder
 from management.model_shelf import FolderShelf, Shelf, VaultShelf
 from management.weight_sync import pull
-from training import ports
+from training import tavern_link
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import bytes_text, is_terminal, styled
@@ -99,16 +98,10 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _answer(realm: Realm, request: dict[str, Any], about: dict[str, str]) -> Iterator[Piece]:
-    from monitoring.servers.tavern.security import read_or_make_token
-    from monitoring.tavern_client import TavernClient
-
-    running = holder(realm.existing)
-    if running is None:
+    client = tavern_link.client(realm.existing, realm.config.tavern)
+    if client is None:
         yield from _answer_here(realm, request, about)
         return
-    host = ports.reachable(realm.config.tavern.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{running.port}"
-    client = TavernClient(url, read_or_make_token(realm.paths))
     try:
         yield from client.chat(request, about)
     finally:

@@ -1,22 +1,15 @@
 """`skill list|sample|eval|serve` and `school list`: what can be taught, how, and how well a hero knows it."""
 
-import os
-import random
 import sys
 from dataclasses import asdict
 
-from core.errors import UserError
 from core.logs import visible
-from core.mastery import Score
-from core.progress import standing_of
 from core.schools import schools
 from core.skills import skill, skills
-from management.model_shelf import VaultShelf
+from training.commands import skill_eval
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import styled, table
-
-MOST_ASKED = 10_000
 
 
 def register(verbs) -> None:
@@ -28,12 +21,8 @@ def register(verbs) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-n", "--count", type=int, default=5)
     parser.add_argument("--evaluation", action="store_true", help="of those that are kept for evaluations")
-    parser = verb(actions, "eval", evaluate, "examine a checkpoint now, on fresh problems; nothing is kept of it")
-    parser.add_argument("name", metavar="SKILL")
-    parser.add_argument("--level", type=int, help="default: the hero's frontier")
-    parser.add_argument("-n", "--count", type=int, default=200, help="problems (default: 200)")
-    parser.add_argument("--checkpoint", metavar="ID", default="hero", help="hero, champion or a checkpoint's id (hero)")
-    parser.add_argument("--seed", type=int, help="of the problems (default: another one each time)")
+    parser = verb(actions, "eval", skill_eval.evaluate, "examine a checkpoint now, on fresh problems; nothing is kept")
+    skill_eval.add_arguments(parser)
     parser = verb(actions, "serve", serve, "problems and grades of one skill by HTTP, for other machines")
     parser.add_argument("name", metavar="SKILL")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; any but loopback asks for the token")
@@ -63,33 +52,6 @@ def sample(realm: Realm) -> None:
         for problem in problems
     )
     realm.report([asdict(problem) for problem in problems], text)
-
-
-def evaluate(realm: Realm) -> None:
-    """In this process, beside whatever trains."""
-    args, chosen = realm.args, skill(realm.args.name)
-    if not 1 <= args.count <= MOST_ASKED:
-        raise UserError(f"-n {args.count}: give 1 to {MOST_ASKED:,} problems")
-    checkpoint, folder = VaultShelf(realm.existing).find(args.checkpoint)
-    first = standing_of(realm.paths, realm.config.hero.name).frontier(chosen.name, realm.config.idle_generation.level)
-    level = args.level if args.level is not None else first or chosen.levels[-1]
-    seed = args.seed if args.seed is not None else random.randrange(2**31)
-    problems = list({each.prompt: each for each in chosen.evaluation(level, seed, args.count)}.values())
-    VaultShelf(realm.paths).check(checkpoint)
-    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
-    from core.forge.exam import examine_folder  # torch
-
-    score = examine_folder(folder, problems)
-    low, high = score.interval()
-    facts = {"skill": chosen.name, "level": level, "checkpoint": checkpoint, "seed": seed}
-    facts |= {"right": score.right, "asked": score.asked, "accuracy": score.accuracy, "low": low, "high": high}
-    realm.report(facts, lambda: _score_text(facts, score))
-
-
-def _score_text(facts: dict, score: Score) -> str:
-    accuracy, low, high = (f"{100 * facts[key]:.1f}" for key in ("accuracy", "low", "high"))
-    first = f"{facts['skill']} level {facts['level']}, {facts['checkpoint']}: {styled(f'{accuracy} %', 'gold')} right"
-    return f"{first}, between {low} and {high} % (95 % interval, {score.right} of {score.asked} problems of seed {facts['seed']})"
 
 
 def serve(realm: Realm) -> None:
