@@ -33,10 +33,21 @@
     if (form) act(form.dataset.act, values(form));
   });
 
-  // Dragging. The card is dropped before the one under whose middle it is let go; live.js waits while a card is held.
+  // Dragging. The card is dropped before the one under whose middle it is let go; live.js waits while a card is held, from
+  // the press of the button on: a board that came anew between press and pull would take the card out of the hand.
+
+  document.addEventListener("pointerdown", (event) => {
+    const card = event.target.closest && event.target.closest("[data-quest]");
+    if (!card) return;
+    getSelection().removeAllRanges(); // else the selected words would be dragged, and no card
+    card.dataset.held = "";
+    const letGo = () => { if (card !== dragged) delete card.dataset.held; };
+    for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, letGo, { once: true });
+  });
 
   document.addEventListener("dragstart", (event) => {
-    const card = event.target.closest && event.target.closest("[data-quest]");
+    const at = event.target.closest ? event.target : event.target.parentElement; // of selected words it is the text
+    const card = at && at.closest("[data-quest]");
     if (!card) return;
     dragged = card;
     card.dataset.held = "";
