@@ -102,6 +102,7 @@ def test_from_a_file_to_a_better_hero_and_back_to_new_quests(living, visit, tmp_
 
 
 def test_a_skill_is_examined_by_whoever_answers_the_realms_questions(living):
+    until(lambda: status(living.paths.root)["current_model"])  # the hero is born
     asked = cli(living.paths.root, "skill", "eval", "REV", "--level", "2", "--on", "oracle", "-n", "3", "--json")
     told = json.loads(asked.stdout)
     assert (told["by"], told["level"], told["asked"]) == ("local", 2, 3) and told["low"] <= told["accuracy"]
