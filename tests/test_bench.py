@@ -12,11 +12,12 @@ import pytest
 from core.errors import RealmError
 from core.flops import training_flops
 from core.paths import CHECKOUT
-from training.bench import forge, ingest
+from training.bench import forge, ingest, launch
 from training.bench.chart import Bar, chart
 from training.bench.chat_rows import token_lengths
 from training.bench.contestants import CONTESTANTS, PEERS, SIZES
 from training.bench.forge import Options, run_forge
+from training.bench.in_turn import in_turn_text, run_in_turn, write_in_turn
 from training.bench.page import write_forge
 from training.bench.standing import Case, Run, standing
 from training.bench.table import forge_text
@@ -146,6 +147,30 @@ def test_every_peer_of_the_contract_has_a_contestant_at_equal_settings():
     assert all(CONTESTANTS[name].equal for name in PEERS)
 
 
+# In turn
+
+
+def test_the_forge_and_the_bare_loop_step_in_turn_over_the_same_rows(tmp_path):
+    result = json.loads(
+        json.dumps(run_in_turn(Options(("mini",), ("fp32",), (), repeats=1, steps=7), lambda text: None))
+    )
+    (case,) = result["cases"]
+    ours, bare = case["seconds"]["ours"], case["seconds"]["bare"]
+    assert case["steps"] == len(ours) == len(bare) == 4
+    assert case["ratio"] == pytest.approx(sum(bare) / sum(ours))
+    assert case["interval"][0] <= case["ratio"] <= case["interval"][1]
+    assert case["held_out_loss"]["ours"] == pytest.approx(case["held_out_loss"]["bare"], abs=1e-4)
+    assert f"{case['ratio']:.3f} x" in in_turn_text(result)
+    (page,) = write_in_turn(result, tmp_path)
+    assert "bench forge --in-turn --sizes mini --precision fp32 --steps 7" in page.read_text()
+
+
+def test_who_fails_in_turn_says_why(monkeypatch):
+    monkeypatch.setattr("training.bench.in_turn.BARE", "nobody")
+    with pytest.raises(RealmError, match=r"No module named 'training\.bench\.entrants\.nobody'"):
+        run_in_turn(Options(("mini",), ("fp32",), (), repeats=1, steps=5), lambda text: None)
+
+
 # Ingest
 
 
@@ -153,7 +178,7 @@ def test_every_peer_of_the_contract_has_a_contestant_at_equal_settings():
 def ingest_of(monkeypatch):
     """The ingest bench on a few rows, datasets not installed."""
     monkeypatch.setattr(ingest, "installed", lambda python, packages: set())
-    monkeypatch.setattr(ingest, "PEER_PYTHON", CHECKOUT / "nowhere")
+    monkeypatch.setattr(launch, "PEER_PYTHON", CHECKOUT / "nowhere")
     monkeypatch.setattr(ingest, "QUICK_ROWS", 100)
     return lambda: ingest.run_ingest(True, 1, lambda text: None)
 

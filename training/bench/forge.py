@@ -7,8 +7,6 @@ that slows down or warms up is unfair to nobody.
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,27 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from core.errors import RealmError
-from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, SIZES, Contestant, Size
+from training.bench.launch import Launched, peer_python
 from training.bench.machine import describe_machine, installed, versions
 from training.bench.material import Material, make
 from training.bench.standing import Case, Run, standing
 from training.terminal import duration_text
-
-PEER_PYTHON = CHECKOUT / ".venv-bench" / "bin" / "python"
-RUN_SECONDS = 600
-# As the trainer's own process has it: threads that wait for each other sleep, nothing is looked up in a network.
-SURROUNDINGS = {
-    "OMP_WAIT_POLICY": "passive",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "true",
-    "TORCHINDUCTOR_COMPILE_THREADS": "1",
-    "PYTHONPATH": str(CHECKOUT),
-}
-FORGOTTEN = ("ACCELERATE_", "OMP_", "MKL_", "MALLOC_", "PYTORCH_", "LD_PRELOAD")
 
 Say = Callable[[str], None]
 
@@ -61,7 +45,7 @@ class Options:
 def run_forge(options: Options, say: Say) -> dict[str, Any]:
     """The whole bench, as the JSON that `--json` prints."""
     began = time.time()
-    python = str(PEER_PYTHON if PEER_PYTHON.exists() else sys.executable)
+    python = peer_python()
     found = installed(python, {package for name in options.contestants for package in CONTESTANTS[name].needs})
     missing = [name for name in options.contestants if not found.issuperset(CONTESTANTS[name].needs)]
     for name in missing:
@@ -83,12 +67,6 @@ def run_forge(options: Options, say: Say) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d", time.gmtime(began)),
         "seconds": time.time() - began,
     }
-
-
-def surroundings(threads: int) -> dict[str, str]:
-    """The environment of every contestant."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(FORGOTTEN)}
-    return {**kept, **SURROUNDINGS, "OMP_NUM_THREADS": str(threads)}
 
 
 class _Bench:
@@ -147,9 +125,7 @@ class _Bench:
         return {**found, "load": load}
 
     def _ask(self, entrant: str, material: Material, precision: str, more: dict[str, Any]) -> dict[str, Any]:
-        task, result, log = (self.folder / name for name in ("task.json", "result.json", "log.txt"))
-        result.unlink(missing_ok=True)
-        facts = {
+        task = {
             "entrant": entrant,
             "root": str(material.paths.root),
             "size": material.size.name,
@@ -157,26 +133,9 @@ class _Bench:
             "precision": precision,
             "threads": self.options.threads,
             **more,
-            "started": time.monotonic(),
         }
-        task.write_bytes(orjson.dumps(facts))
-        command = [self.python, "-m", "training.bench.entrants", str(task), str(result)]
-        with open(log, "wb") as output:
-            try:
-                done = subprocess.run(
-                    command,
-                    env={**surroundings(self.options.threads), "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "kernels")},
-                    cwd=self.folder,
-                    stdout=output,
-                    stderr=output,
-                    timeout=RUN_SECONDS,
-                )
-            except subprocess.TimeoutExpired:
-                raise RealmError(f"not done after {RUN_SECONDS} s") from None
-        if done.returncode or not result.exists():
-            last = log.read_text(errors="replace").strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-            raise RealmError(last[0])
-        return orjson.loads(result.read_bytes())
+        with Launched(self.folder / "entrant", self.python, task, self.folder / "kernels") as launched:
+            return launched.answer()
 
     # Time
 

@@ -5,7 +5,6 @@ Everybody gets the same file, template and tokenizer, and must come to the same 
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from core.paths import BUNDLED_TOKENIZER
 from core.quest_file import to_row
 from core.rendering import Renderer
 from training.bench.chat_rows import rows
-from training.bench.forge import PEER_PYTHON, surroundings
+from training.bench.launch import peer_python, surroundings
 from training.bench.machine import describe_machine, installed, versions
 from training.terminal import bytes_text, table
 
@@ -35,7 +34,7 @@ RUN_SECONDS = 600
 
 def run_ingest(quick: bool, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The whole bench, as the JSON that `--json` prints. `ratio`: how many times as fast as `datasets.map` ours was."""
-    python = str(PEER_PYTHON if PEER_PYTHON.exists() else sys.executable)
+    python = peer_python()
     ways = WAYS if installed(python, {"datasets"}) else {"ours": WAYS["ours"]}
     if len(ways) == 1:
         say("datasets: not installed; `bash scripts/bootstrap_bench.sh` brings the peers")

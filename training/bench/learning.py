@@ -28,7 +28,7 @@ from core.quest_file import to_row
 from core.rendering import Renderer
 from core.skills import skill
 from training.bench.chat_rows import rows as chat_rows
-from training.bench.forge import SURROUNDINGS
+from training.bench.launch import surroundings
 from training.bench.machine import describe_machine, versions
 from training.terminal import duration_text
 
@@ -124,10 +124,11 @@ def _live(folder: Path, seed: int, options: LearningOptions) -> dict[str, Any]:
     }
     task.write_bytes(orjson.dumps(facts))
     command = [sys.executable, "-m", "training.bench.entrants.stream", str(task), str(result)]
-    surroundings = {**os.environ, **SURROUNDINGS, "OMP_NUM_THREADS": str(options.threads)}
     with open(log, "wb") as output:
         try:
-            done = subprocess.run(command, env=surroundings, stdout=output, stderr=output, timeout=RUN_SECONDS)
+            done = subprocess.run(
+                command, env=surroundings(options.threads), stdout=output, stderr=output, timeout=RUN_SECONDS
+            )
         except subprocess.TimeoutExpired:
             raise RealmError(f"seed {seed} was not done after {RUN_SECONDS} s; give fewer --rows") from None
     if done.returncode:

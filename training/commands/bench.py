@@ -12,6 +12,7 @@ from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, 
 from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
 from training.bench.idle_hero import IdleOptions, idle_hero_text, run_idle_hero
+from training.bench.in_turn import in_turn_text, run_in_turn, write_in_turn
 from training.bench.ingest import ingest_text, run_ingest
 from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
 from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
@@ -40,6 +41,11 @@ def register(verbs) -> None:
     )
     parser.add_argument("--repeats", type=int, metavar="N", help="rounds (default: 3; at most 2 with --quick)")
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps a run (default: by size)")
+    parser.add_argument(
+        "--in-turn",
+        action="store_true",
+        help="instead: the forge and the bare loop alive at once, stepping in turn (default: 4m, 120 steps)",
+    )
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
@@ -116,7 +122,7 @@ def _say(text: str) -> None:
 def forge(realm: Realm) -> int:
     args = realm.args
     options = Options(
-        sizes=_chosen(args.sizes or ("4m" if args.quick else "4m,30m"), tuple(SIZES), "size"),
+        sizes=_chosen(args.sizes or ("4m" if args.quick or args.in_turn else "4m,30m"), tuple(SIZES), "size"),
         precisions=_chosen(args.precision, PRECISIONS, "precision"),
         contestants=_contestants(args.peers, args.quick),
         repeats=_positive(args.repeats, "repeats") or (2 if args.quick else 3),
@@ -124,11 +130,16 @@ def forge(realm: Realm) -> int:
         steps=_positive(args.steps, "steps"),
         seconds=QUICK_SECONDS if args.quick else None,
     )
-    result = run_forge(options, _say)
-    realm.report(result, lambda: forge_text(result))
+    run, text, write = (
+        (run_in_turn, in_turn_text, write_in_turn) if args.in_turn else (run_forge, forge_text, write_forge)
+    )
+    result = run(options, _say)
+    realm.report(result, lambda: text(result))
     if args.write_docs:
-        for path in write_forge(result, CHECKOUT / "docs"):
+        for path in write(result, CHECKOUT / "docs"):
             print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    if args.in_turn:
+        return 0
     failed = [
         each["title"] for case in result["cases"] for each in case["contestants"].values() if each["state"] == "failed"
     ]

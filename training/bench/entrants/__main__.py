@@ -20,7 +20,7 @@ def main() -> None:
     if task.entrant in ("weights", "roofline"):
         result = entrant.run(task)
     else:
-        stopwatch = Stopwatch(task.started, warm_up(task.steps), task.steps)
+        stopwatch = Stopwatch(task.started, warm_up(task.steps), task.steps, task.turns)
         model = entrant.run(task, stopwatch)
         result = stopwatch.result() | {"held_out_loss": held_out_loss(task, model)}
     Path(sys.argv[2]).write_bytes(orjson.dumps(result))

@@ -16,7 +16,10 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Task:
-    """`started`: the monotonic clock when the process was asked for; `equal` and `options` are the contestant's."""
+    """`started`: the monotonic clock when the process was asked for; `equal` and `options` are the contestant's.
+
+    `turns`: the stopwatch's.
+    """
 
     entrant: str
     root: str
@@ -27,6 +30,7 @@ class Task:
     started: float
     equal: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    turns: tuple[int, int] | None = None
 
     @cached_property
     def material(self) -> Material:
