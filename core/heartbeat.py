@@ -74,7 +74,9 @@ class Heartbeat:
     def silence(self) -> float:
         """Seconds that may pass until the next beat."""
         longest = 0.0
-        if self._steps and self._phase in STEPS_OF_SILENCE:
+        if self._phase in STEPS_OF_SILENCE:
+            if not self._steps:  # how long one takes is not known yet: a large hero may need minutes
+                return SILENCE["warm-up"]
             p99 = sorted(self._steps)[-1 - len(self._steps) // 100]
             longest = STEPS_OF_SILENCE[self._phase] * p99
         return max(SILENCE[self._phase], self._seconds, longest)

@@ -5,6 +5,8 @@ import os
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
 )  # as the trainer does: threads that spin for each other starve a busy machine
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from functools import partial
 
