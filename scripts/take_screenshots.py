@@ -23,7 +23,7 @@ MORE = {
     "skills": ("/skills?level=9&seed=2", WIDE, "dark"),
     "help": ("/help/troubleshooting", WIDE, "light"),
 }
-STEPS, PATIENCE = 60, 400
+STEPS, PATIENCE = 60, 900
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
@@ -38,26 +38,26 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def write_quests(folder: Path) -> list[Path]:
-    """Three files of the skill's problems and one that is not JSON Lines."""
+def write_quests(folder: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Files of the skills' problems and one that is not JSON Lines, each with what the command line adds to it."""
     program = (
         "import sys, orjson; from core.skills import skill\n"
-        "for row in skill('BIN').quest_rows(int(sys.argv[1]), 1, int(sys.argv[2])): print(orjson.dumps(row).decode())"
+        "for row in skill(sys.argv[1]).quest_rows(int(sys.argv[2]), 1, int(sys.argv[3])): print(orjson.dumps(row).decode())"
     )
     made = []
-    for name, level, rows in (
-        ("sums_of_four_bits", 3, 1200),
-        ("sums_of_eight_bits", 7, 6000),
-        ("secret_symbols", 9, 3000),
+    for name, skill, level, rows in (
+        ("spelled_backwards", "REV", 1, 6000),
+        ("sums_of_four_bits", "BIN", 3, 1200),
+        ("sums_of_eight_bits", "BIN", 7, 6000),
+        ("secret_symbols", "BIN", 9, 3000),
     ):
-        made.append(folder / f"{name}.jsonl")
-        text = subprocess.run(
-            [sys.executable, "-c", program, str(level), str(rows)], cwd=CHECKOUT, capture_output=True, check=True
-        )
-        made[-1].write_bytes(text.stdout)
-    made.append(folder / "shopping_list.jsonl")
-    made[-1].write_text("milk\nbread\n")
-    return made
+        path = folder / f"{name}.jsonl"
+        words = [sys.executable, "-c", program, skill, str(level), str(rows)]
+        path.write_bytes(subprocess.run(words, cwd=CHECKOUT, capture_output=True, check=True).stdout)
+        made.append((path, ("--skill", skill)))
+    shopping = folder / "shopping_list.jsonl"
+    shopping.write_text("milk\nbread\n")
+    return [*made, (shopping, ())]
 
 
 def main() -> int:
@@ -66,9 +66,8 @@ def main() -> int:
     try:
         realm(root, "start-all", "--port", str(port))
         (root / "fresh").mkdir()
-        for path in write_quests(root / "fresh"):
-            shutil.move(path, root / "inbox" / path.name)
-            time.sleep(0.5)
+        for path, more in write_quests(root / "fresh"):
+            realm(root, "quest", "add", str(path), *more)
         wait_for_battle(root)
         take(port)
     finally:
