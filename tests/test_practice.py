@@ -12,7 +12,7 @@ from core.checkpoints import Manifest, commit
 from core.config import Config, IdleGeneration
 from core.durable import write_json
 from core.hero_loop import IN_VAIN, ORIGIN, STRAINED, HeroLoop
-from core.practice import MOST_OF_A_KIND, mixture, prompt_of, rows_of
+from core.practice import LOOKED_THROUGH, MOST_OF_A_KIND, mixture, prompt_of, rows_of
 from core.prompt_memory import PromptMemory
 from core.skills import skill
 from core.standing import Standing
@@ -80,6 +80,23 @@ def test_no_prompt_comes_twice_in_a_life_as_long_as_the_level_has_others(tmp_pat
     assert seen[0] in again and seen[0] not in PromptMemory(tmp_path / "prompts.db", "Other")
     last = [prompt_of(row) for row in rows_of("REV", 1, 5000, draw, again)]
     assert len(last) == 5000 and set(last) - set(seen), "what is new comes first, then what was there before"
+
+
+@pytest.mark.parametrize(("level", "count"), [(1, 512), (7, 512)])
+def test_where_all_is_known_it_is_soon_given_up_to_look_for_more(level, count, monkeypatch):
+    class Everything:
+        asked = 0
+
+        def __contains__(self, prompt):
+            self.asked += 1
+            return True
+
+    draws, draw = [], type(skill("REV")).draw
+    monkeypatch.setattr(type(skill("REV")), "draw", lambda self, *how: draws.append(how) or draw(self, *how))
+    known = Everything()
+    prompts = [prompt_of(row) for row in rows_of("REV", level, count, random.Random(4), known)]
+    assert len(prompts) == len(set(prompts)) == count, "what was given before is given again"
+    assert known.asked <= LOOKED_THROUGH * count and len(draws) < 2 * LOOKED_THROUGH * count
 
 
 def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
