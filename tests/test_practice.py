@@ -149,6 +149,43 @@ def test_overload_that_changes_nothing_leads_one_level_back_and_in_the_end_to_re
     assert loop(REV=1.0).write(3) and written(realm)[-1][0] == "train_REV_level3_00003"
 
 
+def test_a_level_back_is_told_once_and_of_the_skill_that_is_practised(realm, ledger, loop):
+    ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
+    stand(realm, Standing({"REV": (1, 2)}))
+    fought(ledger, [0.9] * STRAINED)
+    both = loop(REV=1e-9, SEQ=1.0)
+    assert both.write(1) and written(realm)[-1][0] == "train_SEQ_level1_00001" and not ledger.events()
+    for number in (2, 3, 4):
+        assert loop(REV=1.0).write(number) and written(realm)[-1][0] == f"train_REV_level2_0000{number}"
+        fought(ledger, [0.9])
+    assert [event["code"] for event in ledger.events()] == ["level_back"]
+    fought(ledger, [0.2])
+    assert loop(REV=1.0).write(5) and written(realm)[-1][0] == "train_REV_level3_00005"
+    fought(ledger, [0.9] * STRAINED)
+    assert loop(REV=1.0).write(6) and written(realm)[-1][0] == "train_REV_level2_00006"
+    assert [event["code"] for event in ledger.events()] == ["level_back"] * 2, "it was up again in between"
+
+
+def test_prompts_that_a_power_cut_broke_are_set_aside_and_the_hero_goes_on(realm, loop, caplog):
+    realm.prompts.write_bytes(b"no database at all, but long enough to be taken for one" * 400)
+    hero = loop(REV=1.0)
+    assert hero.write(0) and hero.write(1) and len(written(realm)) == 2
+    assert realm.prompts.with_name("prompts.db.broken").exists()
+    assert [record.levelname for record in caplog.records if "prompts.db was broken" in record.message] == ["WARNING"]
+
+
+def test_while_it_is_quiet_the_past_is_counted_once(realm, ledger, loop):
+    for _ in range(3):
+        ledger.add("quests", stem="q", origin=ORIGIN, state="failed", priority="low", created=0, updated=0)
+    hero, asked = loop(REV=1.0), []
+    ledger.connection.set_trace_callback(lambda statement: asked.append("COUNT(*)" in statement))
+    pause = hero.config.idle_generation.pause_seconds
+    turns = [hero.turn(number * pause / 10, True) for number in range(25)]
+    ledger.connection.set_trace_callback(None)
+    assert sum(asked) == 1 and turns.count(True) == 2
+    assert [name for name, _, _ in written(realm)] == ["train_REV_level1_00003", "train_REV_level1_00004"]
+
+
 def test_a_loss_that_is_high_and_falls_is_no_overload(realm, ledger, loop):
     ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
     stand(realm, Standing({"REV": (1,)}))
