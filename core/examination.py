@@ -77,6 +77,7 @@ class Sitting:
         self.names = list(dict.fromkeys([*([own] if own else []), *practised(syllabus.priorities), *known]))
         self._rows: list[dict[str, Any]] = []
         self._asked: dict[str, Score] = {}  # canaries of this sitting
+        self._estimates: dict[tuple[str, int], float] = {}
         self._put_off = False
 
     def found(self) -> dict[str, Any]:
@@ -194,8 +195,10 @@ class Sitting:
 
     def _estimate(self, key: str, count: int) -> float:
         """What so many problems of a level cost, as far as its canaries can tell."""
-        canaries = self._canaries_of(key)
-        return self._price((list(canaries) * -(-count // len(canaries)))[:count])
+        if (key, count) not in self._estimates:
+            canaries = self._canaries_of(key)
+            self._estimates[key, count] = self._price((list(canaries) * -(-count // len(canaries)))[:count])
+        return self._estimates[key, count]
 
     def _pay(self, purse: str, price: float) -> bool:
         if price > self.standing.credit[purse]:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from core import lore
+from core.broken_record import set_aside_if_broken
 from core.config import Config
 from core.floor import floor_of
 from core.inbox import drop
@@ -29,6 +30,7 @@ STRAINED = 4  # battles of a skill in a row, all in overload and none the better
 IN_VAIN = 8  # as many lead to rest
 LEARNING = 0.9  # of its loss so many battles ago: what has fallen below is getting better
 RESTING = "idle_hero_rests"  # the mark of why it rests
+BACK = "idle_hero_back_{}"  # and of the level that it went back to, by skill
 
 
 class HeroLoop:
@@ -38,6 +40,8 @@ class HeroLoop:
         self.paths, self.config, self.ledger = paths, config, ledger
         self._wanted = practised(config.skill_priorities)
         self._quiet_since: float | None = None
+        self._written: int | None = None
+        self._memory_is_whole = False
 
     def turn(self, now: float, quiet: bool) -> bool:
         """Write a quest if it has been `quiet` long enough; the very first one comes at once. True when one was written."""
@@ -45,14 +49,14 @@ class HeroLoop:
             self._quiet_since = None
             return False
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
-        written = self._written()
-        if written and now - self._quiet_since < self.config.idle_generation.pause_seconds:
+        if self._written is None:
+            self._written = self.ledger.one("SELECT COUNT(*) AS n FROM quests WHERE origin=?", (ORIGIN,))["n"]
+        if self._written and now - self._quiet_since < self.config.idle_generation.pause_seconds:
             return False
         self._quiet_since = None
-        return self.write(written)
-
-    def _written(self) -> int:
-        return self.ledger.one("SELECT COUNT(*) AS n FROM quests WHERE origin=?", (ORIGIN,))["n"]
+        wrote = self.write(self._written)
+        self._written += wrote
+        return wrote
 
     def write(self, number: int) -> bool:
         """Write quest `number` of this realm's own, unless there is nothing to be gained by one."""
@@ -63,6 +67,7 @@ class HeroLoop:
             return False
         name = chooser.choices(list(weights), list(weights.values()))[0]
         level = self._level(standing, name)
+        self._tell_of_level(name, level, self._frontier(standing, name))
         title = f"starter_{name}_level{level}" if number == 0 else f"train_{name}_level{level}_{number:05d}"
         seed = chooser.randrange(2**31)  # else the same problems of a closed world would be held out every time
         sidecar = {"skill": name, "origin": ORIGIN, "priority": "low", "seed": seed}
@@ -79,6 +84,9 @@ class HeroLoop:
         return True
 
     def _rows(self, shares: dict[Level, int], rng: random.Random) -> list[Row]:
+        if not self._memory_is_whole:
+            set_aside_if_broken(self.paths.prompts)
+            self._memory_is_whole = True
         memory = PromptMemory(self.paths.prompts, self.config.hero.name)
         try:
             rows: list[Row] = []
@@ -138,12 +146,20 @@ class HeroLoop:
     def _level(self, standing: Standing, name: str) -> int:
         """The frontier; one level back where the hero is overloaded."""
         level = self._frontier(standing, name)
-        if self._strained(name) < STRAINED or level - 1 not in skill(name).levels:
-            return level
-        if self._strained(name) == STRAINED:
-            text = f"{STRAINED} battles of {name} at level {level} were overload and changed nothing: one level back."
-            self.ledger.event("daemon", "level_back", text, skill=name, skill_level=level - 1)
-        return level - 1
+        overloaded = self._strained(name) >= STRAINED and level - 1 in skill(name).levels
+        return level - 1 if overloaded else level
+
+    def _tell_of_level(self, name: str, level: int, frontier: int) -> None:
+        """That it went one level back in a skill, once."""
+        mark, back = BACK.format(name), level if level < frontier else None
+        if back == self.ledger.mark(mark):
+            return
+        self.ledger.set_mark(mark, back)
+        if back is not None:
+            text = (
+                f"{STRAINED} battles of {name} at level {frontier} were overload and changed nothing: one level back."
+            )
+            self.ledger.event("daemon", "level_back", text, skill=name, skill_level=back)
 
     def _strained(self, name: str) -> int:
         """How many of the hero's last battles in a skill were in overload without its getting better; 0 where the newest was

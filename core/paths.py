@@ -95,10 +95,9 @@ class RealmPaths:
     def metrics(self) -> Path:
         return self.state / "metrics.db"
 
-    @property
-    def replay(self) -> Path:
-        """Rows of earlier quests that are trained again beside later ones."""
-        return self.state / "replay"
+    def replay(self, hero: str) -> Path:
+        """Rows of the earlier quests of a hero that are trained again beside later ones."""
+        return self.state / "replay" / hero
 
     @property
     def prepared(self) -> Path:

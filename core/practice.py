@@ -2,7 +2,7 @@
 
 Most rows are of a skill's frontier; some of the frontiers of other skills, which would be forgotten otherwise while they are
 half known; some of the level below, a few of the one above, and some of all levels that were mastered. A prompt that the
-hero was given before is left out as long as its level has others; closed worlds come round again of necessity.
+hero was given before is left out as long as others are found; closed worlds come round again of necessity.
 """
 
 import random
@@ -18,6 +18,7 @@ OTHERS, BELOW, NEXT, REVISION = 0.25, 0.05, 0.05, 0.15  # shares of a quest; the
 MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
 STALE = 12  # prompts that came twice, after which a level has hardly any others
+LOOKED_THROUGH = 8  # times as many rows as are wanted, to find some that are new
 ROUNDS = 2  # of a closed world in one quest
 REVISED = 8  # levels that a quest's revision is shared by
 
@@ -51,10 +52,9 @@ def rows_of(name: str, level: int, count: int, rng: random.Random, known: Contai
     A closed world comes round `ROUNDS` times at most; what is left is of the level above, from which more is learned.
     """
     open_world = level >= skill(name).open_from
-    found = _distinct(name, level, count, rng.randrange(2**31), known if open_world else ())
-    if len(found) < count and open_world:  # nearly all were given before
-        avoid = {prompt_of(row) for row in found}
-        found += _distinct(name, level, count - len(found), rng.randrange(2**31), avoid)
+    found, passed_over = _distinct(name, level, count, rng.randrange(2**31), known if open_world else ())
+    if open_world:
+        found += _mixed(name, iter(passed_over), count - len(found), [])
     world, most = list(found), count
     if not open_world and level + 1 in skill(name).levels:
         most = min(count, ROUNDS * len(world))
@@ -68,20 +68,39 @@ def prompt_of(row: Row) -> str:
     return row["messages"][0]["content"]
 
 
-def _distinct(name: str, level: int, count: int, seed: int, avoid: Container[str]) -> list[Row]:
-    """At most `count` rows with different prompts, no kind of them more than its share; the fewer the smaller the world."""
-    fresh = _until_hardly_any_is_new(skill(name).quest_rows(level, seed, 4 * count, avoid))
-    found = list(islice(fresh, PEEKED))
+def _distinct(name: str, level: int, count: int, seed: int, known: Container[str]) -> tuple[list[Row], list[Row]]:
+    """At most `count` rows with different prompts that are not `known`, and those that were passed over on the way.
+
+    A level is looked through once and not to its end, so that one of which all is known holds nobody up.
+    """
+    passed_over: list[Row] = []
+    rows = _until_hardly_any_is_new(skill(name).quest_rows(level, seed, LOOKED_THROUGH * count))
+    return _mixed(name, _without(known, rows, passed_over), count, passed_over), passed_over
+
+
+def _without(known: Container[str], rows: Iterator[Row], passed_over: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if prompt_of(row) in known:
+            passed_over.append(row)
+        else:
+            yield row
+
+
+def _mixed(name: str, rows: Iterator[Row], count: int, passed_over: list[Row]) -> list[Row]:
+    """The first `count` of `rows`, no kind of them more than its share where there are several."""
     kind = skill(name).kind
+    found = list(islice(rows, min(PEEKED, count)))
     if len({kind(prompt_of(row)) for row in found}) == 1 or count <= PEEKED:
-        return [*found, *islice(fresh, max(0, count - len(found)))][:count]
+        return found + list(islice(rows, count - len(found)))
     most, counts = MOST_OF_A_KIND * count, Counter(kind(prompt_of(row)) for row in found)
-    for row in fresh:
+    for row in rows:
         if len(found) == count:
             break
         if counts[kind(prompt_of(row))] < most:
             counts[kind(prompt_of(row))] += 1
             found.append(row)
+        else:
+            passed_over.append(row)
     return found
 
 

@@ -1,4 +1,7 @@
-"""The prompts that a hero was ever given to practise, as hashes of eight bytes on disk. Lost, it only lets some come again."""
+"""The prompts that a hero was ever given to practise, as hashes of eight bytes on disk. Lost, it only lets some come again.
+
+Whoever opens it first looks whether it is whole (core/broken_record.py), for nothing waits for the disk here.
+"""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,8 +1,9 @@
 """Against forgetting: a few rows of every earlier quest are kept, and some of them are trained beside each step of a battle.
 
-The rows lie as arrays below state/replay/, so that they outlive their files. Of each skill, and of what users drop, at most
-`QUESTS` quests are kept: those with the smallest hashes, which makes every quest as likely to stay as any other, whenever
-it came (bottom-k sampling; Cohen and Kaplan, PODC 2007). What a step gets follows from seed, quest and step alone.
+The rows lie as arrays below state/replay/HERO/, so that they outlive their files. Of each skill, and of what users drop, at
+most `QUESTS` quests are drawn from: of those that the weights hold the ones with the smallest hashes, which makes every quest
+as likely to stay as any other, whenever it came (bottom-k sampling; Cohen and Kaplan, PODC 2007). What a step gets follows
+from seed, quest, step and what the weights hold.
 
 It knows nothing about models; how well each skill was kept is told it by the canaries of the checkpoint that a battle
 begins from.
@@ -13,18 +14,19 @@ import os
 import random
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from core.battle import BattlePlan
-from core.checkpoints import Ranges, holds
-from core.durable import read_json, sync_file, sync_folder, write_json
+from core.checkpoints import Manifest, Ranges, holds
+from core.durable import sync_file, sync_folder, write_json
 from core.paths import RealmPaths
 from core.prepare import Prepared
 from core.quest import Quest
+from core.skills import skills
 
 QUESTS, ROWS = 16, 256
 USERS = "files"  # the pool of quests that no skill made
@@ -60,27 +62,31 @@ class Replay:
 
 
 def with_replay(
-    plan: BattlePlan,
-    quest: Quest,
-    paths: RealmPaths,
-    trained: Ranges,
-    fingerprint: str,
-    canaries: Mapping[str, Sequence],
+    plan: BattlePlan, quest: Quest, paths: RealmPaths, fingerprint: str, held: Manifest, tip: Manifest
 ) -> BattlePlan:
     """`plan` with replay beside it, where earlier quests of another pool are kept; rows of `quest` are kept for later.
 
-    `trained`: the quests that the hero's weights hold; `fingerprint`: of tokenizer and template, whose rows alone count.
+    `fingerprint`: of tokenizer and template, whose rows alone count; `held`: what the hero's weights are, `tip`: the newest
+    of them on disk.
     """
-    own = quest.card.get("skill") or USERS
-    _keep(paths, quest.id, own, plan, trained, fingerprint)
+    store, own = paths.replay(held.hero), _pool_of(quest)
+    _keep(store, own, quest.id, plan, fingerprint, tip.trained)
     ratio = plan.settings.replay_ratio
     rows = round(plan.settings.batch_size * ratio / (1 - ratio))
-    pools = _pools(paths, trained, fingerprint)
-    pools.pop(own, None)
-    if not rows or not pools:
+    if not rows:
         return plan
-    weighed = tuple((_weight(pool, canaries), tuple(pools[pool])) for pool in sorted(pools))
+    pools = _pools(store, held.trained, fingerprint)
+    pools.pop(own, None)
+    if not pools:
+        return plan
+    weighed = tuple((_weight(pool, held.canaries), tuple(pools[pool])) for pool in sorted(pools))
     return replace(plan, replay=Replay(rows, weighed, (plan.settings.seed, plan.quest_sha256)))
+
+
+def _pool_of(quest: Quest) -> str:
+    """A skill's name is a user's own words until it is one that we know."""
+    name = (quest.card.get("skill") or "").upper()
+    return name if name in skills() else USERS
 
 
 def _weight(pool: str, canaries: Mapping[str, Sequence]) -> float:
@@ -89,36 +95,41 @@ def _weight(pool: str, canaries: Mapping[str, Sequence]) -> float:
     return LEAST_WEIGHT + 1 - min(scores) if scores else UNKNOWN_WEIGHT
 
 
-def _pools(paths: RealmPaths, trained: Ranges, fingerprint: str) -> dict[str, list[Prepared]]:
-    pools: dict[str, list[Prepared]] = {}
-    for folder in sorted(paths.replay.glob("*-*")):
-        pool, quest = _named(folder)
-        if holds(trained, quest) and read_json(folder / "meta.json")["fingerprint"] == fingerprint:
-            pools.setdefault(pool, []).append(Prepared(folder))
-    return pools
+def _pools(store: Path, trained: Ranges, fingerprint: str) -> dict[str, list[Prepared]]:
+    """What is drawn from. It follows from `trained`, whatever is kept besides, or a kill could change it."""
+    pools = {}
+    for pool in (*skills(), USERS):
+        kept = _kept(store, pool)
+        chosen = [Prepared(kept[quest]) for quest in _first(kept, trained)]
+        pools[pool] = [prepared for prepared in chosen if prepared.meta["fingerprint"] == fingerprint]
+    return {pool: chosen for pool, chosen in pools.items() if chosen}
 
 
-def _named(folder: Path) -> tuple[str, int]:
-    pool, _, quest = folder.name.rpartition("-")
-    return pool, int(quest)
+def _kept(store: Path, pool: str) -> dict[int, Path]:
+    return {int(folder.name.rpartition("-")[2]): folder for folder in store.glob(f"{pool}-*")}
+
+
+def _first(quests: Iterable[int], trained: Ranges) -> list[int]:
+    return sorted((quest for quest in quests if holds(trained, quest)), key=_rank)[:QUESTS]
 
 
 def _rank(quest: int) -> bytes:
     return hashlib.blake2b(str(quest).encode(), digest_size=8).digest()
 
 
-def _keep(paths: RealmPaths, quest: int, pool: str, plan: BattlePlan, trained: Ranges, fingerprint: str) -> None:
-    """Keep rows of `quest`, if it is among those of its pool that stay; who leaves for it, and what was never trained, goes."""
-    paths.replay.mkdir(parents=True, exist_ok=True)
-    for leftover in paths.replay.glob(".*"):
+def _keep(store: Path, pool: str, quest: int, plan: BattlePlan, fingerprint: str, durable: Ranges) -> None:
+    """Keep rows of `quest`. Those go that come after as many as are drawn from, all of which the tip holds: nobody who goes
+    on from there would draw them. A quest that was only begun drives none out, for a kill or a verdict may undo it."""
+    store.mkdir(parents=True, exist_ok=True)
+    for leftover in store.glob(".*"):
         shutil.rmtree(leftover)
-    others = {_named(folder)[1]: folder for folder in paths.replay.glob(f"{pool}-*") if _named(folder)[0] == pool}
-    staying = sorted({*(other for other in others if holds(trained, other)), quest}, key=_rank)[:QUESTS]
-    for other in others.keys() - set(staying):
-        shutil.rmtree(others[other])
-    folder = paths.replay / f"{pool}-{quest}"
-    if quest in staying and not folder.exists():
-        _write(folder, plan, fingerprint)
+    kept = _kept(store, pool)
+    first = _first(kept, durable)
+    late = {each for each in {*kept, quest} if len(first) == QUESTS and _rank(each) > _rank(first[-1])}
+    for each in late & kept.keys():
+        shutil.rmtree(kept[each])
+    if quest not in kept and quest not in late:
+        _write(store / f"{pool}-{quest}", plan, fingerprint)
 
 
 def _write(folder: Path, plan: BattlePlan, fingerprint: str) -> None:

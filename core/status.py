@@ -6,10 +6,11 @@ supervisor's table; what cannot be known is null, never a guess.
 
 import os
 import time
+from functools import lru_cache
 from typing import Any
 
 from core import lore
-from core.checkpoints import pointed
+from core.checkpoints import MANIFEST, pointed
 from core.config import Config
 from core.control import is_paused
 from core.disk import Level, about
@@ -90,8 +91,23 @@ def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> 
         "xp": xp,
         "title": lore.title(step),
         "vocabulary": hero.get("vocabulary"),
-        "mastered": mastered(paths, config.hero.name),
+        "mastered": _mastered(paths, config.hero.name),
     }
+
+
+def _mastered(paths: RealmPaths, hero: str) -> dict[str, list[int]]:
+    """`progress.mastered`, asked anew only when the tip has moved: an open page wants to know twice a second."""
+    tip = pointed(paths.tip)
+    try:
+        written = os.stat(paths.vault / tip / MANIFEST).st_mtime_ns if tip else None
+    except FileNotFoundError:
+        written = None
+    return _mastered_since(paths, hero, tip, written)
+
+
+@lru_cache(maxsize=1)  # no more, or what came while it was read would be found under the tip before
+def _mastered_since(paths: RealmPaths, hero: str, tip: str | None, written: int | None) -> dict[str, list[int]]:
+    return mastered(paths, hero)
 
 
 def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:

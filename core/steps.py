@@ -5,7 +5,6 @@ Rows are keyed by hero and global step, so a step that is trained again after a 
 block of 64 steps is summed up per quest as it is written, so that a million steps can be drawn without reading them.
 """
 
-import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -15,11 +14,11 @@ from typing import Any
 
 import orjson
 
+from core.broken_record import set_aside_if_broken
 from core.full_disk import spared
 from core.ledger import connect, migrate
 
-log = logging.getLogger(__name__)
-BLOCK, BROKEN = 64, ".broken"
+BLOCK = 64
 KEPT_OF_QUEST, KEPT_PREVIEWS = 4, 400  # looks of one quest, and of all
 SERIES = {  # name: (value of a step, its weight in a mean), as SQL over `steps`
     "loss": ("loss", "1"),
@@ -106,7 +105,9 @@ class StepRecord:
     """Appends what one hero goes through; `flush` writes what was collected, or keeps it while the disk is full."""
 
     def __init__(self, path: Path, hero: str):
-        self._connection = _opened(path)
+        set_aside_if_broken(path)
+        self._connection = connect(path, durable=False)
+        migrate(self._connection, MIGRATIONS)
         self._connection.execute("UPDATE OR IGNORE heroes SET name=? WHERE name=''", (hero,))
         self._connection.execute("INSERT OR IGNORE INTO heroes (name) VALUES (?)", (hero,))
         self._hero = self._connection.execute("SELECT id FROM heroes WHERE name=?", (hero,)).fetchone()[0]
@@ -174,31 +175,6 @@ class StepRecord:
         for of, count, values in (("WHERE quest=?", KEPT_OF_QUEST, (quest, quest)), ("", KEPT_PREVIEWS, ())):
             newest = f"SELECT id FROM previews {of} ORDER BY id DESC LIMIT {count}"
             execute(f"DELETE FROM previews {of or 'WHERE 1'} AND id NOT IN ({newest})", values)
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """The record; where a power cut broke it, for nothing waits for the disk here, a new one, and the broken one beside it."""
-    if not _is_whole(path):
-        log.warning("%s was broken by a crash; a new record begins, the old one is %s", path, path.name + BROKEN)
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-        path.replace(path.with_name(path.name + BROKEN))
-    connection = connect(path, durable=False)
-    migrate(connection, MIGRATIONS)
-    return connection
-
-
-def _is_whole(path: Path) -> bool:
-    if not path.exists():
-        return True
-    with closing(
-        sqlite3.connect(path, timeout=30)
-    ) as connection:  # one that writes: a journal may have to be rolled back
-        try:
-            return connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-        except sqlite3.OperationalError:  # locked, or no room: it is not broken
-            raise
-        except sqlite3.DatabaseError:
-            return False
 
 
 def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST) -> list[dict[str, Any]]:

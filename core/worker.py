@@ -252,9 +252,7 @@ class Worker:
         exam_hall.ask_newborn(self)
         spoiled = self._spoiled_in(quest)
         held = self.writer.held
-        plan = with_replay(
-            plan, quest, self.paths, held.trained, self.renderer(settings.max_length).fingerprint, held.canaries
-        )
+        plan = with_replay(plan, quest, self.paths, self.renderer(settings.max_length).fingerprint, held, self.tip)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())

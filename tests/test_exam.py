@@ -1,11 +1,12 @@
 """Exams: a hero that knows the answers gets them right, one that does not gets none, and nobody is changed by it."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
 
-from core.forge.exam import answers, examine
+from core.forge.exam import answers, examine, price
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
 from core.forge.packing import packs_of
@@ -63,6 +64,21 @@ def test_an_exam_changes_neither_weights_nor_random_streams(scholar, renderer):
 
 def test_nothing_asked_is_nothing_right(scholar, renderer):
     assert examine(scholar, renderer, []) == Score(0, 0)
+
+
+def test_copies_of_a_problem_are_written_once_to_learn_what_they_cost(renderer):
+    class Written(Renderer):
+        rows = 0
+
+        def render(self, rows):
+            rows = list(rows)
+            Written.rows += len(rows)
+            return super().render(rows)
+
+    counting = Written.load(BUNDLED_TOKENIZER, 256)
+    copies = [replace(problem, id=str(copy)) for copy in range(40) for problem in known()]
+    assert price(counting, known() * 40) == price(renderer, copies)
+    assert Written.rows == len(known())
 
 
 def _state(model):

@@ -165,6 +165,20 @@ def test_the_same_exams_come_to_the_same_results():
     assert results[0] == results[1]
 
 
+def test_what_problems_of_a_level_cost_is_asked_once_a_sitting():
+    asked = []
+
+    def price(problems):
+        asked.append((problems[0].skill, problems[0].level, problems[0].prompt, len(problems)))
+        return len(problems)
+
+    before = newborn(standing=Standing({"REV": (1, 2)}).as_json())
+    for accuracy in (0.0, 1.0):
+        sit(before, hero(lambda level, all_right=accuracy: all_right * (level <= 5))[0], price=price)
+        assert len(asked) == len(set(asked)) and {count for *_, count in asked} >= {CANARY, EXAM}
+        asked.clear()
+
+
 def test_when_canaries_cannot_all_be_paid_every_skill_has_its_turn():
     syllabus, before, seen = Syllabus({"BIN": 1.0, "REV": 1.0, "SEQ": 1.0}, seed=7), newborn(), []
     ask, _ = hero(lambda level: 0.3)

@@ -8,9 +8,11 @@ import pytest
 from tavern_realm import empty_realm, fill, services
 from tavern_server import PAGE, client_of
 
-from core.config import Config
+from core import checkpoints
+from core.config import Config, Hero
 from core.folder_counts import FolderCounts
 from core.ledger import Ledger
+from core.standing import Standing
 from core.status import realm_status
 from core.steps import SERIES
 from monitoring.metrics import Metrics
@@ -49,6 +51,29 @@ def test_the_state_of_the_realm_costs_few_steps_however_many_events_there_are(ol
     steps, statements = work(ledger.connection, lambda: realm_status(old, Config(), ledger))
     assert steps < 150 and statements < 40
     ledger.close()
+
+
+def test_the_newest_weights_are_asked_what_they_know_only_when_others_have_come(realm, ledger, config, monkeypatch):
+    asked, read = [], checkpoints.read
+    monkeypatch.setattr(checkpoints, "read", lambda folder: asked.append(folder.name) or read(folder))
+
+    def come(step, **mastered):
+        facts = checkpoints.Manifest("DIO", "first", step, standing=Standing(mastered).as_json())
+        tip = checkpoints.commit(realm, facts, lambda folder: (folder / "model.safetensors").write_bytes(b"") and None)
+        checkpoints.set_tip(realm, tip.id)
+        return tip.id
+
+    known = lambda config=config: realm_status(realm, config, ledger)["hero"]["mastered"]  # noqa: E731
+    assert known() == {} and not asked
+    first = come(1, REV=(1, 2))
+    assert [known() for _ in range(3)] == [{"REV": [1, 2]}] * 3
+    second = come(2, REV=(1, 2, 3))
+    assert [known() for _ in range(3)] == [{"REV": [1, 2, 3]}] * 3
+    checkpoints.set_tip(realm, first)
+    assert known() == {"REV": [1, 2]} and asked == [first, second, first]
+    assert known(config.model_copy(update={"hero": Hero(name="Other")})) == {}
+    os.unlink(realm.vault / first / checkpoints.MANIFEST)
+    assert known() == {}
 
 
 def test_every_part_of_the_home_page_costs_few_steps(old):

@@ -12,7 +12,7 @@ from core.checkpoints import Manifest, commit
 from core.config import Config, IdleGeneration
 from core.durable import write_json
 from core.hero_loop import IN_VAIN, ORIGIN, STRAINED, HeroLoop
-from core.practice import MOST_OF_A_KIND, mixture, prompt_of, rows_of
+from core.practice import LOOKED_THROUGH, MOST_OF_A_KIND, mixture, prompt_of, rows_of
 from core.prompt_memory import PromptMemory
 from core.skills import skill
 from core.standing import Standing
@@ -82,6 +82,23 @@ def test_no_prompt_comes_twice_in_a_life_as_long_as_the_level_has_others(tmp_pat
     assert len(last) == 5000 and set(last) - set(seen), "what is new comes first, then what was there before"
 
 
+@pytest.mark.parametrize(("level", "count"), [(1, 512), (7, 512)])
+def test_where_all_is_known_it_is_soon_given_up_to_look_for_more(level, count, monkeypatch):
+    class Everything:
+        asked = 0
+
+        def __contains__(self, prompt):
+            self.asked += 1
+            return True
+
+    draws, draw = [], type(skill("REV")).draw
+    monkeypatch.setattr(type(skill("REV")), "draw", lambda self, *how: draws.append(how) or draw(self, *how))
+    known = Everything()
+    prompts = [prompt_of(row) for row in rows_of("REV", level, count, random.Random(4), known)]
+    assert len(prompts) == len(set(prompts)) == count, "what was given before is given again"
+    assert known.asked <= LOOKED_THROUGH * count and len(draws) < 2 * LOOKED_THROUGH * count
+
+
 def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
     prompts = [prompt_of(row) for row in rows_of("BIN", 1, 600, random.Random(2), ())]
     world = {problem.prompt for problem in skill("BIN").sample(1, 3, 400)}
@@ -130,6 +147,43 @@ def test_overload_that_changes_nothing_leads_one_level_back_and_in_the_end_to_re
     assert [event["code"] for event in ledger.events()] == ["level_back", "overload"]
     fought(ledger, [0.2], name=None, origin="user")
     assert loop(REV=1.0).write(3) and written(realm)[-1][0] == "train_REV_level3_00003"
+
+
+def test_a_level_back_is_told_once_and_of_the_skill_that_is_practised(realm, ledger, loop):
+    ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
+    stand(realm, Standing({"REV": (1, 2)}))
+    fought(ledger, [0.9] * STRAINED)
+    both = loop(REV=1e-9, SEQ=1.0)
+    assert both.write(1) and written(realm)[-1][0] == "train_SEQ_level1_00001" and not ledger.events()
+    for number in (2, 3, 4):
+        assert loop(REV=1.0).write(number) and written(realm)[-1][0] == f"train_REV_level2_0000{number}"
+        fought(ledger, [0.9])
+    assert [event["code"] for event in ledger.events()] == ["level_back"]
+    fought(ledger, [0.2])
+    assert loop(REV=1.0).write(5) and written(realm)[-1][0] == "train_REV_level3_00005"
+    fought(ledger, [0.9] * STRAINED)
+    assert loop(REV=1.0).write(6) and written(realm)[-1][0] == "train_REV_level2_00006"
+    assert [event["code"] for event in ledger.events()] == ["level_back"] * 2, "it was up again in between"
+
+
+def test_prompts_that_a_power_cut_broke_are_set_aside_and_the_hero_goes_on(realm, loop, caplog):
+    realm.prompts.write_bytes(b"no database at all, but long enough to be taken for one" * 400)
+    hero = loop(REV=1.0)
+    assert hero.write(0) and hero.write(1) and len(written(realm)) == 2
+    assert realm.prompts.with_name("prompts.db.broken").exists()
+    assert [record.levelname for record in caplog.records if "prompts.db was broken" in record.message] == ["WARNING"]
+
+
+def test_while_it_is_quiet_the_past_is_counted_once(realm, ledger, loop):
+    for _ in range(3):
+        ledger.add("quests", stem="q", origin=ORIGIN, state="failed", priority="low", created=0, updated=0)
+    hero, asked = loop(REV=1.0), []
+    ledger.connection.set_trace_callback(lambda statement: asked.append("COUNT(*)" in statement))
+    pause = hero.config.idle_generation.pause_seconds
+    turns = [hero.turn(number * pause / 10, True) for number in range(25)]
+    ledger.connection.set_trace_callback(None)
+    assert sum(asked) == 1 and turns.count(True) == 2
+    assert [name for name, _, _ in written(realm)] == ["train_REV_level1_00003", "train_REV_level1_00004"]
 
 
 def test_a_loss_that_is_high_and_falls_is_no_overload(realm, ledger, loop):

@@ -42,8 +42,10 @@ def graded(
 
 
 def price(renderer: Renderer, problems: Sequence[Problem]) -> float:
-    """What asking `problems` costs at most, in tokens of training."""
-    prompts, wanted = _asked(renderer, problems)
+    """What asking `problems` costs at most, in tokens of training. Copies of a problem cost nothing to be written out."""
+    each = list(dict.fromkeys(problems))
+    known = dict(zip(each, zip(*_asked(renderer, each), strict=True), strict=True))
+    prompts, wanted = [known[problem][0] for problem in problems], [known[problem][1] for problem in problems]
     read, said = sum(map(len, prompts)), 0
     for batch in _batches(prompts, wanted):
         said += _most([wanted[place] for place in batch]) * max(FEWEST_AT_ONCE, len(batch))
