@@ -365,9 +365,10 @@ class Worker:
         if not self.should_exit.wait(NO_SPACE_SECONDS):
             self.reload()
 
-    def reload(self) -> None:
-        """Go back to the tip. The weights in memory go first, two heroes may not fit."""
+    def reload(self, verified: Manifest | None = None) -> None:
+        """Go back to the tip. The weights in memory go first, two heroes may not fit. `verified`: the tip's manifest, from
+        whoever has compared its files just now."""
         self.enter("setup")
         del self.trainer
         gc.collect()
-        self.load(checkpoints.verify(self.paths.vault / self.tip.id))
+        self.load(verified or checkpoints.verify(self.paths.vault / self.tip.id))
