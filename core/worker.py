@@ -257,7 +257,7 @@ class Worker:
         )
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
-        self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
+        self.report.begin(quest, plan, first, held, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
         self.enter("warm-up")
         if self._short_of_memory and self._short_of_memory.id == quest.id:
@@ -317,6 +317,7 @@ class Worker:
             open=held.open,
             validation_loss=looked.loss,
             prepared=held.prepared,
+            fought={key: held.fought.get(key, {}) for key in held.prepared} | {str(quest.id): self.report.so_far},
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
             versions=versions(self.trainer),

@@ -8,9 +8,12 @@ import pytest
 from resident import accept_sums
 
 from core import campaign, checkpoints, judgement
+from core.battle_report import BattleReport
+from core.between_steps import BetweenSteps
 from core.config import Config, IdleGeneration, Temple
 from core.durable import read_json
 from core.ledger import Ledger
+from core.paths import RealmPaths
 from core.temple import Standing, judge, word, worst
 from core.worker import Worker
 
@@ -117,6 +120,47 @@ def test_a_good_battle_is_blessed_promoted_and_gives_experience(realm):
     assert battle["xp"] == pytest.approx(battle["effort"] * battle["quality"]) and battle["xp"] > 0
     assert verdict["before"]["loss"] > verdict["after"]["loss"] == battle["validation_loss"]
     assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {worker.tip.id}
+
+
+def test_a_battle_that_was_killed_in_its_midst_and_at_its_end_is_judged_like_one_that_was_not(
+    realm, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(owner, name, last):
+        """A life that ends when `last` says so of what the method is called with."""
+        act = getattr(owner, name)
+
+        def act_or_die(self, facts, *rest):
+            if last(self, facts):
+                raise Killed
+            return act(self, facts, *rest)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, act_or_die)
+            worker = awake(twin)
+            worker.loop()
+            worker.end_writing()
+
+    twin, told = RealmPaths(tmp_path / "twin"), []
+    shutil.copytree(realm.root, twin.root, symlinks=True)
+    settings = {"validation_fraction": 0.1, "save_steps": 3, "eval_steps": 1000}
+    for paths in (realm, twin):
+        ledger = Ledger(paths.ledger)
+        ledger.add("evaluations", kind="validation", school="scribe", quest=0, step=0, value=0.1, created=0)
+        quest = accept_sums(paths, ledger, "sums", 128, **settings)
+    killed(BetweenSteps, "after_step", lambda self, facts: facts.step == 5 and self.worker.end_writing() is None)
+    killed(BattleReport, "saved", lambda self, manifest: manifest.trained)
+    for paths in (realm, twin):
+        worker = awake(paths)
+        assert worker.loop() is (paths == realm)
+        worker.end_writing()
+        _, battle, _ = facts(worker, quest)
+        names = ("state", "tokens", "effort", "xp", "quality", "loss", "validation_loss", "start_step", "end_step")
+        told.append([battle[name] for name in names] + [checkpoints.read(paths.tip).verdict])
+        assert battle["seconds"] > 0 and battle["finished"]
+    assert told[0] == told[1] and told[0][3] > 0
 
 
 def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm):
