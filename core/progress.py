@@ -16,6 +16,7 @@ from core.skills import skill, skills
 from core.standing import Standing, key_of, practised
 
 NEWEST = 100  # rows of a skill in which the frontier's last score is looked for
+WAY = 500  # checkpoints that the hero's way is followed back
 
 
 def tip_of(paths: RealmPaths, hero: str) -> checkpoints.Manifest | None:
@@ -36,7 +37,13 @@ def standing_of(paths: RealmPaths, hero: str) -> Standing:
 
 def mastered(paths: RealmPaths, hero: str) -> dict[str, list[int]]:
     """The mastered levels of the skills that have any."""
-    return {name: list(levels) for name, levels in standing_of(paths, hero).mastered.items() if levels}
+    return mastered_in(tip_of(paths, hero))
+
+
+def mastered_in(manifest: checkpoints.Manifest | None) -> dict[str, list[int]]:
+    """The same of the weights of a checkpoint."""
+    known = Standing.of(manifest.standing).mastered if manifest else {}
+    return {name: list(levels) for name, levels in known.items() if levels}
 
 
 def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str, Any]]:
@@ -46,7 +53,7 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
     standing = Standing.of(tip.standing if tip else {})
     weights = practised(config.skill_priorities)
     asked = {name: curve(ledger, hero, name, NEWEST) for name in skills()}
-    way = _way_to(ledger, tip, min((row["step"] for rows in asked.values() for row in rows), default=0))
+    way = _way_to(ledger, tip)
     return [
         {
             "name": name,
@@ -66,12 +73,12 @@ def _baseline(tip: checkpoints.Manifest | None, key: str) -> dict[str, Any] | No
     return Score(*known).facts() if known else None
 
 
-def _way_to(ledger: Ledger, tip: checkpoints.Manifest | None, step: int) -> set[str]:
-    """The ids of the checkpoints that the hero has come by, from `step` on."""
+def _way_to(ledger: Ledger, tip: checkpoints.Manifest | None) -> set[str]:
+    """The ids of the last checkpoints that the hero has come by."""
     query = """WITH RECURSIVE way(id, parent) AS (SELECT id, parent FROM checkpoints WHERE id=? UNION
-        SELECT before.id, before.parent FROM checkpoints AS before JOIN way ON before.id=way.parent WHERE before.step>=?)
+        SELECT before.id, before.parent FROM checkpoints AS before JOIN way ON before.id=way.parent LIMIT ?)
         SELECT id FROM way"""
-    return {row["id"] for row in ledger.all(query, (tip.id, step))} if tip else set()
+    return {row["id"] for row in ledger.all(query, (tip.id, WAY))} if tip else set()
 
 
 def _score(rows: list[dict[str, Any]], way: set[str], level: int | None) -> dict[str, Any] | None:

@@ -10,9 +10,11 @@ from resident import accept_sums
 from core import checkpoints
 from core.checkpoint_writer import CheckpointWriter
 from core.config import Config, IdleGeneration
+from core.hero import describe
 from core.ledger import Ledger
 from core.paths import RealmPaths
-from core.progress import progress
+from core.progress import mastered, progress
+from core.standing import Standing
 from core.worker import Worker
 
 ASLEEP = Config(idle_generation=IdleGeneration(enabled=False))
@@ -112,6 +114,18 @@ def test_a_manifest_from_before_there_were_exams_is_read(realm, ledger, wake):
         if key not in ("standing", "canaries", "baseline", "exams")
     }
     assert checkpoints.Manifest(**old) == replace(worker.tip)
+
+
+def test_after_a_rollback_the_hero_is_described_where_it_stands(realm):
+    ids = []
+    for hero, step, levels in (("DIO", 10, (1,)), ("DIO", 90, (1, 2)), ("Other", 500, ())):
+        facts = checkpoints.Manifest(hero, "first", step, standing=Standing({"REV": levels}).as_json())
+        ids.append(checkpoints.commit(realm, facts, lambda folder: (folder / "model").write_text("") and None).id)
+    for stands, at, step, levels in ((0, 0, 10, [1]), (1, 1, 90, [1, 2]), (2, 1, 90, [1, 2])):
+        checkpoints.set_tip(realm, ids[stands])
+        about = describe(realm, Config())
+        assert (about["checkpoint"], about["global_step"], about["mastered"]) == (ids[at], step, {"REV": levels})
+    assert mastered(realm, "Other") == {}
 
 
 def test_a_level_that_is_won_or_lost_is_told_once(realm, ledger):
