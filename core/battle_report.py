@@ -30,6 +30,7 @@ from core.steps import Step, StepRecord
 
 WINDOW_STEPS = 50
 SHOWN_LINES = 16
+OVER = ("done", "rolled_back", "cursed")
 TOLD_SPIKES = 20  # events of one battle; all of them are in the record of steps
 MEASURED = (  # of the battle's snapshot: null until it is known
     "loss",
@@ -67,7 +68,7 @@ class BattleReport:
         self._battle: dict[str, Any] | None = None
         self._row: int | None = None
         self._shown = ""
-        self._unsaved: dict[int, dict[str, Any]] = {}
+        self._ended: dict[int, float] = {}  # when battles ended whose checkpoint is not there yet, by row
 
     # Between battles
 
@@ -89,18 +90,14 @@ class BattleReport:
 
     # A battle
 
-    def begin(self, quest: Quest, plan: BattlePlan, first: int, hero: str, facts: dict[str, Any]) -> None:
-        """A battle begins, or goes on after `first` of its steps."""
+    def begin(self, quest: Quest, plan: BattlePlan, first: int, held: Manifest, facts: dict[str, Any]) -> None:
+        """A battle begins, or goes on after `first` of its steps, which the weights hold as `held` says."""
         school = plan.settings.school
-        known = self.ledger.one(
-            "SELECT id, tokens, seconds, effort, validation_loss_before FROM battles WHERE quest=? AND state NOT IN "
-            "('done', 'rolled_back', 'cursed') ORDER BY id DESC",
-            (quest.id,),
-        )
+        known = self._unfinished(quest.id)
         self._start = start = facts["global_step"] - first
         fresh = {
             "quest": quest.id,
-            "hero": hero,
+            "hero": held.hero,
             "school": school,
             "start_step": start,
             "total_steps": plan.total_steps,
@@ -114,10 +111,11 @@ class BattleReport:
             if known:
                 self.ledger.change("battles", known["id"], state="lost", finished=time.time())
             self._row = self.ledger.add("battles", state="running", **fresh)
-        self._totals = {key: known[key] if known and first else 0 for key in ("tokens", "seconds", "effort")}
+        done = held.fought.get(str(quest.id), {}) if first else {}
+        self._totals = {key: done.get(key, 0) for key in ("tokens", "seconds", "effort")}
         self.loss_before: float | None = known["validation_loss_before"] if known and first else None
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW_STEPS)
-        self._school, self._quest, self._floor = school, quest.id, self.floor(school)
+        self._school, self._quest, self._floor = school, quest.id, floor_of(self.ledger, school)
         self._plan, self._spikes = plan, 0
         self._stem, self._peak_flops = quest.stem, facts["peak_flops"]
         self._watch, self._unread = OverfittingWatch(), []
@@ -210,7 +208,7 @@ class BattleReport:
         if self._watch.look(global_step, loss, evaluation.nats_S, evaluation.labels):
             self._tell_of_overfitting()
         self._battle["best_validation_loss"] = self._watch.best.held_out
-        self._floor = self.floor(self._school)
+        self._floor = floor_of(self.ledger, self._school)
         return Looked(loss)
 
     def _tell_of_no_loss(self, evaluation: Evaluation) -> Looked:
@@ -252,10 +250,6 @@ class BattleReport:
             text = f"{self._stem}: the held-out loss is back at {last.held_out:.3f}, near its best."
             self.ledger.event("trainer", "overfitting_over", text, quest=self._quest)
 
-    def floor(self, school: str) -> float | None:
-        """The 10th percentile of the school's validation losses, None before the first."""
-        return floor_of(self.ledger, school)
-
     def show(self, hero: dict[str, Any], state: str = "battle") -> None:
         """Replace the snapshot and flush the steps."""
         self.record.flush()
@@ -270,6 +264,11 @@ class BattleReport:
                 self.ledger.change("quests", manifest.quest, failures=0)
 
     def saved(self, manifest: Manifest, state: str) -> None:
+        """A checkpoint is in the Vault. The battle's row says what it holds, whatever becomes of this life."""
+        row, done = self._unfinished(manifest.quest), manifest.fought.get(str(manifest.quest))
+        if row and done:
+            reached = {"validation_loss": manifest.validation_loss, "end_step": manifest.step}
+            self.ledger.change("battles", row["id"], **done, **reached)
         record(self.ledger, manifest, state)
 
     def promoted(self, manifest: Manifest) -> None:
@@ -279,19 +278,19 @@ class BattleReport:
         """The battle is over: fought to its end (`saving`), or left (`stop`, `skip`, `cancel`, `failed`) for that reason."""
         self.record.flush()
         if self._row is not None:
-            battle = self._battle
-            facts = {
-                "finished": time.time(),
-                "loss": battle["loss"],
-                "validation_loss": battle["validation_loss"],
-                "end_step": self._start + battle["step"],
-                **self._totals,
-            }
+            now, battle = time.time(), self._battle
+            reached = {"validation_loss": battle["validation_loss"], "end_step": self._start + battle["step"]}
+            facts = {"finished": now, **reached, **self.so_far}
             if state == "saving":  # it counts when its checkpoint is there
-                self._unsaved, facts = {self._row: facts}, {}
+                self._ended, facts = {**self._ended, self._row: now}, {}
             self.ledger.change("battles", self._row, state=state, reason=reason, **facts)
         self._battle = self._row = None
         self._shown = ""
+
+    @property
+    def so_far(self) -> dict[str, float]:
+        """What the battle's steps have come to: tokens, seconds and effort in all, and the last loss."""
+        return {**self._totals, "loss": self._battle["loss"]}
 
     @property
     def effort(self) -> float:
@@ -300,15 +299,23 @@ class BattleReport:
 
     def close(self, quest: int, verdict: dict[str, Any] | None = None, state: str = "done") -> None:
         """The newest battle of `quest` is over: its weights are saved, and judged."""
-        row = self.ledger.one("SELECT id, state FROM battles WHERE quest=? ORDER BY id DESC", (quest,))
+        row = self._newest(quest)
         if row and row["state"] != state:
-            facts = self._unsaved.pop(row["id"], {"finished": time.time()}) | _columns(verdict)
-            self.ledger.change("battles", row["id"], state=state, **facts)
+            finished = self._ended.pop(row["id"], time.time())
+            self.ledger.change("battles", row["id"], state=state, finished=finished, **_columns(verdict))
 
     def was_saving(self, quest: int) -> bool:
         """Whether the newest battle of `quest` was fought to its end, and only its checkpoint was not there yet."""
-        row = self.ledger.one("SELECT state FROM battles WHERE quest=? ORDER BY id DESC", (quest,))
+        row = self._newest(quest)
         return row is not None and row["state"] == "saving"
+
+    def _newest(self, quest: int | None) -> dict[str, Any] | None:
+        return self.ledger.one("SELECT * FROM battles WHERE quest=? ORDER BY id DESC LIMIT 1", (quest,))
+
+    def _unfinished(self, quest: int | None) -> dict[str, Any] | None:
+        """The newest battle of `quest`, unless it counts."""
+        row = self._newest(quest)
+        return row if row and row["state"] not in OVER else None
 
     def _write(self, snapshot: dict[str, Any]) -> None:
         with spared(self.paths.state):

@@ -23,10 +23,10 @@ def active(ledger: Ledger, hero: str) -> str:
 
 def begin(ledger: Ledger, hero: str, name: str, checkpoint: str | None) -> None:
     """From now on the hero's checkpoints belong to `name`; it begins from `checkpoint`. Raises UserError."""
-    known = campaigns(ledger, hero)
     with ledger.together():
-        if all(campaign["id"] is None for campaign in known):
-            ledger.add("campaigns", hero=hero, name=FIRST, created=known[0]["created"] or time.time())
+        if not _begun(ledger, hero):
+            born = ledger.one("SELECT MIN(created) AS born FROM checkpoints WHERE hero=?", (hero,))["born"]
+            ledger.add("campaigns", hero=hero, name=FIRST, created=born or time.time())
         ledger.add("campaigns", hero=hero, name=name, checkpoint=checkpoint, created=time.time())
     text = f"{hero} begins the campaign {name}" + (f" from {checkpoint}." if checkpoint else ".")
     ledger.event("realm", "campaign_began", text, campaign=name, checkpoint=checkpoint)
@@ -36,7 +36,7 @@ def check_new(ledger: Ledger, hero: str, name: str) -> str:
     """`name`, if a new campaign may have it. Raises UserError."""
     if not _NAME.fullmatch(name):
         raise UserError(f"a campaign cannot be called {name!r}: letters, digits and _, at most 32, a letter first")
-    if name in {campaign["name"] for campaign in campaigns(ledger, hero)}:
+    if name in ({row["name"] for row in _begun(ledger, hero)} or {FIRST}):
         raise UserError(f"{hero} has a campaign {name!r} already; choose another name")
     return name
 
@@ -59,11 +59,15 @@ def find(ledger: Ledger, hero: str, name: str) -> dict[str, Any]:
 
 def campaigns(ledger: Ledger, hero: str) -> list[dict[str, Any]]:
     """All of a hero's campaigns, the newest first, each with what was done in it."""
-    begun = ledger.all("SELECT * FROM campaigns WHERE hero=? ORDER BY id DESC", (hero,))
-    if not begun:
-        begun.append({"id": None, "name": FIRST, "checkpoint": None, "created": None, "archived": None})
+    only = {"id": None, "name": FIRST, "checkpoint": None, "created": None, "archived": None}
+    begun = _begun(ledger, hero) or [only]
     goes_on = active(ledger, hero)
     return [_told(ledger, hero, row) | {"active": row["name"] == goes_on} for row in begun]
+
+
+def _begun(ledger: Ledger, hero: str) -> list[dict[str, Any]]:
+    """The rows of a hero's campaigns, the newest first; none before a second one has begun."""
+    return ledger.all("SELECT * FROM campaigns WHERE hero=? ORDER BY id DESC", (hero,))
 
 
 def _told(ledger: Ledger, hero: str, row: dict[str, Any]) -> dict[str, Any]:

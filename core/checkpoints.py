@@ -55,6 +55,7 @@ class Manifest:
     """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch.
 
     `prepared`: of the quests in `open`, by id as text, which rendering of their rows was trained (prepare.cache_name).
+    `fought`: of the same quests, and of the one that ended here, what their battles have come to (BattleReport.so_far).
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
     `seconds`: what it took to write, flush and hash the files.
@@ -80,6 +81,7 @@ class Manifest:
     id: str = ""
     branch: str | None = None
     prepared: dict[str, str] = field(default_factory=dict)
+    fought: dict[str, dict[str, float]] = field(default_factory=dict)
     unfit: str | None = None
     seconds: float | None = None
     standing: dict[str, Any] = field(default_factory=dict)

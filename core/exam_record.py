@@ -23,12 +23,14 @@ class Saved(Protocol):
     quest: int | None
     created: float
     exams: list[dict[str, Any]]
+    branch: str | None
     id: str
 
 
 def record_exams(ledger: Ledger, saved: Saved) -> None:
-    """Tell the ledger what was asked of a checkpoint's weights, and of levels that were won or lost by it."""
-    if not saved.exams or ledger.one("SELECT 1 FROM exams WHERE checkpoint=?", (saved.id,)):
+    """Tell the ledger what was asked of a checkpoint's weights, and of levels that were won or lost by it. What was asked on
+    a branch stays in its manifest, for the hero was never there."""
+    if saved.branch or not saved.exams or ledger.one("SELECT 1 FROM exams WHERE checkpoint=?", (saved.id,)):
         return
     where = {name: getattr(saved, name) for name in ("hero", "campaign", "quest", "step", "created")}
     with ledger.together():

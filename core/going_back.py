@@ -38,7 +38,7 @@ class Returning(Protocol):
 
     @property
     def tip(self) -> Manifest: ...
-    def reload(self) -> None: ...
+    def reload(self, verified: Manifest | None = None) -> None: ...
 
 
 def go_back(worker: Returning, quest: Quest, spoiled: Spoiled) -> None:
@@ -46,11 +46,11 @@ def go_back(worker: Returning, quest: Quest, spoiled: Spoiled) -> None:
     worker.report.end("failed", str(spoiled))
     worker.end_writing()
     if spoiled.again:
-        _return_to(worker, before(worker.paths, worker.tip, quest.id, 0) or worker.tip)
+        return_to(worker, before(worker.paths, worker.tip, quest.id, 0))
         _give_up(worker, quest, spoiled)
         return
     stretch = spoiled.stretch
-    _return_to(worker, before(worker.paths, worker.tip, quest.id, stretch.first - 1) or worker.tip)
+    return_to(worker, before(worker.paths, worker.tip, quest.id, stretch.first - 1))
     worker.spoiled = (quest.id, spoiled)
     lines = sorted({line for step in range(stretch.first, stretch.last + 1) for line in worker.report.lines_of(step)})
     worker.ledger.event(
@@ -84,11 +84,12 @@ def _others(manifest: Manifest, quest: int) -> Any:
     return manifest.trained, {key: steps for key, steps in manifest.open.items() if key != quest}
 
 
-def _return_to(worker: Returning, manifest: Manifest) -> None:
-    if manifest.id != worker.tip.id:
-        checkpoints.set_tip(worker.paths, manifest.id)
-        worker.writer.stand_on(manifest)
-    worker.reload()
+def return_to(worker: Returning, verified: Manifest | None) -> None:
+    """Training goes on from a checkpoint that was found whole just now; from the tip where there is none."""
+    if verified and verified.id != worker.tip.id:
+        checkpoints.set_tip(worker.paths, verified.id)
+        worker.writer.stand_on(verified)
+    worker.reload(verified)
 
 
 def _give_up(worker: Returning, quest: Quest, spoiled: Spoiled) -> None:
@@ -131,6 +132,6 @@ def same_rows(worker: Returning, quest: Quest, prepared: str) -> None:
     )
     worker.ledger.event("trainer", "quest_anew", text, "warning", quest=quest.id, before=known, after=prepared)
     if earlier:
-        _return_to(worker, earlier)
+        return_to(worker, earlier)
     else:
         worker.writer.held = worker.writer.held.reached(quest.id, 0, prepared)

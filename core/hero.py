@@ -15,7 +15,7 @@ from core.durable import read_json
 from core.errors import CheckpointError, UserError, nearest
 from core.model_folder import model_type, never_read, problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
-from core.standing import Standing
+from core.progress import mastered_in, tip_of
 
 _RESERVED = {"vault", "current_model"}
 
@@ -80,8 +80,10 @@ def hero_of(paths: RealmPaths, checkpoint: str) -> str | None:
 
 
 def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:
-    """The hero's identity for `hero show`: name, base, newest checkpoint, step, model shape."""
-    own = [manifest for manifest in manifests(paths, config.hero.name) if manifest.branch is None]
+    """The hero's identity for `hero show`: name, base, where it stands, mastered levels, model shape. Where the tip is
+    another hero's, it stands at its newest checkpoint."""
+    name = config.hero.name
+    here = tip_of(paths, name) or next((each for each in manifests(paths, name) if each.branch is None), None)
     folder = tokenizer_folder(paths, config)
     shape = read_json(folder / "config.json", {})
     keys = (
@@ -93,13 +95,11 @@ def describe(paths: RealmPaths, config: Config) -> dict[str, Any]:
         "vocab_size",
     )
     return {
-        "name": config.hero.name,
+        "name": name,
         "base_model": config.hero.base_model,
-        "checkpoint": own[0].id if own else None,
-        "global_step": own[0].step if own else 0,
+        "checkpoint": here.id if here else None,
+        "global_step": here.step if here else 0,
         "current_model": pointed(paths.current_model),
-        "mastered": {name: list(levels) for name, levels in Standing.of(own[0].standing).mastered.items()}
-        if own
-        else {},
+        "mastered": mastered_in(here),
         "shape": {key: shape[key] for key in keys if key in shape},
     }

@@ -8,6 +8,7 @@ wrong with probability 6 ERROR / (pi k)^2, and these add up to ERROR over any nu
 from dataclasses import dataclass
 from math import pi, sqrt
 from statistics import NormalDist
+from typing import Any
 
 BAR = 0.9  # accuracy that a mastered level is above
 ERROR = 0.025  # chance that a level below the bar is ever called mastered; one side of a 95 % interval
@@ -33,6 +34,11 @@ class Score:
         spread = sqrt(self.accuracy * (1 - self.accuracy) / self.asked + z * z / (4 * self.asked**2))
         half = z * spread / (1 + z * z / self.asked)
         return max(0.0, middle - half), min(1.0, middle + half)
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON: with its accuracy and the 95 % interval."""
+        low, high = self.interval()
+        return {"right": self.right, "asked": self.asked, "accuracy": self.accuracy, "low": low, "high": high}
 
 
 def error_of_look(look: int) -> float:

@@ -16,6 +16,7 @@ from core.skills import skill, skills
 from core.standing import Standing, key_of, practised
 
 NEWEST = 100  # rows of a skill in which the frontier's last score is looked for
+WAY = 500  # checkpoints that the hero's way is followed back
 
 
 def tip_of(paths: RealmPaths, hero: str) -> checkpoints.Manifest | None:
@@ -36,7 +37,13 @@ def standing_of(paths: RealmPaths, hero: str) -> Standing:
 
 def mastered(paths: RealmPaths, hero: str) -> dict[str, list[int]]:
     """The mastered levels of the skills that have any."""
-    return {name: list(levels) for name, levels in standing_of(paths, hero).mastered.items() if levels}
+    return mastered_in(tip_of(paths, hero))
+
+
+def mastered_in(manifest: checkpoints.Manifest | None) -> dict[str, list[int]]:
+    """The same of the weights of a checkpoint."""
+    known = Standing.of(manifest.standing).mastered if manifest else {}
+    return {name: list(levels) for name, levels in known.items() if levels}
 
 
 def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str, Any]]:
@@ -45,6 +52,8 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
     tip = tip_of(paths, hero)
     standing = Standing.of(tip.standing if tip else {})
     weights = practised(config.skill_priorities)
+    asked = {name: curve(ledger, hero, name, NEWEST) for name in skills()}
+    way = _way_to(ledger, tip)
     return [
         {
             "name": name,
@@ -52,25 +61,28 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
             "mastered": list(standing.levels(name)),
             "frontier": (frontier := standing.frontier(name, config.idle_generation.level)),
             "looks": standing.looks.get(key_of(name, frontier), 0) if frontier else 0,
-            "score": _score(curve(ledger, hero, name, NEWEST), frontier),
-            "baseline": _told(tip.baseline.get(key_of(name, skill(name).levels[0]))) if tip else None,
+            "score": _score(asked[name], way, frontier),
+            "baseline": _baseline(tip, key_of(name, skill(name).levels[0])),
         }
         for name in skills()
     ]
 
 
-def _score(rows: list[dict[str, Any]], level: int | None) -> dict[str, Any] | None:
-    """The newest score at a level: that of an exam that was held to its end rather than of canaries from the same step."""
+def _baseline(tip: checkpoints.Manifest | None, key: str) -> dict[str, Any] | None:
+    known = tip.baseline.get(key) if tip else None
+    return Score(*known).facts() if known else None
+
+
+def _way_to(ledger: Ledger, tip: checkpoints.Manifest | None) -> set[str]:
+    """The ids of the last checkpoints that the hero has come by."""
+    query = """WITH RECURSIVE way(id, parent) AS (SELECT id, parent FROM checkpoints WHERE id=? UNION
+        SELECT before.id, before.parent FROM checkpoints AS before JOIN way ON before.id=way.parent LIMIT ?)
+        SELECT id FROM way"""
+    return {row["id"] for row in ledger.all(query, (tip.id, WAY))} if tip else set()
+
+
+def _score(rows: list[dict[str, Any]], way: set[str], level: int | None) -> dict[str, Any] | None:
+    """The newest score at a level, after canaries that of an exam; where there is one, from the hero's way to where it stands."""
     asked = [row for row in rows if row["level"] == level]
-    if not asked:
-        return None
-    newest = max(asked, key=lambda row: (row["step"], row["asked"]))
-    return _told([newest["right"], newest["asked"]]) | {"kind": newest["kind"], "step": newest["step"]}
-
-
-def _told(pair: list[int] | None) -> dict[str, Any] | None:
-    if not pair:
-        return None
-    score = Score(*pair)
-    low, high = score.interval()
-    return {"right": score.right, "asked": score.asked, "accuracy": score.accuracy, "low": low, "high": high}
+    newest = next(reversed([row for row in asked if row["checkpoint"] in way] or asked), None)
+    return newest and Score(newest["right"], newest["asked"]).facts() | {key: newest[key] for key in ("kind", "step")}

@@ -77,11 +77,6 @@ class Standing:
         over = max(0.0, canaries - max(FIRST_CREDIT, tokens / 2))
         return replace(self, credit={CANARIES: canaries - over, EXAMS: self.credit[EXAMS] + tokens / 2 + over})
 
-    def is_maxed_out(self, wanted: Mapping[str, float]) -> bool:
-        """Whether every level of every skill that has a weight is mastered."""
-        weighted = practised(wanted)
-        return bool(weighted) and all(self.frontier(name) is None for name in weighted)
-
 
 def practised(priorities: Mapping[str, float]) -> dict[str, float]:
     """The skills of `skill_priorities` that have a weight, by the names they call themselves."""

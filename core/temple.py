@@ -61,10 +61,6 @@ class Verdict:
     def word(self) -> str:
         return word(self.quality)
 
-    @property
-    def worst(self) -> Ritual:
-        return min(self.rituals, key=lambda ritual: ritual.mark)
-
     def facts(self) -> dict[str, Any]:
         """For a manifest or the ledger."""
         return {"word": self.word, **asdict(self)}
@@ -73,6 +69,12 @@ class Verdict:
 def word(quality: float) -> str:
     """blessed >= 0.8 > partial >= 0.3 > cursed."""
     return "blessed" if quality >= BLESSED else "cursed" if quality < CURSED else "partial"
+
+
+def worst(verdict: Mapping[str, Any]) -> str:
+    """The ritual that speaks most against a battle, in words; `verdict`: the facts of one."""
+    ritual = min(verdict["rituals"], key=lambda ritual: ritual["mark"])
+    return f"{ritual['name']}: {ritual['found']}"
 
 
 def judge(before: Standing, after: Standing, unfit: str | None = None) -> Verdict:
@@ -99,7 +101,7 @@ def _held_out(before: float | None, after: float | None) -> Ritual:
         return Ritual("held-out loss", 1.0, "No rows were held out.")
     if before is None:
         return Ritual("held-out loss", 1.0, f"{after:.3f} after the battle; it was not measured before.")
-    mark = min(1.0, exp((before + RISE_PASSED - after) / RISE_SCALE))
+    mark = exp(min(0.0, (before + RISE_PASSED - after) / RISE_SCALE))
     return Ritual("held-out loss", mark, f"{before:.3f} before the battle, {after:.3f} after it.")
 
 

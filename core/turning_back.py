@@ -52,7 +52,7 @@ class Turning(Protocol):
     beat: Callable[[], None]
 
     def end_writing(self) -> None: ...
-    def reload(self) -> None: ...
+    def reload(self, verified: Manifest | None = None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def roll_back(
         before = pointed(paths.tip)
         _finish_held(paths, queue, before)
         _mark_battles(ledger, tip)
-        _mark_checkpoints(paths, ledger, tip)
+        mark_checkpoints(paths, ledger, tip)
         set_tip(paths, checkpoint)
         set_current(paths, checkpoint)
         ledger.change("checkpoints", checkpoint, state="promoted")
@@ -157,7 +157,7 @@ def carry_out(worker: Turning, wish: dict[str, Any]) -> None:
             turned = roll_back(worker.paths, worker.ledger, worker.queue, hero, checkpoint, how == AGAIN, worker.beat)
             worker.writer.stand_on(turned.tip)
             worker.report.loading()
-            worker.reload()
+            worker.reload(turned.tip)
         result = "done"
     except RealmError as problem:
         result = str(problem)
@@ -200,7 +200,7 @@ def _mark_battles(ledger: Ledger, tip: Manifest) -> None:
             ledger.change("quests", row["quest"], reason=reason, updated=time.time())
 
 
-def _mark_checkpoints(paths: RealmPaths, ledger: Ledger, tip: Manifest) -> None:
+def mark_checkpoints(paths: RealmPaths, ledger: Ledger, tip: Manifest) -> None:
     """What is not on the way from the hero's birth to `tip` is left behind."""
     parents = {row["id"]: row["parent"] for row in ledger.all("SELECT id, parent FROM checkpoints")}
     way, here = {tip.id}, tip.parent

@@ -255,7 +255,7 @@ class Worker:
         plan = with_replay(plan, quest, self.paths, self.renderer(settings.max_length).fingerprint, held, self.tip)
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
-        self.report.begin(quest, plan, first, self.tip.hero, self.hero_facts())
+        self.report.begin(quest, plan, first, held, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
         self.enter("warm-up")
         if self._short_of_memory and self._short_of_memory.id == quest.id:
@@ -315,6 +315,7 @@ class Worker:
             open=held.open,
             validation_loss=looked.loss,
             prepared=held.prepared,
+            fought={key: held.fought.get(key, {}) for key in held.prepared} | {str(quest.id): self.report.so_far},
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
             versions=versions(self.trainer),
@@ -363,9 +364,10 @@ class Worker:
         if not self.should_exit.wait(NO_SPACE_SECONDS):
             self.reload()
 
-    def reload(self) -> None:
-        """Go back to the tip. The weights in memory go first, two heroes may not fit."""
+    def reload(self, verified: Manifest | None = None) -> None:
+        """Go back to the tip. The weights in memory go first, two heroes may not fit. `verified`: the tip's manifest, from
+        whoever has compared its files just now."""
         self.enter("setup")
         del self.trainer
         gc.collect()
-        self.load(checkpoints.verify(self.paths.vault / self.tip.id))
+        self.load(verified or checkpoints.verify(self.paths.vault / self.tip.id))

@@ -15,11 +15,12 @@ JUDGED = ("done", "cursed")
 
 def verdicts(ledger: Ledger, hero: str, most: int = 30, quest: int | None = None) -> list[dict[str, Any]]:
     """The newest finished battles, newest first, each with its verdict (None where nobody judged) and its credit."""
+    of, values = ("", ()) if quest is None else ("AND battles.quest=? ", (quest,))
     rows = ledger.all(
         "SELECT battles.*, quests.stem, quests.skill, quests.origin, quests.reason AS told FROM battles "
         f"LEFT JOIN quests ON quests.id = battles.quest WHERE battles.state IN {JUDGED} AND battles.hero = ? "
-        "AND ? IN (battles.quest, -1) ORDER BY battles.id DESC LIMIT ?",
-        (hero, -1 if quest is None else quest, most),
+        f"{of}ORDER BY battles.id DESC LIMIT ?",
+        (hero, *values, most),
     )
     return [_told(row) for row in rows]
 

@@ -4,6 +4,7 @@ Errors are told in the words of the Tavern that was asked.
 """
 
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from core.errors import RealmError
 
 SECONDS = {"connect": 5.0, "read": 120.0, "write": 30.0, "pool": 5.0}
 JSON_BYTES = 16 << 20
+NOT_YET, AGAIN_SECONDS = (429, 502, 503, 504), 1.0  # answers to ask again after
 _LOST = (httpcore2.NetworkError, httpcore2.TimeoutException, httpcore2.ProtocolError, OSError, ssl.SSLError)
 
 
@@ -70,6 +72,25 @@ class TavernClient:
             else:
                 choices = _object(_whole(response)).get("choices") or [{}]
                 yield from pieces_of(choices[0].get("message") or {})
+
+    def ask(self, model: str, prompt: str, most: int, patience: float, about: dict[str, str] | None = None) -> str:
+        """The likeliest answer to one prompt, at most so many tokens, without its thought. An Oracle that is started just now
+        or has others to answer is asked again for `patience` seconds. Raises TavernProblem."""
+        request = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": most,
+        }
+        end = time.monotonic() + patience
+        while True:
+            try:
+                pieces = self.chat(request, {} if about is None else about)
+                return "".join(piece.text for piece in pieces if not piece.thought)
+            except TavernProblem as problem:
+                if problem.status not in NOT_YET or time.monotonic() > end:
+                    raise
+                time.sleep(AGAIN_SECONDS)
 
     @contextmanager
     def _asked(

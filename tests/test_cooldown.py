@@ -135,6 +135,7 @@ def test_the_next_checkpoint_is_the_same_whether_or_not_a_model_was_cooled_down_
     assert before == after
     branch = verify(paths.vault / cooled["checkpoint"])
     assert (branch.branch, branch.parent, branch.step) == ("cooldown", tip.id, tip.step + 6)
+    assert (branch.exams, branch.verdict, branch.weight_size) == ([], None, None), "nobody has judged these weights"
     assert branch.trained == tip.trained and "-cooldown-" in branch.id and "optimizer.safetensors" not in branch.files
     assert cooled["cooldown"] == exported["cooldown"] == branch.settings["cooldown"]
     assert weights(tmp_path / "out" / "model") == weights(paths.vault / branch.id), "the same seed, the same weights"

@@ -10,8 +10,11 @@ from resident import accept_sums
 from core import checkpoints
 from core.checkpoint_writer import CheckpointWriter
 from core.config import Config, IdleGeneration
+from core.hero import describe
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.progress import mastered, progress
+from core.standing import Standing
 from core.worker import Worker
 
 ASLEEP = Config(idle_generation=IdleGeneration(enabled=False))
@@ -113,6 +116,18 @@ def test_a_manifest_from_before_there_were_exams_is_read(realm, ledger, wake):
     assert checkpoints.Manifest(**old) == replace(worker.tip)
 
 
+def test_after_a_rollback_the_hero_is_described_where_it_stands(realm):
+    ids = []
+    for hero, step, levels in (("DIO", 10, (1,)), ("DIO", 90, (1, 2)), ("Other", 500, ())):
+        facts = checkpoints.Manifest(hero, "first", step, standing=Standing({"REV": levels}).as_json())
+        ids.append(checkpoints.commit(realm, facts, lambda folder: (folder / "model").write_text("") and None).id)
+    for stands, at, step, levels in ((0, 0, 10, [1]), (1, 1, 90, [1, 2]), (2, 1, 90, [1, 2])):
+        checkpoints.set_tip(realm, ids[stands])
+        about = describe(realm, Config())
+        assert (about["checkpoint"], about["global_step"], about["mastered"]) == (ids[at], step, {"REV": levels})
+    assert mastered(realm, "Other") == {}
+
+
 def test_a_level_that_is_won_or_lost_is_told_once(realm, ledger):
     exam = {"kind": "exam", "skill": "REV", "level": 2, "right": 250, "asked": 256, "look": 1, "outcome": "mastered"}
     probe = exam | {"kind": "probe", "level": 1, "right": 10, "asked": 96, "look": None, "outcome": "lost"}
@@ -126,3 +141,35 @@ def test_a_level_that_is_won_or_lost_is_told_once(realm, ledger):
     assert len(texts) == 2 and "REV level 2 is mastered: 250 of 256 fresh problems right (95.0 to 98.9 %)" in texts[0]
     assert "REV level 1 is lost" in texts[1]
     assert ledger.one("SELECT COUNT(*) AS n FROM exams WHERE hero='DIO' AND quest=3")["n"] == 2
+
+
+def test_what_was_asked_of_weights_that_were_taken_back_is_neither_told_nor_shown_as_the_heros(realm, ledger):
+    def stand_on(name: str, parent: str | None, step: int, right: int, branch: str | None = None) -> dict | None:
+        """The frontier's score when the tip is a checkpoint of which its problems were asked."""
+        asked = {
+            "kind": "canary",
+            "skill": "REV",
+            "level": 1,
+            "right": right,
+            "asked": 32,
+            "look": None,
+            "outcome": None,
+        }
+        lost = asked | {"kind": "probe", "level": 2, "outcome": "lost"}
+        exams = [asked, lost] if branch else [asked]
+        found = checkpoints.Manifest("DIO", "first", step, parent=parent, exams=exams, branch=branch)
+        made[name] = checkpoints.commit(realm, found, lambda folder: (folder / "model").write_text(name) and None)
+        checkpoints.record(ledger, made[name], "saved")
+        return shown(name if branch is None else "first")
+
+    def shown(name: str) -> int:
+        checkpoints.set_tip(realm, made[name].id)
+        return next(each for each in progress(realm, Config(), ledger) if each["name"] == "REV")["score"]["right"]
+
+    made: dict[str, checkpoints.Manifest] = {}
+    assert stand_on("first", None, 10, 11) == 11
+    assert stand_on("cursed", made["first"].id, 20, 2, "cursed") == 11
+    assert not ledger.events_of("level_lost")
+    assert stand_on("second", made["first"].id, 90, 29) == 29
+    assert shown("first") == 11, "after a rollback"
+    assert stand_on("third", made["first"].id, 50, 17) == 17, "fewer steps than what was taken back"

@@ -1,16 +1,20 @@
 """The Temple: what a verdict follows from, and what follows from a verdict."""
 
 import random
+import shutil
 import threading
 
 import pytest
 from resident import accept_sums
 
-from core import checkpoints, judgement
+from core import campaign, checkpoints, judgement
+from core.battle_report import BattleReport
+from core.between_steps import BetweenSteps
 from core.config import Config, IdleGeneration, Temple
 from core.durable import read_json
 from core.ledger import Ledger
-from core.temple import Standing, judge, word
+from core.paths import RealmPaths
+from core.temple import Standing, judge, word, worst
 from core.worker import Worker
 
 
@@ -28,6 +32,7 @@ def test_what_is_not_worse_is_blessed_and_what_was_never_measured_is_not_held_ag
     assert quality(Standing(2.0), Standing(1.5)) == 1.0
     assert quality(Standing(None), Standing(9.0)) == quality(Standing(2.0), Standing(None)) == 1.0
     assert quality(Standing(2.0), Standing(2.01)) == 1.0
+    assert quality(Standing(900.0), Standing(1.0)) == 1.0, "however far it fell"
 
 
 def test_a_held_out_loss_that_rises_takes_the_blessing_and_then_curses():
@@ -44,7 +49,7 @@ def test_the_level_that_lost_most_decides_and_chance_costs_nothing():
     assert with_canaries(BIN_2=(56, 64)).quality == 1.0, "four more wrong of 64 is what chance does"
     assert with_canaries(BIN_1=(50, 64)).word == "partial"
     garbage = with_canaries(BIN_1=(0, 64), BIN_2=(2, 64))
-    assert garbage.word == "cursed" and "BIN/1 had 64 of 64 right before and 0 of 64 after" in garbage.worst.found
+    assert garbage.word == "cursed" and "BIN/1 had 64 of 64 right before and 0 of 64 after" in worst(garbage.facts())
 
 
 def test_who_forgets_for_something_that_can_be_learned_is_forgiven_in_part():
@@ -67,6 +72,14 @@ def test_weights_that_are_unfit_or_blown_up_are_no_use():
 
 
 # What follows
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that were hashed, in order."""
+    found, sha256_of = [], checkpoints.sha256_of
+    monkeypatch.setattr(checkpoints, "sha256_of", lambda path: found.append(path) or sha256_of(path))
+    return found
 
 
 def awake(paths, mode="strict"):
@@ -109,6 +122,47 @@ def test_a_good_battle_is_blessed_promoted_and_gives_experience(realm):
     assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {worker.tip.id}
 
 
+def test_a_battle_that_was_killed_in_its_midst_and_at_its_end_is_judged_like_one_that_was_not(
+    realm, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(owner, name, last):
+        """A life that ends when `last` says so of what the method is called with."""
+        act = getattr(owner, name)
+
+        def act_or_die(self, facts, *rest):
+            if last(self, facts):
+                raise Killed
+            return act(self, facts, *rest)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, act_or_die)
+            worker = awake(twin)
+            worker.loop()
+            worker.end_writing()
+
+    twin, told = RealmPaths(tmp_path / "twin"), []
+    shutil.copytree(realm.root, twin.root, symlinks=True)
+    settings = {"validation_fraction": 0.1, "save_steps": 3, "eval_steps": 1000}
+    for paths in (realm, twin):
+        ledger = Ledger(paths.ledger)
+        ledger.add("evaluations", kind="validation", school="scribe", quest=0, step=0, value=0.1, created=0)
+        quest = accept_sums(paths, ledger, "sums", 128, **settings)
+    killed(BetweenSteps, "after_step", lambda self, facts: facts.step == 5 and self.worker.end_writing() is None)
+    killed(BattleReport, "saved", lambda self, manifest: manifest.trained)
+    for paths in (realm, twin):
+        worker = awake(paths)
+        assert worker.loop() is (paths == realm)
+        worker.end_writing()
+        _, battle, _ = facts(worker, quest)
+        names = ("state", "tokens", "effort", "xp", "quality", "loss", "validation_loss", "start_step", "end_step")
+        told.append([battle[name] for name in names] + [checkpoints.read(paths.tip).verdict])
+        assert battle["seconds"] > 0 and battle["finished"]
+    assert told[0] == told[1] and told[0][3] > 0
+
+
 def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm):
     colours = ("red", "green", "blue", "white", "black", "yellow", "brown", "pink")
     worker = awake(realm)
@@ -127,16 +181,19 @@ def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm)
     assert found["whole"] > 6 > 3 > found["shuffled"], found
 
 
-def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(realm):
+def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(realm, hashed):
     worker = awake(realm)
     fight(worker, "good")
     before = checkpoints.verify(realm.vault / checkpoints.pointed(realm.tip))
+    hashed.clear()
     quest, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert hashed.count(realm.vault / before.id / "model.safetensors") == 2, "to leave the way, and to go back"
     assert battle["state"] == checkpoint["state"] == "cursed" and battle["quality"] < 0.3
     assert quest["state"] == "recently_completed" and "held-out loss" in quest["reason"]
     assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {before.id}
     cursed = checkpoints.verify(realm.vault / checkpoint["id"])
     assert cursed.branch == "cursed" and cursed.verdict["word"] == "cursed", "the checkpoint stays, with its verdict"
+    assert cursed.verdict["before"]["step"] == before.step, "where the battle began, not its last checkpoint"
     assert worker.ledger.events_of("battle_cursed")[-1]["data"]["quest"] == quest["id"]
     report = read_json(next(realm.queued("recently_completed").glob("ruin*.report.json")))
     assert len(report["least_likely"]) == 20 and report["verdict"]["quality"] == battle["quality"]
@@ -174,11 +231,60 @@ def test_a_mark_that_a_kill_kept_from_the_ledger_is_made_up_for(realm, monkeypat
     assert [row["state"] for row in facts(awake(realm), quest["id"])] == ["recently_completed", "cursed", "cursed"]
 
 
-def test_advice_is_given_and_not_followed(realm):
+def test_the_way_through_a_cursed_battle_is_left_behind(realm):
+    worker = awake(realm)
+    birth = worker.tip.id
+    fight(worker, "good")
+    good = worker.tip.id
+    quest, _, _ = fight(worker, "ruin", **RUIN)
+    rows = worker.ledger.all("SELECT id, rolled_back FROM checkpoints WHERE quest=? AND state='saved'", (quest["id"],))
+    assert rows and all(row["rolled_back"] for row in rows)
+    (realm.vault / good / "model.safetensors").write_bytes(b"broken")
+    assert awake(realm).tip.id == birth, "rather than half of the cursed battle"
+
+
+def test_a_campaign_may_be_called_cursed(realm):
+    worker = awake(realm, "off")
+    campaign.begin(worker.ledger, worker.tip.hero, "cursed", None)
+    fight(worker, "good", save_steps=3)
+    again = awake(realm)
+    states = {row["state"] for row in again.ledger.all("SELECT state FROM checkpoints UNION SELECT state FROM battles")}
+    assert states == {"saved", "promoted", "done"}
+
+
+def test_a_cursed_checkpoint_that_cannot_be_read_or_a_file_that_was_altered_keep_nobody_from_waking_up(
+    realm, monkeypatch
+):
+    worker = awake(realm)
+    fight(worker, "good")
+    before = worker.tip.id
+    with monkeypatch.context() as patch:
+        patch.setattr(judgement, "carry_out", lambda worker: None)
+        quest, _, checkpoint = fight(worker, "ruin", **RUIN)
+    shutil.rmtree(realm.prepared)
+    whole = worker.queue.find(quest["id"]).path.read_bytes()
+    worker.queue.find(quest["id"]).path.write_bytes(whole + b"\n")
+    manifest = realm.vault / checkpoint["id"] / "manifest.json"
+    told = manifest.read_bytes()
+    manifest.write_bytes(told[:-9])
+    half = awake(realm)
+    assert 0 < half.tip.open[quest["id"]] < 8, "as if it had never been"
+    manifest.write_bytes(told)
+    again = awake(realm)
+    assert again.tip.id == before and facts(again, quest["id"])[2]["state"] == "cursed"
+    assert read_json(next(realm.queued("recently_completed").glob("ruin*.report.json")))["least_likely"] == []
+    manifest.write_bytes(b"{}")
+    again.ledger.change("checkpoints", checkpoint["id"], state="saved")
+    assert awake(realm).tip.id == before
+
+
+def test_advice_is_given_and_not_followed(realm, hashed):
     worker = awake(realm, "advise")
     fight(worker, "good")
     promoted = checkpoints.pointed(realm.current_model)
+    hashed.clear()
     _, battle, checkpoint = fight(worker, "ruin", **RUIN)
+    assert realm.vault / promoted / "model.safetensors" not in hashed, "nobody goes back to it"
     assert (battle["state"], checkpoint["state"]) == ("done", "saved")
     assert checkpoints.pointed(realm.tip) == checkpoint["id"] and checkpoints.pointed(realm.current_model) == promoted
     assert worker.ledger.events_of("battle_cursed")

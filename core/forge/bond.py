@@ -10,12 +10,10 @@ from math import sqrt
 import numpy as np
 import torch
 
-from core.forge.evaluate import evaluate
-from core.forge.packing import best_fit, pack
+from core.forge.evaluate import nats_of
 
 LEAST_ROWS = 16
 TURNS = 8  # other prompts that each answer is tried after: one would leave much to chance
-PASS_TOKENS = 2048
 Row = tuple[np.ndarray, np.ndarray]
 
 
@@ -47,10 +45,4 @@ def _losses(
         prompt = parts[(place + turn) % len(parts)][0]
         mask = np.concatenate([np.zeros(len(prompt), np.bool_), trained])
         sequences.append((np.concatenate([prompt, answer]), mask))
-    losses = np.zeros(len(sequences))
-    for members in best_fit([len(tokens) for tokens, _ in sequences], PASS_TOKENS):
-        members = sorted(members)
-        found = evaluate(model, [pack([sequences[index] for index in members])])
-        labels = [int(sequences[index][1].sum()) for index in members]
-        losses[members] = found.nats_S / labels
-    return losses
+    return nats_of(model, sequences) / [int(mask.sum()) for _, mask in sequences]

@@ -82,6 +82,9 @@ class CooledHero:
             validation_loss=self.told.loss_after,
             settings=self.plan.settings.model_dump() | {"cooldown": asdict(self.told)},
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            exams=[],  # nobody has asked or judged these weights
+            verdict=None,
+            weight_size=None,
         )
 
     def write(self, folder: Path, tokenizer: Path) -> None:

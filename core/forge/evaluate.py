@@ -1,6 +1,6 @@
 """Held-out loss and token accuracy of a model; it changes neither weights nor random streams."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from core.forge.loss import LOGITS_AT_ONCE, hidden_states
-from core.forge.packing import Pack
+from core.forge.packing import Pack, best_fit, pack
+
+PASS_TOKENS = 2048  # of sequences that are looked at beside training
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ def evaluate(model: torch.nn.Module, packs: Iterable[Pack]) -> Evaluation | None
     labels = sum(len(nats_N) for _, nats_N, _ in found)
     hits = torch.stack([hits for _, _, hits in found]).sum().item()
     return Evaluation(float(nats_S.sum()) / labels, hits / labels, labels, nats_S)
+
+
+def nats_of(
+    model: torch.nn.Module,
+    sequences: Sequence[tuple[np.ndarray, np.ndarray]],
+    beat: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """-log p of the labels of each sequence (tokens, trained), summed; 0 where it has none. `beat` is called before each pass."""
+    nats_S = np.zeros(len(sequences))
+    for members in best_fit([len(tokens) for tokens, _ in sequences], PASS_TOKENS):
+        beat()
+        members = sorted(members)
+        if found := evaluate(model, [pack([sequences[index] for index in members])]):
+            nats_S[members] = found.nats_S
+    return nats_S
 
 
 def _scores(model: torch.nn.Module, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:

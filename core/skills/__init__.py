@@ -8,9 +8,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from core.errors import UserError, nearest
-from core.skills.base import Problem, Skill
+from core.skills.base import Problem, Skill, distinct
 
-__all__ = ["Problem", "Skill", "evaluated_by", "skill", "skills"]
+__all__ = ["Problem", "Skill", "distinct", "evaluated_by", "skill", "skills"]
 
 
 @cache

@@ -13,7 +13,7 @@ import hashlib
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -125,6 +125,11 @@ class Skill(ABC):
     def _draw(self, level: int, rng: random.Random, held_out: bool) -> Draft:
         drafts = (self.draw(level, rng) for _ in range(_RARE))
         return next(draft for draft in drafts if self.held_out(draft.prompt) == held_out)
+
+
+def distinct(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each prompt once: a small world may have fewer problems than were drawn."""
+    return tuple({problem.prompt: problem for problem in problems}.values())
 
 
 def without_thought(text: str) -> str:

@@ -14,6 +14,7 @@ import orjson
 
 from core.checkpoints import pointed, read
 from core.errors import RealmError
+from core.inbox import drop
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.skills import skill
@@ -60,9 +61,8 @@ def _shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
 
 def _verdict(paths: RealmPaths, hero: str, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the Temple says when the quest is done. Raises RealmError where it never is."""
-    beside = paths.inbox / f".{name}.tmp"
-    beside.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    beside.rename(paths.inbox / f"{name}.jsonl")
+    with drop(paths, name) as file:
+        file.writelines(orjson.dumps(row) + b"\n" for row in rows)
     ledger, end = Ledger(paths.ledger), time.monotonic() + PATIENCE_SECONDS
     try:
         while time.monotonic() < end:

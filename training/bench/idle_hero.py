@@ -18,8 +18,8 @@ from typing import Any
 from core.durable import write_json
 from core.errors import RealmError
 from core.mastery import BAR, Score
-from core.skills import skill
-from monitoring.tavern_client import TavernClient, TavernProblem
+from core.skills import distinct, skill
+from monitoring.tavern_client import TavernClient
 from training.bench import garbage
 from training.bench.machine import describe_machine, versions
 from training.ports import next_free
@@ -79,7 +79,7 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
         way = _watch(client, began, seed, options, say)
         reached = (time.monotonic() - began) / 60
         asked = {name: _ask(client, name, level, seed, options.questions) for name, level in options.goals.items()}
-        scores = {name: _score(options.goals[name], score) for name, score in asked.items()}
+        scores = {name: {"level": options.goals[name]} | score.facts() for name, score in asked.items()}
         verdicts = _judged(root, client, options.goals, seed, say)
         return {
             "seed": seed,
@@ -140,33 +140,10 @@ def _standings(now: dict[str, Any], options: IdleOptions) -> str:
 def _ask(client: TavernClient, name: str, level: int, seed: int, count: int) -> Score:
     """The promoted checkpoint's answers to problems of a seed from outside."""
     model = client.get("/api/status")["current_model"]
-    problems = skill(name).evaluation(level, OUTSIDE + seed, count)
-    problems = list({problem.prompt: problem for problem in problems}.values())
-    right = sum(skill(name).grade(problem, _answer(client, model, problem.prompt)) == 1.0 for problem in problems)
+    problems = distinct(skill(name).evaluation(level, OUTSIDE + seed, count))
+    said = (client.ask(model, problem.prompt, MOST_TOKENS, ORACLE_SECONDS) for problem in problems)
+    right = sum(skill(name).grade(problem, answer) == 1.0 for problem, answer in zip(problems, said, strict=True))
     return Score(right, len(problems))
-
-
-def _answer(client: TavernClient, model: str, prompt: str) -> str:
-    request = {
-        "model": model,
-        "messages": [{"role": "user", "content": prompt}],
-        "temperature": 0,
-        "max_tokens": MOST_TOKENS,
-    }
-    end = time.monotonic() + ORACLE_SECONDS
-    while True:
-        try:
-            return "".join(piece.text for piece in client.chat(request, {}) if not piece.thought)
-        except TavernProblem as problem:  # it is started when it is asked for the first time
-            if problem.status not in (429, 502, 503, 504) or time.monotonic() > end:
-                raise
-            time.sleep(1.0)
-
-
-def _score(level: int, score: Score) -> dict[str, Any]:
-    low, high = score.interval()
-    facts = {"level": level, "right": score.right, "asked": score.asked}
-    return facts | {"accuracy": score.accuracy, "low": low, "high": high}
 
 
 def _told(score: dict[str, Any]) -> str:

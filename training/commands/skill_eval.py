@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import UserError
 from core.mastery import Score
 from core.progress import standing_of
-from core.skills import Problem, skill
+from core.skills import Problem, distinct, skill
 from management.model_shelf import VaultShelf
 from training import tavern_link
 from training.realm import Realm
@@ -41,11 +41,9 @@ def evaluate(realm: Realm) -> None:
     )
     level = args.level if args.level is not None else first or chosen.levels[-1]
     seed = args.seed if args.seed is not None else random.randrange(2**31)
-    problems = list({each.prompt: each for each in chosen.evaluation(level, seed, args.count)}.values())
+    problems = distinct(chosen.evaluation(level, seed, args.count))
     who, score = (_by_the_oracle if args.on == "oracle" else _here)(realm, problems)
-    low, high = score.interval()
-    facts = {"skill": chosen.name, "level": level, **who, "seed": seed}
-    facts |= {"right": score.right, "asked": score.asked, "accuracy": score.accuracy, "low": low, "high": high}
+    facts = {"skill": chosen.name, "level": level, **who, "seed": seed, **score.facts()}
     realm.report(facts, lambda: _text(facts, score))
 
 
@@ -92,19 +90,4 @@ def _answers(client, model: str, problems: Sequence[Problem], about: dict[str, s
             told = time.monotonic()
             left = (told - began) / done * (len(problems) - done)
             print(f"{done} of {len(problems)} answered, {duration_text(left)} to go", file=sys.stderr, flush=True)
-        yield _answer(client, model, problem.prompt, about)
-
-
-def _answer(client, model: str, prompt: str, about: dict[str, str]) -> str:
-    from monitoring.tavern_client import TavernProblem
-
-    request = {"model": model, "messages": [{"role": "user", "content": prompt}]}
-    request |= {"temperature": 0, "max_tokens": ANSWER_TOKENS}
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return "".join(piece.text for piece in client.chat(request, about) if not piece.thought)
-        except TavernProblem as problem:
-            if problem.status not in (429, 502, 503, 504) or time.monotonic() > end:
-                raise
-            time.sleep(1.0)
+        yield client.ask(model, problem.prompt, ANSWER_TOKENS, PATIENCE_SECONDS, about)
