@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from core.ledger import Ledger
 from core.mastery import Score
 
+NEWEST = 20  # rows of a level among which its last score is looked for
 TOLD = {  # outcome of an exam: its event
     "mastered": ("level_up", "info", "is mastered"),
     "lost": ("level_lost", "warning", "is lost and counts as unmastered again"),
@@ -59,3 +60,12 @@ def curve(ledger: Ledger, hero: str, skill: str, limit: int = 400) -> list[dict[
         (hero, skill, limit),
     )
     return rows[::-1]
+
+
+def newest(ledger: Ledger, hero: str, skill: str, level: int) -> dict[str, Any] | None:
+    """The last row of a level: that of an exam that was held to its end rather than of canaries from the same step."""
+    return ledger.one(
+        "SELECT * FROM (SELECT step, right, asked, kind FROM exams WHERE hero=? AND skill=? AND level=? "
+        "ORDER BY id DESC LIMIT ?) ORDER BY step DESC, asked DESC LIMIT 1",
+        (hero, skill, level, NEWEST),
+    )

@@ -8,14 +8,12 @@ from typing import Any
 from core import checkpoints
 from core.config import Config
 from core.errors import CheckpointError
-from core.exam_record import curve
+from core.exam_record import newest
 from core.ledger import Ledger
 from core.mastery import Score
 from core.paths import RealmPaths
 from core.skills import skill, skills
 from core.standing import Standing, key_of, practised
-
-NEWEST = 100  # rows of a skill in which the frontier's last score is looked for
 
 
 def tip_of(paths: RealmPaths, hero: str) -> checkpoints.Manifest | None:
@@ -52,20 +50,15 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
             "mastered": list(standing.levels(name)),
             "frontier": (frontier := standing.frontier(name, config.idle_generation.level)),
             "looks": standing.looks.get(key_of(name, frontier), 0) if frontier else 0,
-            "score": _score(curve(ledger, hero, name, NEWEST), frontier),
+            "score": _score(newest(ledger, hero, name, frontier) if frontier else None),
             "baseline": _told(tip.baseline.get(key_of(name, skill(name).levels[0]))) if tip else None,
         }
         for name in skills()
     ]
 
 
-def _score(rows: list[dict[str, Any]], level: int | None) -> dict[str, Any] | None:
-    """The newest score at a level: that of an exam that was held to its end rather than of canaries from the same step."""
-    asked = [row for row in rows if row["level"] == level]
-    if not asked:
-        return None
-    newest = max(asked, key=lambda row: (row["step"], row["asked"]))
-    return _told([newest["right"], newest["asked"]]) | {"kind": newest["kind"], "step": newest["step"]}
+def _score(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    return row and _told([row["right"], row["asked"]]) | {"kind": row["kind"], "step": row["step"]}
 
 
 def _told(pair: list[int] | None) -> dict[str, Any] | None:
