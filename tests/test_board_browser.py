@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from browser import fits, wait_for
+from browser import fits
 from playwright.sync_api import expect
+from processes import until
 
 from core.ledger import Ledger
 from core.training_queue import TrainingQueue
@@ -31,7 +32,7 @@ def drag(page, card, to, y, done):
     """By the card's edge: its middle may be the menu of priorities, which is no handle."""
     with page.expect_response(lambda answer: "/parts/board" in answer.url):  # the drop was asked for, and answered
         card.drag_to(to, source_position={"x": 8, "y": 8}, target_position={"x": 40, "y": y})
-    wait_for(done)
+    until(done)
 
 
 def test_a_quest_is_dragged_within_its_priority_and_into_another(open_page, queue):
@@ -59,7 +60,7 @@ def test_the_board_does_not_come_anew_under_a_card_that_is_in_the_hand(open_page
     page.mouse.move(place["x"] + 40, place["y"] + 20, steps=3)
     page.mouse.move(place["x"] + 40, place["y"] + 5, steps=3)
     page.mouse.up()
-    wait_for(lambda: names(queue, "normal") == [second, first])
+    until(lambda: names(queue, "normal") == [second, first])
     expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
     expect(page.locator("[data-held]")).to_have_count(0)
     page.get_by_label(f"Priority of {second}").dispatch_event("pointerdown")  # a menu may keep its pointerup to itself
@@ -73,13 +74,13 @@ def test_a_quest_is_moved_by_the_fingers_of_one_hand_on_a_phone(open_page, queue
     buttons = card(page, second).locator("button.mini, select.mini")
     assert min(box["height"] for box in (each.bounding_box() for each in buttons.all()) if box) >= 40
     page.get_by_role("button", name=f"Earlier: {second}").tap()
-    wait_for(lambda: names(queue, "normal") == [second, first])
+    until(lambda: names(queue, "normal") == [second, first])
     expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
     page.get_by_label(f"Priority of {second}").select_option("high")
-    wait_for(lambda: names(queue, "high")[-1:] == [second])
+    until(lambda: names(queue, "high")[-1:] == [second])
     expect(page.locator("[data-line=high]").get_by_role("link", name=second)).to_be_visible()
     page.get_by_label(f"Priority of {second}").select_option("normal")
-    wait_for(lambda: names(queue, "normal") == [first, second])
+    until(lambda: names(queue, "normal") == [first, second])
     fits(page)
 
 
@@ -90,19 +91,19 @@ def test_a_quest_is_moved_cancelled_and_tried_again_by_keys_alone(open_page, que
     earlier = page.get_by_role("button", name=f"Earlier: {second}")
     earlier.focus()
     page.keyboard.press("Enter")
-    wait_for(lambda: names(queue, "normal") == [second, first])
+    until(lambda: names(queue, "normal") == [second, first])
     expect(page.locator("[data-line=normal] a.name").first).to_have_text(second)
     expect(earlier).to_be_focused()
     page.get_by_role("button", name=f"Later: {second}").press("Enter")
-    wait_for(lambda: names(queue, "normal") == [first, second])
+    until(lambda: names(queue, "normal") == [first, second])
     page.get_by_label(f"Priority of {second}").select_option("low")
-    wait_for(lambda: second in names(queue, "low"))
+    until(lambda: second in names(queue, "low"))
     page.get_by_role("button", name=f"Cancel {second}").press("Enter")
     expect(page.locator("#failed").get_by_role("link", name=second)).to_be_visible()
     page.locator("#failed .quest", has_text=second).get_by_role("button", name="Try again").press("Enter")
     expect(page.locator("[data-line=low]").get_by_role("link", name=second)).to_be_visible()
     page.get_by_label(f"Priority of {second}").select_option("normal")
-    wait_for(lambda: names(queue, "normal") == [first, second])
+    until(lambda: names(queue, "normal") == [first, second])
     fits(page)
 
 
@@ -126,7 +127,7 @@ def test_files_are_sent_with_progress_cancelled_refused_with_a_reason_and_looked
     expect(lines.filter(has_text="table.csv")).to_contain_text("Only .jsonl files are taken")
     sent = lines.filter(has_text="chats.jsonl is in the inbox")
     expect(sent).to_be_visible()
-    wait_for(lambda: not list(paths.inbox.glob(".*")) and not list(paths.inbox.glob("large*")))
+    until(lambda: not list(paths.inbox.glob(".*")) and not list(paths.inbox.glob("large*")))
     assert (paths.inbox / "chats.jsonl").read_text() == ROWS
     sent.get_by_role("link", name="What the hero will see").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("chats.jsonl")

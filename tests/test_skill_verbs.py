@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from itertools import takewhile
 
 import pytest
+from processes import free_port
 from starlette.testclient import TestClient
 from tavern_server import OURS, PAGE, client_of
 
@@ -47,9 +47,7 @@ def test_a_checkpoint_is_examined_at_its_frontier_on_the_problems_of_a_seed(real
 @pytest.fixture
 def served(tmp_path):
     """REV, served by a process of its own; its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "training", "--root", tmp_path, "skill", "serve", "REV", "--port", port, "--json"]
     process = subprocess.Popen(list(map(str, command)), cwd=CHECKOUT, stdout=subprocess.PIPE, env=os.environ)
     try:
