@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from core.ledger import Ledger
 from core.mastery import Score
 
+NEWEST = 20  # rows of a level among which its last score is looked for
 TOLD = {  # outcome of an exam: its event
     "mastered": ("level_up", "info", "is mastered"),
     "lost": ("level_lost", "warning", "is lost and counts as unmastered again"),
@@ -61,3 +62,11 @@ def curve(ledger: Ledger, hero: str, skill: str, limit: int = 400) -> list[dict[
         (hero, skill, limit),
     )
     return rows[::-1]
+
+
+def newest(ledger: Ledger, hero: str, skill: str, level: int) -> list[dict[str, Any]]:
+    """The last rows of a level, newest first: that of an exam that was held to its end before that of its canaries."""
+    return ledger.all(
+        "SELECT checkpoint, step, right, asked, kind FROM exams WHERE hero=? AND skill=? AND level=? ORDER BY id DESC LIMIT ?",
+        (hero, skill, level, NEWEST),
+    )

@@ -106,6 +106,7 @@ MIGRATIONS = (
         created REAL NOT NULL, UNIQUE (checkpoint, seq));
     CREATE INDEX exams_by_level ON exams(hero, skill, level, id);
     """,
+    "CREATE INDEX exams_by_skill ON exams(hero, skill, id)",
 )
 
 

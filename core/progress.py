@@ -8,14 +8,13 @@ from typing import Any
 from core import checkpoints
 from core.config import Config
 from core.errors import CheckpointError
-from core.exam_record import curve
+from core.exam_record import newest
 from core.ledger import Ledger
 from core.mastery import Score
 from core.paths import RealmPaths
 from core.skills import skill, skills
 from core.standing import Standing, key_of, practised
 
-NEWEST = 100  # rows of a skill in which the frontier's last score is looked for
 WAY = 500  # checkpoints that the hero's way is followed back
 
 
@@ -52,7 +51,6 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
     tip = tip_of(paths, hero)
     standing = Standing.of(tip.standing if tip else {})
     weights = practised(config.skill_priorities)
-    asked = {name: curve(ledger, hero, name, NEWEST) for name in skills()}
     way = _way_to(ledger, tip)
     return [
         {
@@ -61,7 +59,7 @@ def progress(paths: RealmPaths, config: Config, ledger: Ledger) -> list[dict[str
             "mastered": list(standing.levels(name)),
             "frontier": (frontier := standing.frontier(name, config.idle_generation.level)),
             "looks": standing.looks.get(key_of(name, frontier), 0) if frontier else 0,
-            "score": _score(asked[name], way, frontier),
+            "score": _score(newest(ledger, hero, name, frontier) if frontier else [], way),
             "baseline": _baseline(tip, key_of(name, skill(name).levels[0])),
         }
         for name in skills()
@@ -81,8 +79,7 @@ def _way_to(ledger: Ledger, tip: checkpoints.Manifest | None) -> set[str]:
     return {row["id"] for row in ledger.all(query, (tip.id, WAY))} if tip else set()
 
 
-def _score(rows: list[dict[str, Any]], way: set[str], level: int | None) -> dict[str, Any] | None:
-    """The newest score at a level, after canaries that of an exam; where there is one, from the hero's way to where it stands."""
-    asked = [row for row in rows if row["level"] == level]
-    newest = next(reversed([row for row in asked if row["checkpoint"] in way] or asked), None)
-    return newest and Score(newest["right"], newest["asked"]).facts() | {key: newest[key] for key in ("kind", "step")}
+def _score(rows: list[dict[str, Any]], way: set[str]) -> dict[str, Any] | None:
+    """The first of `rows` that is from the hero's way to where it stands; where none is, the first of all."""
+    row = next((row for row in rows if row["checkpoint"] in way), rows[0] if rows else None)
+    return row and Score(row["right"], row["asked"]).facts() | {key: row[key] for key in ("kind", "step")}

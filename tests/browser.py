@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import time
 
 from playwright.sync_api import sync_playwright
 
@@ -76,8 +75,6 @@ def fits(page):
     assert overhang(page) <= 0, page.url
 
 
-def wait_for(condition, seconds=5.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+def letters(text):
+    """What markdown changes nothing of, so that what is shown can be compared with what was said."""
+    return "".join(filter(str.isalnum, text))

@@ -1,7 +1,7 @@
 """Lives of the trainer, each a process of its own that ends by SIGKILL where it is told to, or when all is trained.
 
-`python tests/lives.py` reads one life a line, {"root", "threads", "end"}, and answers each with its exit status. Torch is
-imported once, and nothing is computed before the fork.
+`python tests/lives.py`, with the checkout in PYTHONPATH, reads one life a line, {"root", "threads", "end"}, and answers each
+with its exit status. Torch is imported once, and nothing is computed before the fork.
 """
 
 import json
@@ -9,9 +9,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from resident import resident

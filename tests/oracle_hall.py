@@ -7,15 +7,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from processes import free_port
+from tavern_realm import empty_realm
+from tavern_server import TavernProcess, tavern
 
 from core.checkpoints import Manifest, commit, read, set_current
 from core.config import Config
 from core.durable import read_json
-from core.paths import BUNDLED_TOKENIZER, RealmPaths
-
-CHECKOUT = Path(__file__).resolve().parent.parent
+from core.ledger import Ledger
+from core.paths import BUNDLED_TOKENIZER, CHECKOUT, RealmPaths
 
 
 def two_heroes(paths: RealmPaths) -> tuple[str, str]:
@@ -47,6 +51,16 @@ def local_oracle(paths: RealmPaths):
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextlib.contextmanager
+def answering(root: Path) -> Iterator[tuple[RealmPaths, TavernProcess, Callable[[], None]]]:
+    """A realm without a hero, its Tavern and its local Oracle, for which one can wait when there is a hero."""
+    paths = empty_realm(root)
+    Ledger(paths.ledger).close()
+    paths.config.write_text(json.dumps({"oracle": {"port": free_port()}}))
+    with local_oracle(paths) as ready, tavern(paths.root) as server:
+        yield paths, server, ready
 
 
 class _Parrot(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
 """A realm for the resident hero without its daemon: quests are accepted here, and a life of the trainer can be a process.
 
-`python tests/resident.py ROOT` is one that ends by SIGKILL: the first checkpoint is never finished (`hold_back`), and
-the kill comes at the third step of the second battle.
+`python tests/resident.py ROOT`, with the checkout in PYTHONPATH, is one that ends by SIGKILL: the first checkpoint is never
+finished (`hold_back`), and the kill comes at the third step of the second battle.
 """
 
 import json
@@ -12,9 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from core.between_steps import BetweenSteps
 from core.config import Config, IdleGeneration
@@ -64,12 +61,22 @@ def death(code: str, step: int = 0, **evidence) -> Crash | None:
     return diagnose(Evidence(int(code), phase="step", step=step, **evidence)) if code else None
 
 
-def resident(paths: RealmPaths, ledger: Ledger, last_exit: str = "") -> Worker:
-    """A hero that has woken up, and sits no exams."""
-    config = Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0)
-    worker = Worker(paths, config, ledger, threading.Event(), lambda: None, death(last_exit))
+def resident(
+    paths: RealmPaths, ledger: Ledger, end: str | Crash | None = "", enter=lambda *_, **__: None, **settings
+) -> Worker:
+    """A hero that has woken up after its last life's `end`; it sits no exams, unless `settings` of the config say so."""
+    config = Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0).model_copy(update=settings)
+    crash = death(end) if isinstance(end, str) else end
+    worker = Worker(paths, config, ledger, threading.Event(), lambda: None, crash, enter=enter)
     worker.awaken()
     return worker
+
+
+def fight(worker: Worker) -> bool:
+    """One turn, and its checkpoint; whether there was anything to train."""
+    trained = worker.loop()
+    worker.end_writing()
+    return trained
 
 
 def hold_back(gate: threading.Event, replace: Callable[[object, str, object], None] = setattr) -> None:

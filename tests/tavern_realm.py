@@ -50,7 +50,7 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
     began = now - 3 * 3600
     for name, steps in BATTLES:
         last = name == BATTLES[-1][0]
-        quest = _quest(paths, ledger, name, "processing" if last else "recently_completed", began, rows=steps * 16)
+        quest = add_quest(paths, ledger, name, "processing" if last else "recently_completed", began, rows=steps * 16)
         trained = 268 if last else steps
         losses = _battle(record, quest, step, trained, began, dice)
         ledger.add(
@@ -77,7 +77,7 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
             for value in (0.25, 0.875):
                 ledger.add("evaluations", kind="preview", quest=quest, step=step, value=value, created=began)
         state, saved = ("saved", now - 120) if last else ("promoted", began + trained * 0.42)
-        parent = _checkpoint(paths, ledger, step, parent, quest, state, losses[-1] + 0.05, saved)
+        parent = add_checkpoint(paths, ledger, step, parent, quest, state, losses[-1] + 0.05, saved)
         if not last:
             ledger.event("trainer", "quest_done", f"{name} is trained; {parent} is promoted.")
         began += steps * 0.42 + 900
@@ -91,12 +91,12 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
 
 def _hatch(paths: RealmPaths, ledger: Ledger) -> str:
     ledger.event("trainer", "hero_hatched", "DIO is born from a micro Qwen3.")
-    first = _checkpoint(paths, ledger, 0, None, None, "promoted", None, time.time() - 4 * 3600)
+    first = add_checkpoint(paths, ledger, 0, None, None, "promoted", None, time.time() - 4 * 3600)
     checkpoints.set_current(paths, first)
     return first
 
 
-def _checkpoint(paths, ledger, step, parent, quest, state, loss, created) -> str:
+def add_checkpoint(paths, ledger, step, parent, quest, state, loss, created) -> str:
     def build(folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(os.urandom(4096) + step.to_bytes(8, "little"))
         (folder / "config.json").write_text('{"model_type": "qwen3"}')
@@ -123,7 +123,9 @@ def _checkpoint(paths, ledger, step, parent, quest, state, loss, created) -> str
     return manifest.id
 
 
-def _quest(paths, ledger, stem, state, when, rows=None, priority="normal", report=None, reason=None, failures=0) -> int:
+def add_quest(
+    paths, ledger, stem, state, when, rows=None, priority="normal", report=None, reason=None, failures=0
+) -> int:
     quest = ledger.add(
         "quests",
         stem=stem,
@@ -178,11 +180,11 @@ def _previews(hostile: str | None) -> list[Preview]:
 
 def _waiting_and_trouble(paths: RealmPaths, ledger: Ledger, hostile: str | None) -> None:
     now = time.time()
-    _quest(paths, ledger, "urgent_fix_for_dates", "queued", now - 40, 320, "high")
-    _quest(paths, ledger, "glaive_toolcall_en_demo", "queued", now - 300, 300)
-    _quest(paths, ledger, "support_tickets_autumn", "queued", now - 260, 12_480)
-    _quest(paths, ledger, "binary-level-2", "queued", now - 900, 640, "low")
-    _quest(
+    add_quest(paths, ledger, "urgent_fix_for_dates", "queued", now - 40, 320, "high")
+    add_quest(paths, ledger, "glaive_toolcall_en_demo", "queued", now - 300, 300)
+    add_quest(paths, ledger, "support_tickets_autumn", "queued", now - 260, 12_480)
+    add_quest(paths, ledger, "binary-level-2", "queued", now - 900, 640, "low")
+    add_quest(
         paths,
         ledger,
         "chat_export_broken",
@@ -191,7 +193,7 @@ def _waiting_and_trouble(paths: RealmPaths, ledger: Ledger, hostile: str | None)
         report={"errors": list(_errors())},
         reason="17 of 40 rows are bad (42.5%, allowed are 1.0%); the first, line 3: unknown role 'bot'",
     )
-    _quest(
+    add_quest(
         paths,
         ledger,
         "gsm8k_train-copy",
@@ -200,7 +202,7 @@ def _waiting_and_trouble(paths: RealmPaths, ledger: Ledger, hostile: str | None)
         report={"errors": []},
         reason="duplicate: the same bytes as gsm8k_train, quest 2",
     )
-    _quest(
+    add_quest(
         paths,
         ledger,
         "too_long_for_this_hero",
@@ -232,7 +234,7 @@ def _hostile(paths: RealmPaths, ledger: Ledger, text: str) -> None:
     """The same text wherever somebody else may have written one."""
     now = time.time()
     error = {"line": 1, "field": text, "reason": text, "value": text, "remedy": text}
-    _quest(paths, ledger, "hostile", "rejected", now, report={"errors": [error]}, reason=text)
+    add_quest(paths, ledger, "hostile", "rejected", now, report={"errors": [error]}, reason=text)
     ledger.event(text, text, text, "alert")
     ledger.add(
         "quests",

@@ -6,20 +6,20 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from processes import free_port
 from starlette.testclient import TestClient
 from tavern_realm import empty_realm
 
 from core.config import Config, Tavern
+from core.paths import CHECKOUT
 from monitoring.servers.tavern.app import create_app
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 OURS = {"origin": "http://127.0.0.1:8888", "sec-fetch-site": "same-origin"}
 PAGE = {"accept": "text/html"}
 
@@ -54,7 +54,7 @@ class TavernProcess:
     """`training.tavern_process` of one realm; `stop` sends SIGTERM and says how many seconds it took."""
 
     def __init__(self, root: Path, port: int | None = None):
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [
@@ -93,12 +93,6 @@ class TavernProcess:
             self.process.kill()
             self.process.wait()
         return time.monotonic() - began
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -9,20 +9,20 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
+from processes import until
 
 from core.alert_config import Alerts
 from core.config import check_config
 from core.durable import write_json
 from core.errors import UserError
+from core.paths import CHECKOUT
 from core.status import alerts as shown_alerts
 from monitoring.alert_targets import Unsent, targets
 from monitoring.alerts import trial
 from monitoring.herald import Herald
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 SECRET = "s3cr3t-in-the-path"
 
 
@@ -243,9 +243,9 @@ def test_the_herald_is_a_process_of_its_own_that_survives_being_killed(realm, le
     def live(end, code, told_before):
         process = subprocess.Popen(command, cwd=CHECKOUT)
         try:
-            wait_for(lambda: ledger.mark(key) is not None and len(box.got) == told_before)
+            until(lambda: ledger.mark(key) is not None and len(box.got) == told_before)
             newest = ledger.event("trainer", "quest_failed", f"until {end.name}", "alert")
-            wait_for(lambda: ledger.mark(key)["event"] >= newest)
+            until(lambda: ledger.mark(key)["event"] >= newest)
             process.send_signal(end)
             assert process.wait(5) == code
         finally:
@@ -257,13 +257,6 @@ def test_the_herald_is_a_process_of_its_own_that_survives_being_killed(realm, le
     live(signal.SIGTERM, 0, 2)
     assert [told["text"] for told in box.got] == ["until SIGKILL", "meanwhile", "until SIGTERM"]
     assert SECRET not in "".join(path.read_text() for path in realm.logs.iterdir())
-
-
-def wait_for(condition, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_doctor_sends_a_test_and_says_what_became_of_it(realm, box):

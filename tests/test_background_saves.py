@@ -1,5 +1,6 @@
 """Checkpoints written while training goes on: the next battle begins, wishes keep their promises, kills change nothing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def test_a_kill_while_the_first_of_two_is_written_changes_no_weight_and_a_crash_
 ):
     late, urgent = enqueue("late", priority="low"), enqueue("urgent", priority="high")
     expected = uninterrupted()
-    child = subprocess.run([sys.executable, home.__file__, str(realm.root)], cwd=CHECKOUT, timeout=60)
+    command = [sys.executable, home.__file__, str(realm.root)]
+    child = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, timeout=60)
     assert child.returncode == -9
     half_built = next(realm.vault.glob(".building-*"))
     assert (half_built / "optimizer.safetensors").stat().st_size > 1e6

@@ -22,6 +22,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from processes import until
 
 from core.durable import read_json
 from core.inbox import has_no_writer, queue_stem
@@ -570,15 +571,6 @@ def make_realm(root: Path) -> RealmPaths:
     paths.config.write_text('{"idle_generation": {"enabled": false}}')
     (root / "outside").mkdir()
     return paths
-
-
-def until(happens: Callable, seconds: float = 60.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := happens():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"it did not happen within {seconds} s")
 
 
 def drop(paths: RealmPaths, case: Case, priority: str = "normal") -> os.stat_result:

@@ -1,31 +1,29 @@
 """Campaigns: chapters of a hero's life on the command line, told by its checkpoints."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from resident import accept_sums, resident
+from resident import accept_sums, fight, resident
 
 from core.campaign import active
 from core.checkpoints import pointed, read
+from training.cli import main
 
 
 @pytest.fixture
-def call(realm):
+def call(realm, capsys):
     def run(*words, code=0):
-        command = [sys.executable, "-m", "training", *words, "--json", "--root", str(realm.root)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout) if code == 0 else done.stderr
+        capsys.readouterr()
+        assert main(["--root", str(realm.root), *words, "--json"]) == code
+        said = capsys.readouterr()
+        return json.loads(said.out) if code == 0 else said.err
 
     return run
 
 
 def train(worker, stem):
     quest = accept_sums(worker.paths, worker.ledger, stem, 32)
-    assert worker.loop()
-    worker.end_writing()
+    assert fight(worker)
     return quest
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import until
 
 from core import disk
 from core.config import Config, Disk, IdleGeneration, check_config
@@ -187,15 +188,6 @@ def test_a_file_that_is_judged_on_a_full_disk_is_not_rejected_and_queued_as_soon
     finally:
         stop.set()
         life.join()
-
-
-def until(happens, seconds: float = 20.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := happens():
-            return answer
-        time.sleep(0.05)
-    return None
 
 
 # For real

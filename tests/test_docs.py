@@ -4,12 +4,12 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from core.paths import CHECKOUT
 
@@ -80,9 +80,7 @@ def clone(tmp_path) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(CHECKOUT / name, target / name)
     (target / ".venv").symlink_to(Path(sys.prefix))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        settings = json.loads((target / "config.json").read_text()) | {"tavern": {"port": listener.getsockname()[1]}}
+    settings = json.loads((target / "config.json").read_text()) | {"tavern": {"port": free_port()}}
     (target / "config.json").write_text(json.dumps(settings))
     return target
 

@@ -1,6 +1,7 @@
 """Killed by SIGKILL, at steps and within saves, and restarted: the files of the last checkpoint are the same, bit for bit."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -26,7 +27,8 @@ SETTINGS = {"save_steps": 3, "eval_steps": 4, "trainer": {"warmup_steps": 6}}
 def live():
     """Live a life in a process of its own; its exit status."""
     command = [sys.executable, str(Path(__file__).with_name("lives.py"))]
-    with subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, **pipes) as process:
 
         def one(paths: RealmPaths, threads: int, end: tuple | None = None) -> str:
             print(json.dumps({"root": str(paths.root), "threads": threads, "end": end}), file=process.stdin, flush=True)

@@ -10,8 +10,10 @@ from tavern_server import PAGE, client_of
 
 from core import checkpoints
 from core.config import Config, Hero
+from core.exam_record import curve
 from core.folder_counts import FolderCounts
-from core.ledger import Ledger
+from core.ledger import MIGRATIONS, Ledger, connect, migrate
+from core.progress import progress
 from core.standing import Standing
 from core.status import realm_status
 from core.steps import SERIES
@@ -86,6 +88,28 @@ def test_every_part_of_the_home_page_costs_few_steps(old):
     steps, _ = work(realm.ledger.connection, lambda: views.now(realm))
     assert steps < 150
     realm.ledger.close()
+
+
+def test_what_is_told_of_the_skills_costs_few_steps_however_many_exams_were_held(tmp_path):
+    paths = empty_realm(tmp_path)
+    old = connect(paths.ledger, durable=False)
+    migrate(old, MIGRATIONS[: MIGRATIONS.index("CREATE INDEX exams_by_skill ON exams(hero, skill, id)")])
+    row = ("DIO", "first", 7, "BIN", 2, 3, 32, "canary", 0.0)
+    old.execute("BEGIN")
+    old.executemany(
+        "INSERT INTO exams (checkpoint, seq, hero, campaign, step, skill, level, right, asked, kind, created) "
+        "VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((f"DIO-first-{number}", *row) for number in range(30_000)),
+    )
+    old.execute("COMMIT")
+    old.close()
+    ledger = Ledger(paths.ledger)  # brings it up to date
+    for name in ("BIN", "REV"):
+        steps, _ = work(ledger.connection, lambda name=name: curve(ledger, "DIO", name))
+        assert steps < 30
+    steps, _ = work(ledger.connection, lambda: progress(paths, Config(), ledger))
+    assert steps < 30
+    ledger.close()
 
 
 def test_the_home_page_is_light_with_a_long_past(old):

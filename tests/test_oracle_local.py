@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,8 @@ import psutil
 import pytest
 from model_folders import write_model
 from oracle_realm import hatched
+from processes import free_port, until
 from starlette.testclient import TestClient
-from tavern_server import _free_port
 
 from core.chat_request import read_request
 from core.config import Config, Tavern
@@ -65,19 +64,10 @@ def oracle_row(paths: RealmPaths) -> dict:
     return next(service for service in service_states(paths) if service["name"] == "oracle")
 
 
-def until(happened, seconds: float = 60.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := happened():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"did not happen in {seconds} s")
-
-
 def test_it_is_started_when_asked_replaced_when_it_dies_and_ended_with_the_realm(tmp_path):
     paths, (first, hero) = hatched(tmp_path / "realm", 2)
-    port = _free_port()
-    write_json(paths.config, {"oracle": {"port": _free_port(), "idle_minutes": 0.05}})
+    port = free_port()
+    write_json(paths.config, {"oracle": {"port": free_port(), "idle_minutes": 0.05}})
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, str(paths.root), str(port)], cwd=CHECKOUT)
     talk = partial(ask, port)
     try:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hostile_box import Tap
 from model_folders import write_model
+from processes import free_port
 from tavern_realm import empty_realm
 from tavern_server import tavern
 
@@ -25,9 +25,7 @@ START_SECONDS = 120
 def box(tmp_path_factory):
     """(process, port, model) of a `transformers serve` that answers with a tiny Qwen3."""
     folder = write_model(tmp_path_factory.mktemp("box") / "tiny", max_position_embeddings=4096)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).parent / "transformers", "serve", folder, "--port", str(port), "--device", "cpu"]
     home = {"HF_HOME": str(folder.parent / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

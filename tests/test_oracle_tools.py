@@ -6,15 +6,12 @@ from itertools import groupby
 import pytest
 import torch
 from model_folders import TINY
-from oracle_hall import local_oracle
+from oracle_hall import answering
 from oracle_realm import another
-from tavern_realm import empty_realm
-from tavern_server import tavern
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from core.answer_text import AnswerText
 from core.chat_reply import Call, Piece
-from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER
 from core.rendering import Renderer
 from core.rows import Conversation, read_turns
@@ -52,10 +49,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     """OpenAI's client before the Tavern of a realm whose tiny hero has learned ROWS by heart."""
-    paths = empty_realm(tmp_path_factory.mktemp("realm"))
-    Ledger(paths.ledger).close()
-    paths.config.write_text('{"oracle": {"port": 8963}}')
-    with local_oracle(paths) as ready, tavern(paths.root) as server:
+    with answering(tmp_path_factory.mktemp("realm")) as (paths, server, ready):
         another(paths, 0, learned_by_heart(), **WIDER)
         ready()
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60) as client:

@@ -88,6 +88,8 @@ def test_what_is_under_way_is_told_from_the_file_to_the_battle(paths):
     ledger = Ledger(paths.ledger)
     ledger.set_mark(RESTING, "maxed_out")
     assert "mastered every level" in told(paths).text
+    ledger.set_mark(RESTING, "what a newer trainer may say")
+    assert told(paths).text.endswith("the hero rests.")
     ledger.set_mark(RESTING, None)
     ledger.close()
     (paths.claims / "lore-q000001.jsonl").touch()

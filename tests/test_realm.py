@@ -5,37 +5,17 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import pytest
+from processes import cli, free_port, in_state, status, until
 
-from core.paths import CHECKOUT, RealmPaths
+from core.paths import RealmPaths
 
 pytestmark = pytest.mark.alone
-
-
-def cli(root: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "training", *words, "--root", str(root)]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=150, check=check)
-
-
-def status(root: Path) -> dict:
-    return json.loads(cli(root, "status", "--json").stdout)
-
-
-def until(happens, seconds: float = 90.0):
-    """The first true answer of `happens`, asked again and again; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := happens():
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(f"{happens.__name__} did not happen within {seconds} s")
 
 
 def write_rows(path: Path, count: int, seed: int = 1) -> Path:
@@ -48,14 +28,6 @@ def write_rows(path: Path, count: int, seed: int = 1) -> Path:
                 json.dumps({"question": f"What is {first} plus {second}?", "answer": f"It is {first + second}."}) + "\n"
             )
     return path
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +47,6 @@ def realm(tmp_path_factory) -> RealmPaths:
     cli(root, "start-all", "--port", str(free_port()))
     yield RealmPaths(root)
     cli(root, "stop-all")
-
-
-def in_state(paths: RealmPaths, state: str, stem: str) -> list[Path]:
-    return [path for path in paths.queued(state).glob(f"{stem}*.jsonl") if not path.name.endswith(".bad.jsonl")]
 
 
 def drop(paths: RealmPaths, source: Path) -> None:

@@ -4,11 +4,10 @@ import json
 import shutil
 import time
 from functools import partial
-from threading import Event
 
-import pytest
-from resident import accept_sums
-from test_realm import cli, drop, free_port, in_state, status, until, write_rows
+from processes import cli, free_port, in_state, status, until
+from resident import accept_sums, fight, resident
+from test_realm import drop, write_rows
 
 from core import control
 from core.between_steps import BetweenSteps
@@ -19,22 +18,6 @@ from core.paths import RealmPaths
 from core.worker import Worker
 
 
-@pytest.fixture
-def wake(config):
-    def awaken(paths: RealmPaths) -> Worker:
-        worker = Worker(paths, config, Ledger(paths.ledger), Event(), lambda: None)
-        worker.awaken()
-        return worker
-
-    return awaken
-
-
-def fight(worker: Worker) -> bool:
-    trained = worker.loop()
-    worker.end_writing()
-    return trained
-
-
 def weights(paths: RealmPaths) -> bytes:
     return (paths.tip / "model.safetensors").read_bytes()
 
@@ -43,8 +26,8 @@ def states(worker: Worker) -> list[str]:
     return [worker.queue.find(quest["id"]).state for quest in worker.ledger.all("SELECT id FROM quests ORDER BY id")]
 
 
-def test_after_a_rollback_training_goes_on_bit_for_bit_as_if_the_quest_had_never_been(realm, wake, config, tmp_path):
-    worker = wake(realm)
+def test_after_a_rollback_training_goes_on_bit_for_bit_as_if_the_quest_had_never_been(realm, config, tmp_path):
+    worker = resident(realm, Ledger(realm.ledger))
     enqueue = partial(accept_sums, realm, worker.ledger, config=config, save_steps=2)
     enqueue("good")
     fight(worker)
@@ -59,22 +42,20 @@ def test_after_a_rollback_training_goes_on_bit_for_bit_as_if_the_quest_had_never
     enqueue("next", 96)
     fight(worker)
 
-    other = wake(twin)
+    other = resident(twin, Ledger(twin.ledger))
     other.ledger.add("quests", stem="x", origin="user", state="failed", priority="low", created=0, updated=0)
     assert accept_sums(twin, other.ledger, "next", 96, config=config, save_steps=2) == bad + 1
     fight(other)
     assert weights(realm) == weights(twin)
     assert states(worker) == ["recently_completed"] * 3
 
-    again = wake(realm)  # a restart does not bring the quest back either
+    again = resident(realm, Ledger(realm.ledger))  # a restart does not bring the quest back either
     assert states(again) == ["recently_completed"] * 3 and again.tip.id == worker.tip.id
     worker.ledger.close()
 
 
-def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled_back_to(
-    realm, wake, config, monkeypatch
-):
-    worker = wake(realm)
+def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled_back_to(realm, config, monkeypatch):
+    worker = resident(realm, Ledger(realm.ledger))
     birth = worker.tip.id
     enqueue = partial(accept_sums, realm, worker.ledger, config=config)
     first, second = enqueue("first"), enqueue("second", 96)
@@ -101,8 +82,8 @@ def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled
     assert first == 1
 
 
-def test_a_wish_that_cannot_be_carried_out_says_why_and_training_goes_on(realm, wake, config):
-    worker = wake(realm)
+def test_a_wish_that_cannot_be_carried_out_says_why_and_training_goes_on(realm, config):
+    worker = resident(realm, Ledger(realm.ledger))
     quest = accept_sums(realm, worker.ledger, "sums", config=config)
     before = worker.tip.id
     keys = [control.wish(worker.ledger, verb, "DIO-none") for verb in control.POINTING]

@@ -12,13 +12,14 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from processes import until
 
 from core.config import check_config
 from core.durable import write_json
 from core.errors import UserError
+from core.paths import CHECKOUT
 from core.steps import Step, StepRecord
 from monitoring.sinks import open_sink
 from monitoring.sinks.copier import Copier
@@ -26,7 +27,6 @@ from monitoring.sinks.tensorboard import checksum
 from safety.daemon_watchdog import Service, Watchdog
 from training.watchdog_process import _beginner, services
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 needs_trackio = pytest.mark.skipif(not importlib.util.find_spec("trackio"), reason="requirements-sinks.txt")
 
 
@@ -152,19 +152,12 @@ def sink_process(realm, name):
         process.wait()
 
 
-def wait_for(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def test_tensorboards_files_hold_every_step_once_though_their_writer_was_killed(realm, ledger, record):
     for life, end in enumerate((signal.SIGKILL, signal.SIGTERM)):
         train(record, realm, 50 * life + 1, 50 * life + 50)
         with sink_process(realm, "tensorboard") as process:
             last = ("validation/loss", 50 * life + 50)
-            wait_for(lambda last=last: last in {told[:2] for told in events(realm.runs)})
+            until(lambda last=last: last in {told[:2] for told in events(realm.runs)})
             process.send_signal(end)
             assert process.wait(10) == (-9 if end is signal.SIGKILL else 0)
     told = events(realm.runs)
@@ -185,7 +178,7 @@ def test_checksums_are_those_of_tensorflows_records():
 def test_trackio_holds_every_step(realm, ledger, record):
     train(record, realm, 1, 40)
     with sink_process(realm, "trackio") as process:
-        wait_for(lambda: (ledger.mark("sink:trackio:DIO") or {}).get("step") == 40)
+        until(lambda: (ledger.mark("sink:trackio:DIO") or {}).get("step") == 40)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     with closing(sqlite3.connect(realm.runs / "trackio" / "realm.db")) as connection:

@@ -11,11 +11,12 @@ import time
 import anyio
 import pytest
 from tavern_realm import HOSTILE, empty_realm, fill
-from tavern_server import CHECKOUT, OURS, PAGE, ROUTES, Stream, client_of, tavern
+from tavern_server import OURS, PAGE, ROUTES, Stream, client_of, tavern
 
 from core import control
 from core.config import Config
 from core.ledger import Ledger
+from core.paths import CHECKOUT
 from monitoring.servers.tavern.charts import _ticks
 from monitoring.servers.tavern.events import QUEUE_BATCHES, Client, Hub
 from monitoring.servers.tavern.pages import PAGES

@@ -4,8 +4,9 @@ import importlib.resources
 import re
 
 import pytest
-from browser import fits, overhang, wait_for
+from browser import fits, overhang
 from playwright.sync_api import expect
+from processes import until
 from tavern_realm import HOSTILE, advance, empty_realm, services
 from tavern_server import tavern
 
@@ -106,7 +107,7 @@ def test_the_chosen_priority_counts(open_page, house):
     page = open_page("/quests")
     page.select_option("#priority", "high")
     page.set_input_files("#file", {"name": "urgent.jsonl", "mimeType": "text/plain", "buffer": b"{}\n"})
-    wait_for(lambda: (paths.inbox / "high" / "urgent.jsonl").exists())
+    until(lambda: (paths.inbox / "high" / "urgent.jsonl").exists())
     page.locator(".arriving", has_text="urgent.jsonl").wait_for()  # the board follows by itself
 
 

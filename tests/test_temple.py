@@ -2,20 +2,19 @@
 
 import random
 import shutil
-import threading
 
 import pytest
-from resident import accept_sums
+from resident import accept_sums, resident
+from resident import fight as fight_one
 
 from core import campaign, checkpoints, judgement
 from core.battle_report import BattleReport
 from core.between_steps import BetweenSteps
-from core.config import Config, IdleGeneration, Temple
+from core.config import Temple
 from core.durable import read_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.temple import Standing, judge, word, worst
-from core.worker import Worker
 
 
 def quality(before, after, unfit=None):
@@ -83,17 +82,13 @@ def hashed(monkeypatch):
 
 
 def awake(paths, mode="strict"):
-    config = Config(idle_generation=IdleGeneration(enabled=False), temple=Temple(mode=mode), exam_share=0.0)
-    worker = Worker(paths, config, Ledger(paths.ledger), threading.Event(), lambda: None)
-    worker.awaken()
-    return worker
+    return resident(paths, Ledger(paths.ledger), temple=Temple(mode=mode))
 
 
 def fight(worker, stem, rows=None, **settings):
     """Train a quest of 128 sums to its end; its row, battle and last checkpoint in the ledger."""
     quest = accept_sums(worker.paths, worker.ledger, stem, 128, rows=rows, validation_fraction=0.1, **settings)
-    assert worker.loop()
-    worker.end_writing()
+    assert fight_one(worker)
     return facts(worker, quest)
 
 
@@ -175,8 +170,7 @@ def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm)
         settings = {"epochs": 6, "validation_fraction": 0.2, "learning_rate": 3e-3}
         quest = accept_sums(realm, worker.ledger, name, rows=rows, **settings)
         plan = worker.plan_of(worker.queue.find(quest))
-        assert worker.loop()
-        worker.end_writing()
+        assert fight_one(worker)
         found[name] = worker.trainer.bond(plan)
     assert found["whole"] > 6 > 3 > found["shuffled"], found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import until
 
 from core.dossier import Action, Crash, Kind
 from core.durable import read_json
@@ -356,16 +357,6 @@ def realm(tmp_path):
 
 def table(paths: RealmPaths) -> dict[str, dict]:
     return {service["name"]: service for service in (read_json(paths.services) or {"services": []})["services"]}
-
-
-def until(happened, seconds: float = 15.0):
-    """The first true value of `happened()`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := happened():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"did not happen in {seconds} s")
 
 
 def running(paths: RealmPaths, name: str) -> dict | None:

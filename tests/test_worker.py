@@ -4,11 +4,10 @@ import random
 import shutil
 import sqlite3
 from functools import partial
-from threading import Event
 
 import pytest
 import torch
-from resident import accept_sums, death
+from resident import accept_sums, death, fight, resident
 
 from core import control
 from core.battle_report import BattleReport
@@ -33,23 +32,14 @@ def enqueue(realm, ledger, config):
 
 
 @pytest.fixture
-def wake(realm, ledger, config):
+def wake(realm, ledger):
     """A worker that has woken up; call it again for the next life."""
 
     def awaken(last_exit: str = "", paths: RealmPaths = realm, **evidence) -> Worker:
         own = ledger if paths == realm else Ledger(paths.ledger)
-        worker = Worker(paths, config, own, Event(), lambda: None, death(last_exit, **evidence))
-        worker.awaken()
-        return worker
+        return resident(paths, own, death(last_exit, **evidence))
 
     return awaken
-
-
-def fight(worker: Worker) -> bool:
-    """One turn, and its checkpoint."""
-    trained = worker.loop()
-    worker.end_writing()
-    return trained
 
 
 def state_of(worker: Worker, quest: int) -> str:
@@ -313,8 +303,7 @@ def test_a_death_outside_a_battle_is_no_quests_fault_and_one_that_would_come_aga
                                ("step", "ImportError", "processing"), ("step", "No space left on device", "processing"),
                                ("step", "JSONDecodeError", "failed")):  # fmt: skip
         crash = diagnose(Evidence(1, said, phase=phase))
-        worker = Worker(realm, config, ledger, Event(), lambda: None, crash)
-        worker.awaken()
+        worker = resident(realm, ledger, crash)
         assert state_of(worker, quest) == state
 
 

@@ -9,13 +9,10 @@ from functools import partial
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from core.config import Config
-from core.errors import RealmBusy, UserError, WrongState
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from monitoring.machine_history import EVERY_SECONDS, MachineHistory
@@ -38,8 +35,9 @@ from monitoring.servers.tavern.kept import Kept
 from monitoring.servers.tavern.manner import Mannered
 from monitoring.servers.tavern.openapi import document
 from monitoring.servers.tavern.previewer import Previewer
+from monitoring.servers.tavern.problems import answer_problems
 from monitoring.servers.tavern.realm import Realm
-from monitoring.servers.tavern.security import STATIC, Door, Refusal, Rules, read_or_make_token
+from monitoring.servers.tavern.security import STATIC, Door, Rules, read_or_make_token
 
 READERS = 4  # threads that read the ledger, each with a connection; uploads have threads of their own
 TALKS = 100  # of browsers without JavaScript that are kept
@@ -84,16 +82,8 @@ def create_app(paths: RealmPaths, config: Config) -> FastAPI:
         app.include_router(router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     app.mount("/static", _Static(), name="static")
-    for kind, handler in (
-        (Refusal, _refused),
-        (WrongState, _not_now),
-        (UserError, _mistaken),
-        (RealmBusy, _busy),
-        (sqlite3.OperationalError, _unwritten),
-        (HTTPException, _http),
-        (RequestValidationError, _invalid),
-    ):
-        app.add_exception_handler(kind, handler)
+    answer_problems(app)
+    app.add_exception_handler(sqlite3.OperationalError, _unwritten)
     return app
 
 
@@ -119,18 +109,6 @@ async def _remember(history: MachineHistory) -> None:
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def _refused(request: Request, problem: Refusal) -> Response:
-    return problem_response(request.scope, problem.status, problem.code, problem.text)
-
-
-async def _mistaken(request: Request, problem: UserError) -> Response:
-    return problem_response(request.scope, 400, "wrong_request", str(problem))
-
-
-async def _not_now(request: Request, problem: WrongState) -> Response:
-    return problem_response(request.scope, 409, "wrong_state", str(problem))
-
-
 async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Response:
     """Reading goes on while the disk is full; what was to be written is not."""
     if not is_no_space(problem, request.app.state.realm.paths.state):
@@ -138,23 +116,3 @@ async def _unwritten(request: Request, problem: sqlite3.OperationalError) -> Res
     return problem_response(
         request.scope, 507, "no_room", "The disk is full, so nothing was written. Free space first."
     )
-
-
-async def _busy(request: Request, problem: RealmBusy) -> Response:
-    return problem_response(request.scope, 503, "busy", str(problem))
-
-
-async def _http(request: Request, problem: HTTPException) -> Response:
-    known = {
-        404: ("not_found", "There is nothing at this address."),
-        405: ("wrong_method", f"{request.method} does nothing here."),
-    }
-    code, text = known.get(problem.status_code, ("refused", str(problem.detail)))
-    response = problem_response(request.scope, problem.status_code, code, text)
-    response.headers.update(problem.headers or {})
-    return response
-
-
-async def _invalid(request: Request, problem: RequestValidationError) -> Response:
-    reasons = "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in problem.errors())
-    return problem_response(request.scope, 422, "invalid", reasons)

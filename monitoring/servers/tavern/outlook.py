@@ -79,11 +79,12 @@ def _under_way(status: dict, realm: Realm) -> Next:
 
 def _practice(realm: Realm) -> str:
     """What the idle hero does meanwhile."""
-    return {
-        None: "meanwhile the hero practises its skills.",
+    mark = realm.ledger.mark(RESTING)
+    rests = {
         "maxed_out": "the hero has mastered every level of its skills and rests.",
         "overload": "the hero rests, for practising its skills has not helped of late.",
-    }[realm.ledger.mark(RESTING)]
+    }
+    return rests.get(mark, "the hero rests.") if mark else "meanwhile the hero practises its skills."
 
 
 def _waiting(status: dict) -> int:

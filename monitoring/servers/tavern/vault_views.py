@@ -30,11 +30,15 @@ MEANING = {
 # Manifests and files
 
 
+def folders(realm: Realm) -> dict[str, Path]:
+    """What may be a checkpoint, by its name."""
+    here = realm.paths.vault.iterdir() if realm.paths.vault.is_dir() else ()
+    return {folder.name: folder for folder in here if not folder.name.startswith(".") and not folder.is_symlink()}
+
+
 def known(realm: Realm) -> list[Manifest]:
     """Every readable manifest in the Vault, newest first."""
-    vault = realm.paths.vault
-    folders = [folder for folder in vault.iterdir() if not folder.name.startswith(".")] if vault.is_dir() else []
-    found = [manifest for folder in folders if not folder.is_symlink() and (manifest := manifest_of(folder))]
+    found = [manifest for folder in folders(realm).values() if (manifest := manifest_of(folder))]
     return sorted(found, key=lambda manifest: (manifest.step, manifest.created), reverse=True)
 
 
@@ -133,8 +137,8 @@ def brief(realm: Realm, checkpoint: str) -> dict[str, Any]:
     )
     if row:
         return row
-    young = (each for each in known(realm) if each.id == checkpoint)  # the ledger has not heard of it
-    manifest = next(young, None)
+    young = folders(realm).get(checkpoint)  # the ledger has not heard of it
+    manifest = manifest_of(young) if young else None
     names = ("step", "quest", "parent", "validation_loss", "created", "bytes")
     facts = {name: getattr(manifest, name, None) for name in names}
     return {"id": checkpoint, "state": "saved", "pinned": 0, "stem": None, "gone": None, "rolled_back": None} | facts

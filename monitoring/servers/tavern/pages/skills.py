@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Request
 
 from core.mastery import BAR
-from core.skills import skills
+from core.skills import skill, skills
 from monitoring.servers.tavern import skill_views
 from monitoring.servers.tavern.pages.parts import Page, Part
 from monitoring.servers.tavern.realm import Realm
@@ -13,26 +13,41 @@ from monitoring.servers.tavern.realm import Realm
 MOST_LETTERS = 2000
 
 
-def _skills(realm: Realm, request: Request) -> dict[str, Any]:
-    known = skill_views.skill_list(realm)
-    asked = request.query_params
-    name = asked.get("skill", "").upper()
-    chosen = next(one for one in known if one["name"] == (name if name in skills() else known[0]["name"]))
-    level = _whole(asked.get("level"), chosen["levels"][0])
-    level = level if level in chosen["levels"] else chosen["levels"][0]
-    answer = asked.get("answer", "")[:MOST_LETTERS]
+def _chosen(request: Request) -> str:
+    name = request.query_params.get("skill", "").upper()
+    return name if name in skills() else skills()[0]
+
+
+def _standings(realm: Realm, request: Request) -> dict[str, Any]:
+    return {"skills": skill_views.skill_list(realm), "shown": _chosen(request), "bar": BAR}
+
+
+def _skill(realm: Realm, request: Request) -> dict[str, Any]:
+    name = _chosen(request)
     return {
-        "skills": known,
-        "chosen": chosen,
-        "exercise": skill_views.exercise(chosen["name"], level, _whole(asked.get("seed"), 0), answer),
+        "chosen": next(one for one in skill_views.skill_list(realm) if one["name"] == name),
         "idle": realm.config.idle_generation,
-        "climbing": skill_views.climbing(realm, chosen["name"]),
-        "bar": BAR,
+        "climbing": skill_views.climbing(realm, name),
     }
+
+
+def _exercise(realm: Realm, request: Request) -> dict[str, Any]:
+    asked, name = request.query_params, _chosen(request)
+    levels = skill(name).levels
+    level = _whole(asked.get("level"), levels[0])
+    answer = asked.get("answer", "")[:MOST_LETTERS]
+    level = level if level in levels else levels[0]
+    return {"exercise": skill_views.exercise(name, level, _whole(asked.get("seed"), 0), answer)}
 
 
 def _whole(text: str | None, otherwise: int) -> int:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 18 else otherwise
 
 
-PAGE = Page("/skills", "Skills", "skills.html", {"skills": Part("skills.html", "events", _skills)})
+PAGE = Page(
+    "/skills",
+    "Skills",
+    "skills.html",
+    {"standings": Part("standings.html", "events", _standings), "skill": Part("skill.html", "events", _skill)},
+    _exercise,
+)

@@ -38,11 +38,12 @@
 
   document.addEventListener("pointerdown", (event) => {
     const card = event.target.closest && event.target.closest("[data-quest]");
-    if (!card) return;
+    if (!card || event.button || event.target.closest("select, button, input")) return; // no pointerup may follow
     getSelection().removeAllRanges(); // else the selected words would be dragged, and no card
     card.dataset.held = "";
-    const letGo = () => { if (card !== dragged) delete card.dataset.held; };
-    for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, letGo, { once: true });
+  });
+  for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => {
+    for (const card of document.querySelectorAll("[data-held]")) if (card !== dragged) delete card.dataset.held;
   });
 
   document.addEventListener("dragstart", (event) => {
