@@ -90,13 +90,17 @@ def dropped(paths: RealmPaths, priority: str = "normal") -> dict[str, bytes]:
 
 def test_status_answers_within_half_a_second(paths):
     command = [sys.executable, "-m", "training", "status", "--json", "--root", str(paths.root)]
-    times = []  # of the processor: what else the machine does is not to be measured
+    times, waits = (
+        [],
+        [],
+    )  # of the processor: what else the machine does is not to be measured; and what is slept beside it
     for _ in range(5):
-        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         status = json.loads(subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True).stdout)
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
-    assert min(times) < 0.5
+        waits.append(time.monotonic() - clock - times[-1])
+    assert min(times) < 0.5 and min(waits) < 0.5
     assert {"hero", "battle", "queue", "services", "disk", "gpus", "alerts"} <= set(status)
     assert {service["name"]: service["state"] for service in status["services"]} == {
         "watchdog": "stopped",

@@ -5,8 +5,9 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from browser import letters
 from playwright.sync_api import expect
-from test_realm import cli, free_port, in_state, status, until
+from processes import cli, free_port, in_state, status, until
 
 from core.paths import RealmPaths
 
@@ -20,15 +21,16 @@ WATCH = """() => {
 }"""
 
 
-@pytest.fixture
-def living(tmp_path):
+@pytest.fixture(scope="module")
+def living(tmp_path_factory):
     """A realm with all its services: its folders, and the address of its Tavern."""
+    root = tmp_path_factory.mktemp("realm")
     settings = {"idle_generation": {"enabled": False}, "batch_size": 16, "eval_steps": 20}
-    (tmp_path / "config.json").write_text(json.dumps(settings | {"oracle": {"port": free_port()}}))
+    (root / "config.json").write_text(json.dumps(settings | {"oracle": {"port": free_port()}}))
     port = free_port()
-    cli(tmp_path, "start-all", "--port", str(port))
-    yield SimpleNamespace(paths=RealmPaths(tmp_path), url=f"http://127.0.0.1:{port}")
-    cli(tmp_path, "stop-all")
+    cli(root, "start-all", "--port", str(port))
+    yield SimpleNamespace(paths=RealmPaths(root), url=f"http://127.0.0.1:{port}")
+    cli(root, "stop-all")
 
 
 def counts(path):
@@ -45,19 +47,21 @@ def go(page, name):
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
+@pytest.mark.timeout(600)
 def test_from_a_file_to_a_better_hero_and_back_to_new_quests(living, visit, tmp_path):
     page = visit(living, "/")
     page.set_default_timeout(60_000)
     go(page, "Quests")
+    cli(living.paths.root, "pause")  # so that nobody misses the battle
     with page.expect_file_chooser() as chosen:
         page.get_by_text("Drop a .jsonl here").click()
-    (tmp_path / "files").mkdir()
-    chosen.value.set_files(counts(tmp_path / "files" / "counts.jsonl"))
+    chosen.value.set_files(counts(tmp_path / "counts.jsonl"))
     page.locator(".uploads").get_by_role("link", name="What the hero will see").click()
     learned = page.locator(".seq[role=group] mark")
     expect(learned.first).to_have_text(re.compile(r"I count: [\d ]+\.<\|im_end\|>"), timeout=20_000)
     assert "Count from" not in "".join(learned.all_inner_texts())
     go(page, "Battle")
+    cli(living.paths.root, "resume")
     battle = page.locator(".battle")
     expect(battle.get_by_role("heading", name="counts")).to_be_visible(timeout=60_000)
     expect(battle.locator("[data-bind='battle.step']")).to_have_text(re.compile("[1-9]"), timeout=60_000)
@@ -92,7 +96,9 @@ def test_from_a_file_to_a_better_hero_and_back_to_new_quests(living, visit, tmp_
     expect(refused.locator(".reason")).to_contain_text("judge", ignore_case=True, timeout=20_000)
     [file] = in_state(living.paths, "rejected", "duel_")
     row = json.loads(file.read_text())
-    assert chosen.split()[0] in row["chosen"][0]["content"] and rejected.split()[0] in row["rejected"][0]["content"]
+    assert (letters(chosen), letters(rejected)) == tuple(
+        letters(row[side][0]["content"]) for side in ("chosen", "rejected")
+    )
     refused.get_by_role("link").click()
     expect(page.locator(".note")).to_contain_text("school")
     go(page, "Quests")

@@ -54,9 +54,7 @@ def test_after_a_rollback_training_goes_on_bit_for_bit_as_if_the_quest_had_never
     worker.ledger.close()
 
 
-def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled_back_to(
-    realm, config, monkeypatch
-):
+def test_in_the_midst_of_a_battle_the_quest_begins_anew_from_where_it_was_rolled_back_to(realm, config, monkeypatch):
     worker = resident(realm, Ledger(realm.ledger))
     birth = worker.tip.id
     enqueue = partial(accept_sums, realm, worker.ledger, config=config)
