@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from core.mastery import Score, is_lost, is_mastered
-from core.skills import Problem, skill, skills
+from core.skills import Problem, distinct, skill, skills
 from core.standing import CANARIES, EXAMS, FIRST_CREDIT, Standing, key_of, level_of, practised
 
 CANARY, PROMISING = 32, 28  # problems of a level; how many of them have to be right before an exam is held
@@ -191,7 +191,7 @@ class Sitting:
         """Problems that this hero was not asked before; of a small closed world all there are."""
         text = f"{self._syllabus.seed}/{self._step}/{purpose}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-        return _distinct(skill(name).evaluation(level, seed, count))
+        return distinct(skill(name).evaluation(level, seed, count))
 
     def _estimate(self, key: str, count: int) -> float:
         """What so many problems of a level cost, as far as its canaries can tell."""
@@ -230,8 +230,4 @@ def _is_promising(canaries: Score) -> bool:
 @lru_cache(maxsize=256)
 def _canaries(key: str, seed: int) -> Sequence[Problem]:
     name, level = level_of(key)
-    return _distinct(skill(name).evaluation(level, seed, CANARY))
-
-
-def _distinct(problems: Sequence[Problem]) -> Sequence[Problem]:
-    return tuple({problem.prompt: problem for problem in problems}.values())
+    return distinct(skill(name).evaluation(level, seed, CANARY))
