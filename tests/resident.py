@@ -62,10 +62,16 @@ def death(code: str, step: int = 0, **evidence) -> Crash | None:
 
 
 def resident(
-    paths: RealmPaths, ledger: Ledger, end: str | Crash | None = "", enter=lambda *_, **__: None, **settings
+    paths: RealmPaths,
+    ledger: Ledger,
+    end: str | Crash | None = "",
+    enter=lambda *_, **__: None,
+    config: Config | None = None,
+    **settings,
 ) -> Worker:
-    """A hero that has woken up after its last life's `end`; it sits no exams, unless `settings` of the config say so."""
-    config = Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0).model_copy(update=settings)
+    """A hero that has woken up after its last life's `end`; it sits no exams, unless `config` or `settings` say so."""
+    config = config or Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0)
+    config = config.model_copy(update=settings)
     crash = death(end) if isinstance(end, str) else end
     worker = Worker(paths, config, ledger, threading.Event(), lambda: None, crash, enter=enter)
     worker.awaken()

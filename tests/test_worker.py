@@ -32,12 +32,12 @@ def enqueue(realm, ledger, config):
 
 
 @pytest.fixture
-def wake(realm, ledger):
+def wake(realm, ledger, config):
     """A worker that has woken up; call it again for the next life."""
 
     def awaken(last_exit: str = "", paths: RealmPaths = realm, **evidence) -> Worker:
         own = ledger if paths == realm else Ledger(paths.ledger)
-        return resident(paths, own, death(last_exit, **evidence))
+        return resident(paths, own, death(last_exit, **evidence), config=config)
 
     return awaken
 
@@ -172,7 +172,7 @@ def test_learning_by_heart_raises_an_alarm_that_ends_with_the_battle(wake, enque
     worker.trainer.look_share = float("inf")
     words = ["red", "green", "blue", "seven", "nine", "house", "tree", "dog"]
     rows = [{"question": f"What of {n}?", "answer": " ".join(dice.choices(words, k=4))} for n in range(40)]
-    enqueue("nonsense", rows=rows, epochs=22, eval_steps=8, learning_rate=4e-3, validation_fraction=0.1)
+    enqueue("nonsense", rows=rows, epochs=30, eval_steps=8, learning_rate=4e-3, validation_fraction=0.25)
     end = BattleReport.end
     monkeypatch.setattr(BattleReport, "end", lambda self, state: (shown.extend(alerts(ledger)), end(self, state)))
     fight(worker)
@@ -303,7 +303,7 @@ def test_a_death_outside_a_battle_is_no_quests_fault_and_one_that_would_come_aga
                                ("step", "ImportError", "processing"), ("step", "No space left on device", "processing"),
                                ("step", "JSONDecodeError", "failed")):  # fmt: skip
         crash = diagnose(Evidence(1, said, phase=phase))
-        worker = resident(realm, ledger, crash)
+        worker = resident(realm, ledger, crash, config=config)
         assert state_of(worker, quest) == state
 
 
