@@ -19,5 +19,6 @@ has_browser || .venv/bin/python -m playwright install chromium
 if [ $# -gt 0 ]; then
     exec .venv/bin/python -m pytest "$@"
 fi
-.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not alone"
+# One more than a small machine has cores, for a good part of these tests is waiting: for disks, processes, browsers.
+.venv/bin/python -m pytest --numprocesses 3 --dist loadfile -m "not alone"
 .venv/bin/python -m pytest -m alone

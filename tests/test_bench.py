@@ -165,10 +165,13 @@ def test_the_forge_and_the_bare_loop_step_in_turn_over_the_same_rows(tmp_path):
     assert "bench forge --in-turn --sizes mini --precision fp32 --steps 7" in page.read_text()
 
 
-def test_who_fails_in_turn_says_why(monkeypatch):
-    monkeypatch.setattr("training.bench.in_turn.BARE", "nobody")
-    with pytest.raises(RealmError, match=r"No module named 'training\.bench\.entrants\.nobody'"):
-        run_in_turn(Options(("mini",), ("fp32",), (), repeats=1, steps=5), lambda text: None)
+def test_an_entrant_that_fails_says_why(tmp_path):
+    task = {"entrant": "nobody", "root": str(tmp_path), "size": "mini", "steps": 5, "precision": "fp32", "threads": 1}
+    with (
+        launch.Launched(tmp_path, sys.executable, task, tmp_path / "kernels") as launched,
+        pytest.raises(RealmError, match=r"No module named 'training\.bench\.entrants\.nobody'"),
+    ):
+        launched.answer()
 
 
 # Ingest
