@@ -24,6 +24,7 @@ from core.progress import mastered
 from core.skills import skill
 from core.standing import Standing
 from monitoring.servers.skills import create_app
+from monitoring.servers.tavern.heat import COLUMNS, heat
 from monitoring.servers.tavern.security import Rules
 from training.cli import main
 
@@ -117,6 +118,30 @@ def climbed(realm):
     checkpoints.set_tip(realm, manifest.id)
     yield realm
     ledger.close()
+
+
+def test_what_was_kept_is_told_level_by_level_and_checkpoint_by_checkpoint(climbed):
+    with client_of(climbed) as client:
+        page = client.get("/skills", headers=PAGE).text
+    assert [page.count(f'<th scope="row">REV {level}</th>') for level in (1, 2, 3, 4)] == [1, 1, 1, 0]
+    assert "REV level 1, step 560: 250 of 256 right" in page, "the exam, which came after the canaries of its step"
+    assert "REV level 3, step 1,560: 21 of 32 right" in page
+    first = page.split('<th scope="row">REV 1</th>')[1].split("</tr>")[0]
+    assert first.count("<td") == COLUMNS and first.count("<td></td>") == COLUMNS - 9, "not asked since it was mastered"
+    assert first.index("shade-2") < first.index("shade-9") < first.index("shade-10")
+
+
+def test_a_table_is_as_wide_as_the_life_is_long_and_a_field_is_its_newest_row():
+    row = {"skill": "BIN", "level": 1, "asked": 4}
+    few = heat(
+        [row | {"step": 7, "right": 1}, row | {"step": 9, "right": 4}, row | {"step": 9, "level": 2, "right": 0}]
+    )
+    assert few["ends"] == ["7", "9"] and [line["level"] for line in few["lines"]] == [1, 2]
+    assert [[field and field["shade"] for field in line["fields"]] for line in few["lines"]] == [[2, 10], [None, 0]]
+    many = heat(row | {"step": step, "right": step % 5} for step in range(1, 1001))
+    assert len(many["ends"]) == COLUMNS and many["ends"][-1] == "1,000"
+    assert many["lines"][0]["fields"][-1]["told"] == "BIN level 1, step 1,000: 0 of 4 right"
+    assert heat([]) == {"ends": [], "lines": []}
 
 
 def test_the_skills_page_shows_levels_scores_with_intervals_and_the_way_there(climbed):

@@ -7,8 +7,9 @@ from typing import Any
 from core.errors import UserError
 from core.exam_record import curve
 from core.progress import progress
-from core.skills import Problem, skill
+from core.skills import Problem, skill, skills
 from monitoring.servers.tavern import charts
+from monitoring.servers.tavern.heat import heat
 from monitoring.servers.tavern.realm import Realm
 
 MOST_PROBLEMS = 100
@@ -37,6 +38,12 @@ def climbing(realm: Realm, name: str) -> dict[str, Any]:
     exams = [row for row in rows if row["kind"] == "exam"]
     risen = [(row["step"], f"level {row['level'] + 1}") for row in exams if row["outcome"]]
     return charts.accuracy(_points(canaries), _points(exams), risen)
+
+
+def kept(realm: Realm) -> dict[str, Any]:
+    """Every level that was asked of the hero lately, checkpoint by checkpoint, as a table of shades."""
+    hero = realm.config.hero.name
+    return heat(row | {"skill": name} for name in skills() for row in curve(realm.ledger, hero, name, MOST_EXAMS))
 
 
 def _points(rows: list[dict[str, Any]]) -> list[tuple[int, float]]:

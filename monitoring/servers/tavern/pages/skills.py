@@ -31,6 +31,10 @@ def _skill(realm: Realm, request: Request) -> dict[str, Any]:
     }
 
 
+def _kept(realm: Realm, request: Request) -> dict[str, Any]:
+    return {"kept": skill_views.kept(realm)}
+
+
 def _exercise(realm: Realm, request: Request) -> dict[str, Any]:
     asked, name = request.query_params, _chosen(request)
     levels = skill(name).levels
@@ -48,6 +52,10 @@ PAGE = Page(
     "/skills",
     "Skills",
     "skills.html",
-    {"standings": Part("standings.html", "events", _standings), "skill": Part("skill.html", "events", _skill)},
+    {
+        "standings": Part("standings.html", "events", _standings),
+        "skill": Part("skill.html", "events", _skill),
+        "kept": Part("kept.html", "events", _kept),
+    },
     _exercise,
 )
