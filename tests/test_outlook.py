@@ -131,6 +131,6 @@ def test_the_hero_card_names_the_skills_that_were_trained_with_their_newest_scor
     paths = empty_realm(tmp_path)
     fill(paths).close()
     assert views.skills(Realm(paths, Config())) == [
-        {"skill": "BIN", "quests": 1, "title": "Binary arithmetic", "right": 0.875}
+        {"skill": "BIN", "quests": 1, "title": "Binary arithmetic", "mastered": 0, "level": None, "right": 0.875}
     ]
     assert views.skills(Realm(empty_realm(tmp_path / "new"), Config())) == []

@@ -24,7 +24,9 @@ from core.progress import mastered
 from core.skills import skill
 from core.standing import Standing
 from monitoring.servers.skills import create_app
+from monitoring.servers.tavern import views
 from monitoring.servers.tavern.heat import COLUMNS, heat
+from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Rules
 from training.cli import main
 
@@ -118,6 +120,16 @@ def climbed(realm):
     checkpoints.set_tip(realm, manifest.id)
     yield realm
     ledger.close()
+
+
+def test_the_hero_card_tells_what_exams_found_and_not_what_was_right_once(climbed):
+    ledger = Ledger(climbed.ledger)
+    facts = {"stem": "q", "origin": "user", "priority": "low", "created": 0, "updated": 0}
+    quest = ledger.add("quests", skill="REV", state="recently_completed", **facts)
+    ledger.add("evaluations", kind="preview", quest=quest, step=9, value=1.0, created=0)
+    ledger.close()
+    (card,) = views.skills(Realm(climbed, Config()))
+    assert (card["mastered"], card["level"], card["right"]) == (2, 3, 21 / 32)
 
 
 def test_what_was_kept_is_told_level_by_level_and_checkpoint_by_checkpoint(climbed):

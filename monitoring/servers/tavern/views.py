@@ -8,6 +8,7 @@ from typing import Any
 
 from core.checkpoints import pointed
 from core.paths import PRIORITIES
+from core.progress import progress
 from core.skills import skill
 from core.skills import skills as known_skills
 from core.steps import read_previews
@@ -143,7 +144,10 @@ def hero(realm: Realm) -> dict[str, Any]:
 
 
 def skills(realm: Realm) -> list[dict[str, Any]]:
-    """Skills with quests of their own: how many are trained, and the share of answers that were right at the last look."""
+    """Skills with quests of their own: how many are trained, the levels mastered, and the newest score of the level above.
+
+    Of a skill that nobody examines, the share of answers that were right at the last look.
+    """
     trained = realm.ledger.all(
         "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
     )
@@ -152,7 +156,18 @@ def skills(realm: Realm) -> list[dict[str, Any]]:
         "AS looks JOIN quests ON quests.id = looks.quest WHERE skill IS NOT NULL GROUP BY skill"
     )
     right = {look["skill"]: look["value"] for look in looks}
-    return [row | {"title": _skill_title(row["skill"]), "right": right.get(row["skill"])} for row in trained]
+    asked = {one["name"]: one for one in progress(realm.paths, realm.config, realm.ledger)} if trained else {}
+    return [row | _standing(row["skill"], asked.get(row["skill"].upper()), right) for row in trained]
+
+
+def _standing(name: str, asked: dict[str, Any] | None, right: dict[str, float]) -> dict[str, Any]:
+    score = asked and asked["score"]
+    return {
+        "title": _skill_title(name),
+        "mastered": len(asked["mastered"]) if asked else 0,
+        "level": asked["frontier"] if score else None,
+        "right": score["accuracy"] if score else right.get(name),
+    }
 
 
 def _skill_title(name: str) -> str:
