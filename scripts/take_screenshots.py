@@ -20,7 +20,7 @@ WIDE, PHONE = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
 MORE = {
     "home_light": ("/", WIDE, "light"),
     "home_phone": ("/", PHONE, "dark"),
-    "skills": ("/skills?level=9&seed=2", WIDE, "dark"),
+    "skills": ("/skills?skill=REV&level=9&seed=2", WIDE, "dark"),
     "help": ("/help/troubleshooting", WIDE, "light"),
 }
 STEPS, PATIENCE = 60, 900
@@ -64,6 +64,8 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="realm-"))
     port = free_port()
     try:
+        realm(root, "init")
+        realm(root, "config", "set", "replay_ratio", "0.25")
         realm(root, "start-all", "--port", str(port))
         (root / "fresh").mkdir()
         for path, more in write_quests(root / "fresh"):
