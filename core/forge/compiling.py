@@ -35,4 +35,5 @@ def warm_up(model: torch.nn.Module, in_bf16: bool) -> None:
 def _example() -> Pack:
     tokens_T = torch.zeros(sum(LENGTHS), dtype=torch.int64)
     positions_T = torch.cat([torch.arange(length) for length in LENGTHS])
-    return Pack(tokens_T, positions_T, LENGTHS, torch.arange(LABELS), tokens_T[:LABELS])
+    owner_N = torch.zeros(LABELS, dtype=torch.int64)
+    return Pack(tokens_T, positions_T, LENGTHS, torch.arange(LABELS), tokens_T[:LABELS], owner_N)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.forge.loss import LOGITS_AT_ONCE, hidden_states
+from core.forge.loss import hidden_states, rows_at_once
 from core.forge.packing import Pack, best_fit, pack
 
 PASS_TOKENS = 2048  # of sequences that are looked at beside training
@@ -63,7 +63,7 @@ def nats_of(
 def _scores(model: torch.nn.Module, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
     """-log p of each label of the pack, and how many labels are the most likely token."""
     states_ND = hidden_states(model, pack)
-    rows = max(1, LOGITS_AT_ONCE // model.lm_head.weight.shape[0])
+    rows = rows_at_once(model.lm_head.weight)
     nats, hits = [], torch.zeros((), device=states_ND.device)
     for states, labels in zip(states_ND.split(rows), pack.labels_N.split(rows), strict=True):
         logits = model.lm_head(states).float()

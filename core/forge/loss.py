@@ -31,11 +31,21 @@ def hidden_states(model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) 
 
 def loss_sum(model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
     """Sum of -log p(label) over the pack's label positions, in nats, as float32."""
-    states_ND = hidden_states(model, pack, compute)
-    head = model.lm_head.weight
-    if torch.is_autocast_enabled(head.device.type):
-        states_ND, head = (tensor.to(torch.get_autocast_dtype(head.device.type)) for tensor in (states_ND, head))
-    return _HeadLoss.apply(states_ND, head, pack.labels_N, compute.compiled)
+    states_ND, head_VD = lowered(hidden_states(model, pack, compute), model.lm_head.weight)
+    return _HeadLoss.apply(states_ND, head_VD, pack.labels_N, compute.compiled)
+
+
+def lowered(states_ND: torch.Tensor, head_VD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both in the type that autocast multiplies matrices in; as they are where it is off."""
+    device = head_VD.device.type
+    if not torch.is_autocast_enabled(device):
+        return states_ND, head_VD
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in (states_ND, head_VD))
+
+
+def rows_at_once(head_VD: torch.Tensor) -> int:
+    """How many label positions have their logits in memory together."""
+    return max(1, LOGITS_AT_ONCE // len(head_VD))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -46,7 +56,7 @@ class _HeadLoss(torch.autograd.Function):
         ctx, states_ND: torch.Tensor, head_VD: torch.Tensor, labels_N: torch.Tensor, compiled: bool
     ) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        rows = max(1, LOGITS_AT_ONCE // len(head_VD))
+        rows = rows_at_once(head_VD)
         total, grads, grad_VD = torch.zeros((), device=states_ND.device), [], None
         for chunk_CD, labels_C in zip(states_ND.split(rows), labels_N.split(rows), strict=True):
             loss, slope_CV = kernel(loss_and_slope, compiled, len(labels_C))(chunk_CD @ head_VD.T, labels_C)

@@ -3,11 +3,13 @@
 Legend: T tokens of a pack, N label positions in it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+
+Beside = Mapping[str, np.ndarray | float]  # of one sequence: a number, or one for each of its labels
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -37,6 +39,7 @@ class Pack:
 
     tokens_T, positions_T: int64; lengths: tokens of each sequence, in order;
     at_N: int64, positions whose next token is learned; labels_N: int64, those next tokens.
+    owner_N: int64, the sequence each label is of. beside: what a school knows of its labels (N) or sequences (S), float32.
     """
 
     tokens_T: torch.Tensor
@@ -44,20 +47,28 @@ class Pack:
     lengths: tuple[int, ...]
     at_N: torch.Tensor
     labels_N: torch.Tensor
+    owner_N: torch.Tensor
+    beside: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Pack":
         if device.type == "cpu":
             return self
-        moved = (  # from pinned memory nobody waits: the processor is a step ahead of the GPU
-            tensor.pin_memory().to(device, non_blocking=True)
-            for tensor in (self.tokens_T, self.positions_T, self.at_N, self.labels_N)
-        )
-        tokens_T, positions_T, at_N, labels_N = moved
-        return Pack(tokens_T, positions_T, self.lengths, at_N, labels_N)
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            """From pinned memory nobody waits: the processor is a step ahead of the GPU."""
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        names = ("tokens_T", "positions_T", "at_N", "labels_N", "owner_N")
+        beside = {name: moved(values) for name, values in self.beside.items()}
+        return replace(self, **{name: moved(getattr(self, name)) for name in names}, beside=beside)
+
+    def by_sequence(self, values_N: torch.Tensor) -> torch.Tensor:
+        """Sums over the labels of each sequence, (S)."""
+        return values_N.new_zeros(len(self.lengths)).index_add(0, self.owner_N, values_N)
 
 
-def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pack:
-    """The (tokens, trained) pairs as one pass, in the order given."""
+def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]], beside: Sequence[Beside] = ()) -> Pack:
+    """The (tokens, trained) pairs as one pass, in the order given, with what is known `beside` each."""
     lengths = tuple(len(tokens) for tokens, _ in sequences)
     tokens_T = np.concatenate([tokens for tokens, _ in sequences]).astype(np.int64)
     learned_T = np.concatenate([trained for _, trained in sequences])
@@ -65,16 +76,28 @@ def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pack:
     learned_T[starts] = False  # a first token has nothing before it that could predict it
     positions_T = np.arange(len(tokens_T)) - np.repeat(starts, lengths)
     targets_N = np.flatnonzero(learned_T)
-    arrays = (tokens_T, positions_T, targets_N - 1, tokens_T[targets_N])
-    tokens, positions, at, labels = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    return Pack(tokens, positions, lengths, at, labels)
+    owner_N = np.repeat(np.arange(len(lengths)), lengths)[targets_N]
+    arrays = (tokens_T, positions_T, targets_N - 1, tokens_T[targets_N], owner_N)
+    tokens, positions, at, labels, owner = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    names = beside[0] if beside else ()
+    known = {name: np.concatenate([np.atleast_1d(values[name]) for values in beside]) for name in names}
+    floats = {name: torch.from_numpy(values.astype(np.float32)) for name, values in known.items()}
+    return Pack(tokens, positions, lengths, at, labels, owner, floats)
 
 
-def packs_of(sequences: Sequence[tuple[np.ndarray, np.ndarray]], capacity: int, packing: bool = True) -> list[Pack]:
-    """All of `sequences` in as few passes as best-fit finds; one sequence a pass when `packing` is off."""
-    bins = (
-        best_fit([len(tokens) for tokens, _ in sequences], capacity)
-        if packing
-        else [[i] for i in range(len(sequences))]
-    )
-    return [pack([sequences[index] for index in sorted(members)]) for members in bins]
+def packs_of(
+    sequences: Sequence[tuple[np.ndarray, np.ndarray]],
+    capacity: int,
+    packing: bool = True,
+    beside: Sequence[Beside] = (),
+    together: int = 1,
+) -> list[Pack]:
+    """All of `sequences` in as few passes as best-fit finds; one a pass when `packing` is off.
+
+    Each `together` of them, one after the other in the list, are never parted.
+    """
+    groups = [range(first, first + together) for first in range(0, len(sequences), together)]
+    sizes = [sum(len(sequences[index][0]) for index in group) for group in groups]
+    bins = best_fit(sizes, capacity) if packing else [[number] for number in range(len(groups))]
+    members = ([index for number in sorted(each) for index in groups[number]] for each in bins)
+    return [pack([sequences[i] for i in each], [beside[i] for i in each] if beside else ()) for each in members]

@@ -75,6 +75,6 @@ def schools() -> list[SchoolCard]:
     return list(SCHOOLS.values())
 
 
-def school(name: str) -> Any:
-    """The school's working part, loaded on first use (this imports torch)."""
-    return import_module(f"core.schools.{SCHOOLS[name].name}").School()
+def school(name: str, *settings: Any, **options: Any) -> Any:
+    """The school's working part, as core/schools/base.py describes it, loaded on first use (this imports torch)."""
+    return import_module(f"core.schools.{ALL_SCHOOLS[name].name}").School(*settings, **options)

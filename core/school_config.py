@@ -1,0 +1,101 @@
+"""What can be set of each school; a quest's card freezes it. It imports no torch.
+
+Names and defaults are TRL's where TRL has the same thing.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.config_words import Section
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Surprise(Section):
+    """Surprise weighting, over any school's loss: labels that the hero did not expect weigh more, the mean weight being 1."""
+
+    measure: Literal["entropy", "probability", "margin"] = Field(
+        "probability",
+        description="What surprise is: `entropy` of the hero's distribution; `probability`, 1 - p(label); `margin`, how far the "
+        "label is behind the likeliest other token.",
+    )
+    strength: float = Field(
+        1.0, ge=0, le=10, description="Power that surprise is raised to; 0 weighs all labels alike."
+    )
+    floor: float = Field(0.1, gt=0, le=1, description="Least surprise of a label, so that none is left out.")
+    warmup_steps: int = Field(10, ge=0, description="First steps of a battle in which all labels weigh alike.")
+
+
+class ScribeSettings(Section):
+    """Supervised fine-tuning."""
+
+
+class MirrorSettings(Section):
+    """Sparring."""
+
+    max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of an answer at most.")
+
+
+class JudgeSettings(Section):
+    """Preferences."""
+
+    loss_type: Literal["sigmoid", "ipo", "sigmoid_norm"] = Field(
+        "sigmoid",
+        description="`sigmoid`: DPO; `ipo`: squared distance from 1/(2 beta), per token; `sigmoid_norm`: DPO with "
+        "log-ratios per token, so that length counts for nothing.",
+    )
+    beta: Positive = Field(0.1, le=100, description="How dearly it pays to move away from the parent checkpoint.")
+
+
+class ChampionSettings(Section):
+    """Rewards that can be checked."""
+
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = Field(
+        "dapo",
+        description="What the sum over labels is divided by: `grpo`, each answer's length, then answers; `dapo`, all "
+        "labels of a step; `dr_grpo`, answers times `max_new_tokens`.",
+    )
+    num_generations: int = Field(8, ge=2, le=256, description="Answers to each prompt that are compared.")
+    max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of an answer at most.")
+    temperature: Positive = Field(1.0, le=10, description="Of the draws.")
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        "group", description="Whose standard deviation an advantage is divided by."
+    )
+    epsilon: float = Field(0.2, ge=0, le=1, description="How far a probability may fall before its gradient is cut.")
+    epsilon_high: float | None = Field(None, ge=0, description="How far it may rise; like `epsilon` by default.")
+    beta: float = Field(0.0, ge=0, le=10, description="Weight of the KL divergence from the parent checkpoint.")
+
+
+class WhisperSettings(Section):
+    """Distillation."""
+
+    teacher: str | None = Field(
+        None,
+        description="Folder below models/ or checkpoint id of the same tokenizer, whose distributions are imitated.",
+    )
+    url: str | None = Field(
+        None,
+        description="OpenAI-compatible server whose answers are imitated instead; its key lies in state/whisper.key.",
+    )
+    model: str | None = Field(None, description="Model to ask of that server.")
+    beta: float = Field(0.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between them Jensen-Shannon.")
+    temperature: Positive = Field(1.0, le=10, description="That both distributions are softened by.")
+    on_policy: float = Field(
+        0.0, ge=0, le=1, description="Share of steps whose rows the hero answers itself before the two are compared."
+    )
+    max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of such an answer at most.")
+
+
+class OracleSettings(Section):
+    """Surprise weighting as a school of its own: the Scribe's loss, weighted as `surprise` says."""
+
+
+SETTINGS: dict[str, type[Section]] = {
+    "scribe": ScribeSettings,
+    "mirror": MirrorSettings,
+    "judge": JudgeSettings,
+    "champion": ChampionSettings,
+    "whisper": WhisperSettings,
+    "oracle": OracleSettings,
+}

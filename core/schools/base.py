@@ -1,0 +1,74 @@
+"""What every school is: a loss over packs, what a step's losses are divided by, and what it reports beside them.
+
+A school knows tensors and a model, and nothing about files, battles or queues. Legend as in packing: N label positions of a
+pack, S its sequences.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from core.forge.label_scores import LabelScores, label_scores
+from core.forge.packing import Pack
+from core.forge.qwen3 import EAGER, Compute
+from core.school_config import SETTINGS, Surprise
+from core.schools.surprise import weights
+
+
+class School(ABC):
+    """One way to learn. A step's loss is the sum of `loss_sum` over its packs by `units` of them all.
+
+    `settings`: the school's own, of `core/school_config.py`. `surprise`: weighs labels, if given. `form`: of the rows.
+    """
+
+    name: ClassVar[str]
+    needs_reference = False  # whether packs have the parent's log-probabilities beside their labels, as "reference"
+
+    def __init__(self, settings: Any = None, surprise: Surprise | None = None, form: str = "messages"):
+        self.settings = settings if settings is not None else SETTINGS[self.name]()
+        self.surprise, self.form = surprise, form
+        self.step = 0  # of the battle, from 0
+        self._told: dict[str, tuple[torch.Tensor, int]] = {}
+
+    @property
+    def together(self) -> int:
+        """How many sequences, one after the other, must go through the same pass."""
+        return 1
+
+    def units(self, packs: Sequence[Pack]) -> float:
+        """What the summed losses of `packs` are divided by."""
+        return sum(len(pack.labels_N) for pack in packs)
+
+    @abstractmethod
+    def loss_sum(self, model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
+        """The pack's part of a step's loss, not yet divided: float32, a scalar with a gradient."""
+
+    def told(self) -> dict[str, float]:
+        """The means of what the passes since the last call reported. This waits for the device."""
+        told, self._told = self._told, {}
+        return {name: float(total) / count for name, (total, count) in told.items() if count}
+
+    # For siblings
+
+    @property
+    def weighs(self) -> bool:
+        """Whether surprise weighs the labels of this step."""
+        return self.surprise is not None and self.step >= self.surprise.warmup_steps
+
+    def scores(self, model: torch.nn.Module, pack: Pack, compute: Compute, entropy: bool = False) -> LabelScores:
+        """The labels' log-probabilities, and what the weights of this step are made from."""
+        measure = self.surprise.measure if self.weighs else None
+        return label_scores(
+            model, pack, compute, entropy=entropy or measure == "entropy", runner_up=measure == "margin"
+        )
+
+    def weights(self, scores: LabelScores) -> torch.Tensor | float:
+        """Of each label (N), 1 on average; 1.0 where surprise counts for nothing."""
+        return weights(scores, self.surprise) if self.weighs else 1.0
+
+    def tell(self, name: str, values: torch.Tensor) -> None:
+        """Report each of `values` as one more of those whose mean is shown as `name`."""
+        total, count = self._told.get(name, (0.0, 0))
+        self._told[name] = total + values.detach().float().sum(), count + values.numel()
