@@ -23,14 +23,23 @@ class Beside(Protocol):
     def sequences(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
 
+class Known(Protocol):
+    """What is known of the labels of each of a quest's sequences."""
+
+    def of(self, number: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class BattlePlan:
-    """All optimizer steps of one quest, numbered from 0."""
+    """All optimizer steps of one quest, numbered from 0. `form`: of its rows; `references`: what the checkpoint before the
+    battle makes of their labels, where the school wants to know."""
 
     prepared: Prepared
     settings: Settings
     quest_sha256: str
+    form: str = field(default="messages", kw_only=True)
     replay: Beside | None = field(default=None, kw_only=True)
+    references: Known | None = field(default=None, kw_only=True)
 
     @cached_property
     def held_out_rows(self) -> np.ndarray:

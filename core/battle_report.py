@@ -146,6 +146,7 @@ class BattleReport:
                 self._battle["step"] = facts.step
             else:
                 self._take_in(facts, loss, norm)
+                self._take_in_told(facts)
             if flags & NOT_FINITE:
                 bad.append((facts.step, loss, norm))
         return bad
@@ -193,6 +194,12 @@ class BattleReport:
             "learning_rate": facts.learning_rate,
             "gradient_norm": norm,
         }
+
+    def _take_in_told(self, facts: StepFacts) -> None:
+        """What the school reported beside the loss: on record for each step, in the snapshot as of the last."""
+        if facts.told:
+            self._battle["told"] = told = {name: float(mean) for name, mean in facts.told.items()}
+            self.record.told(facts.global_step, self._quest, told)
 
     def validated(self, global_step: int, evaluation: Evaluation) -> Looked:
         """The held-out rows were scored. A loss that is no number is named, and recorded nowhere."""

@@ -16,6 +16,7 @@ from core.config_words import Section
 from core.errors import UserError, nearest
 from core.optimizer_names import ADAMW, DEFAULT
 from core.oracle_config import Oracle
+from core.school_config import SchoolName, Schools
 from core.skills import skills
 from core.trainer_keys import check_trainer_keys
 
@@ -237,9 +238,11 @@ class Config(Section):
         description="Tokens of one forward pass at most, when rows are packed; a longer row goes alone. "
         "Default: 2048 on a CPU, whose caches they fit, 4096 on a GPU.",
     )
-    school: Literal["scribe"] = Field(
-        "scribe", description="School of quests that name none. Only the Scribe (SFT) teaches today."
+    school: SchoolName = Field(
+        "scribe",
+        description="School of quests that name none; `scribe` lets the form of the rows choose where it cannot teach.",
     )
+    schools: Schools = Field(Schools(), description="How each school teaches.")
     validation_fraction: float = Field(
         0.05, ge=0, le=0.5, description="Share of a quest's rows that is held out and never trained."
     )

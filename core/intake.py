@@ -216,7 +216,7 @@ class Intake:
             **facts,
             "skill": sidecar.skill,
             "origin": sidecar.origin,
-            "settings": settings,
+            "settings": settings | {"school": report["school"]},
         }
         self.queue.accept(claimed, priority, card, {"quest": quest, **report})
         claimed.with_suffix(SIDECAR).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ So they can be made ahead of the battle by whoever has time, deleted at any mome
     ends.bin      int64, where each sequence ends in tokens.bin
     rows.bin      int64, one pair a row: line number in the file, number of its first sequence
     keys.bin      uint64, seeded hash of each row's bytes, which decides what is held out
+    values.bin    float32, of rows with a verdict: their reward, or 1 for a good answer and -1 for a bad one
     meta.json     counts and dtype
 """
 
@@ -34,6 +35,7 @@ from core.quest import Settings
 from core.quest_file import chunks, read_rows
 from core.rendering import Rendered, Renderer
 from core.room import Room
+from core.rows import Row, Verdict
 
 CHUNK_ROWS = 512
 BLOCK_ROWS = 1 << 18
@@ -85,6 +87,11 @@ class Prepared:
         """Of every row, a hash of its bytes and the seed."""
         return _mapped(self.folder / "keys.bin", np.dtype(np.uint64))
 
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Of every row that has a verdict, in numbers."""
+        return _mapped(self.folder / "values.bin", np.dtype(np.float32))
+
     def __len__(self) -> int:
         return self.meta["rows"]
 
@@ -92,13 +99,24 @@ class Prepared:
         """The line of the quest file that `row` came from."""
         return int(self._rows[row, 0])
 
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """How many tokens of each sequence are learned: the first never is, nothing stands before it."""
+        if not len(self._ends):
+            return np.empty(0, np.int64)
+        starts = np.concatenate([[0], self._ends[:-1]])
+        return np.add.reduceat(self._trained, starts, dtype=np.int64) - self._trained[starts]
+
+    def numbers(self, row: int) -> range:
+        """Which sequences are those of `row`."""
+        last = int(self._rows[row + 1, 1]) if row + 1 < len(self._rows) else len(self._ends)
+        return range(int(self._rows[row, 1]), last)
+
     def sequences(self, row: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(tokens, trained) of each sequence of `row`, both one-dimensional and of equal length."""
-        first = int(self._rows[row, 1])
-        last = int(self._rows[row + 1, 1]) if row + 1 < len(self._rows) else len(self._ends)
-        return [self._sequence(number) for number in range(first, last)]
+        return [self.sequence(number) for number in self.numbers(row)]
 
-    def _sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         begin = int(self._ends[number - 1]) if number else 0
         end = int(self._ends[number])
         return self._tokens[begin:end], self._trained[begin:end]
@@ -162,7 +180,7 @@ def prepare(
             for chunk in chunks(rows, CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
                 rendered = renderer.render(row for _, _, row in good)
-                writer.add([(number, line, result) for (number, line, _), result in zip(good, rendered, strict=True)
+                writer.add([(*entry, result) for entry, result in zip(good, rendered, strict=True)
                             if not isinstance(result, BadRow)])  # fmt: skip
                 read += sum(len(line) + 1 for _, line, _ in chunk)
                 gc.collect(0)
@@ -204,26 +222,28 @@ class _Writer:
     """Appends rows to the array files."""
 
     def __init__(self, folder: Path, vocabulary: int, seed: int, stack: contextlib.ExitStack):
-        names = ("tokens", "trained", "ends", "rows", "keys")
+        names = ("tokens", "trained", "ends", "rows", "keys", "values")
         self._files = {name: stack.enter_context(open(folder / f"{name}.bin", "wb")) for name in names}
         self._dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
         self._salt = str(seed).encode()
         self._rows = self._sequences = self._tokens = self._learned = 0
 
-    def add(self, rows: list[tuple[int, bytes, Rendered]]) -> None:
-        """Line number, bytes and sequences of each row."""
-        sequences = [sequence for _, _, rendered in rows for sequence in rendered.sequences]
+    def add(self, rows: list[tuple[int, bytes, Row, Rendered]]) -> None:
+        """Line number, bytes, normal form and sequences of each row; of a preference the chosen one comes first."""
+        sequences = [sequence for *_, rendered in rows for sequence in rendered.every]
         if not sequences:
             return
-        firsts = self._sequences + np.cumsum([0, *(len(rendered.sequences) for _, _, rendered in rows)])[:-1]
+        firsts = self._sequences + np.cumsum([0, *(len(rendered.every) for *_, rendered in rows)])[:-1]
         ends = self._tokens + np.cumsum([len(sequence.input_ids) for sequence in sequences])
         trained = np.concatenate([sequence.trained for sequence in sequences])
         self._write("tokens", np.concatenate([sequence.input_ids for sequence in sequences]).astype(self._dtype))
         self._write("trained", trained)
         self._write("ends", ends)
-        self._write("rows", np.stack([[number for number, _, _ in rows], firsts], axis=1))
-        for _, line, _ in rows:
+        self._write("rows", np.stack([[number for number, *_ in rows], firsts], axis=1))
+        for _, line, row, _ in rows:
             self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
+            if isinstance(row, Verdict):
+                self._files["values"].write(np.float32(row.value).tobytes())
         self._rows += len(rows)
         self._sequences += len(sequences)
         self._tokens = int(ends[-1])

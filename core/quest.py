@@ -16,6 +16,7 @@ from core.durable import read_json
 from core.errors import UserError, nearest
 from core.paths import PRIORITIES
 from core.regular_file import open_regular
+from core.school_config import SchoolName, Schools
 
 SIDECAR_BYTES = 1 << 20
 SHOWN_ERRORS = 5
@@ -30,7 +31,8 @@ class Sidecar(Section):
     priority: Literal["high", "normal", "low"] | None = Field(
         None, description="Overrides the folder it was dropped in."
     )
-    school: Literal["scribe"] | None = Field(None, description="School that trains it.")
+    school: SchoolName | None = Field(None, description="School that trains it.")
+    schools: Schools | None = Field(None, description="Settings of schools, over those of the config.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="Rows per optimizer step.")
     columns: dict[str, str] = Field(
@@ -66,6 +68,7 @@ class Settings(Section):
     columns: dict[str, str]
     optimizer_state: Literal["carry", "reset"] = "carry"
     replay_ratio: float = 0.0
+    schools: Schools = Schools()
 
     def planned_steps(self, rows: int) -> int:
         """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""
@@ -85,8 +88,15 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
         "seed": config.seed if sidecar.seed is None else sidecar.seed,
         "columns": sidecar.columns,
         "optimizer_state": sidecar.optimizer_state or config.training_defaults.optimizer_state,
+        "schools": _schools(config.schools, sidecar.schools),
     }
     return Settings(**(shared | own))
+
+
+def _schools(usual: Schools, own: Schools | None) -> Schools:
+    """`usual`, but for what `own` says."""
+    kept, said = usual.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True) if own else {}
+    return Schools(**kept | {name: (kept.get(name) or {}) | (values or {}) for name, values in said.items()})
 
 
 def read_sidecar(path: Path, source: str | None = None) -> Sidecar:

@@ -52,10 +52,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The sequences of a row. Of a preference: those of the chosen side, and of the rejected one."""
+    """The sequences of a row. Of a preference: that of the chosen side, and that of the rejected one."""
 
     sequences: tuple[Sequence, ...]
     rejected: tuple[Sequence, ...] = ()
+
+    @property
+    def every(self) -> tuple[Sequence, ...]:
+        return self.sequences + self.rejected
 
 
 class Renderer:
@@ -178,6 +182,9 @@ class Renderer:
                 finished.append(tuple(sequences))
         except BadRow as problem:
             return problem
+        if isinstance(row, Preference) and any(len(sequences) > 1 for sequences in finished):
+            why = "has turns that the chat template shows differently later, so it is more than one sequence"
+            return BadRow("chosen", why, None, "let the two answers part at their last turn")
         return Rendered(*finished)
 
     def _fit(self, row: Row, ids: np.ndarray, trained: np.ndarray) -> list[Sequence]:

@@ -26,6 +26,7 @@ from core.durable import sync_file, sync_folder, write_json
 from core.paths import RealmPaths
 from core.prepare import Prepared
 from core.quest import Quest
+from core.schools import IMITATING
 from core.skills import skills
 
 QUESTS, ROWS = 16, 256
@@ -69,6 +70,8 @@ def with_replay(
     `fingerprint`: of tokenizer and template, whose rows alone count; `held`: what the hero's weights are, `tip`: the newest
     of them on disk.
     """
+    if plan.settings.school not in IMITATING:
+        return plan
     store, own = paths.replay(held.hero), _pool_of(quest)
     _keep(store, own, quest.id, plan, fingerprint, tip.trained)
     ratio = plan.settings.replay_ratio

@@ -75,6 +75,11 @@ class Verdict:
     label: bool | None = None
     reward: float | None = None
 
+    @property
+    def value(self) -> float:
+        """The reward; 1 for a good answer and -1 for a bad one."""
+        return self.reward if self.label is None else 1.0 if self.label else -1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from core.config_words import Section
 
+SchoolName = Literal["scribe", "mirror", "judge", "champion", "whisper", "oracle"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -91,11 +92,21 @@ class OracleSettings(Section):
     """Surprise weighting as a school of its own: the Scribe's loss, weighted as `surprise` says."""
 
 
-SETTINGS: dict[str, type[Section]] = {
-    "scribe": ScribeSettings,
-    "mirror": MirrorSettings,
-    "judge": JudgeSettings,
-    "champion": ChampionSettings,
-    "whisper": WhisperSettings,
-    "oracle": OracleSettings,
-}
+class Schools(Section):
+    """Of every school, and of what goes with any."""
+
+    scribe: ScribeSettings = Field(ScribeSettings(), description="Supervised fine-tuning.")
+    mirror: MirrorSettings = Field(MirrorSettings(), description="Sparring.")
+    judge: JudgeSettings = Field(JudgeSettings(), description="Preferences.")
+    champion: ChampionSettings = Field(ChampionSettings(), description="Rewards.")
+    whisper: WhisperSettings = Field(WhisperSettings(), description="Distillation.")
+    oracle: OracleSettings = Field(OracleSettings(), description="Surprise.")
+    surprise: Surprise | None = Field(None, description="Surprise weighting; the Oracle has it in any case.")
+
+    def settings(self, school: str) -> Section:
+        """The school's own."""
+        return getattr(self, school)
+
+
+def default_settings(school: str) -> Section:
+    return Schools().settings(school)

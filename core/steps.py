@@ -5,8 +5,9 @@ Rows are keyed by hero and global step, so a step that is trained again after a 
 block of 64 steps is summed up per quest as it is written, so that a million steps can be drawn without reading them.
 """
 
+import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -80,6 +81,11 @@ MIGRATIONS = (
     CREATE INDEX previews_by_quest ON previews(quest, id);
     """,
     "ALTER TABLE steps ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;",
+    """
+    CREATE TABLE told (
+        hero INTEGER NOT NULL, quest INTEGER NOT NULL, name TEXT NOT NULL, step INTEGER NOT NULL, value REAL,
+        PRIMARY KEY (hero, quest, name, step)) WITHOUT ROWID;
+    """,
 )
 
 
@@ -113,18 +119,26 @@ class StepRecord:
         self._hero = self._connection.execute("SELECT id FROM heroes WHERE name=?", (hero,)).fetchone()[0]
         self._sum_up = _SUM_UP.format(key=f"{self._hero},", chosen=f"hero={self._hero} AND step BETWEEN ? AND ?")
         self._waiting: list[Step] = []
+        self._told: list[tuple[int, int, str, int, float | None]] = []
         self._owed: list[Callable[[], None]] = []
         self._folder = path.parent
 
     def add(self, step: Step) -> None:
         self._waiting.append(step)
 
+    def told(self, step: int, quest: int, values: Mapping[str, float]) -> None:
+        """What the school reported of a step beside its loss."""
+        finite = ((name, value if math.isfinite(value) else None) for name, value in values.items())
+        self._told += [(self._hero, quest, name, step, value) for name, value in finite]
+
     def flush(self) -> None:
         with spared(self._folder):
             if self._waiting:
                 with self._transaction():
                     self._write_steps()
+                    self._connection.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?)", self._told)
                 self._waiting.clear()
+                self._told.clear()
             while self._owed:
                 with self._transaction():
                     self._owed[0]()

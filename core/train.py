@@ -20,10 +20,11 @@ from core.forge import optimizers
 from core.forge.arguments import PER_BATTLE, arguments
 from core.forge.bond import bond
 from core.forge.compiling import warm_up, worth_compiling
-from core.forge.evaluate import Evaluation, evaluate
+from core.forge.evaluate import Evaluation
 from core.forge.generate import greedy_answers
 from core.forge.gradient_release import GradientRelease
 from core.forge.guard import Spoiled
+from core.forge.lesson import FileLessons
 from core.forge.looks import Looks
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import (
@@ -44,7 +45,8 @@ from core.memory_plan import check_numbers
 from core.pack_limits import PackLimits
 from core.previews import most_tokens
 from core.quest import Settings
-from core.schools import school
+from core.schools import IMITATING, school
+from core.schools.base import School
 from core.time_budget import SHARE
 from core.trainer_keys import layers_again
 
@@ -105,11 +107,11 @@ class HeroTrainer(Trainer):
         back to here, and which steps are passed over therefore.
         """
         self._plan, self._first, self._observer = plan, first, observer
-        self._school = school(plan.settings.school)
+        self._go_to_school(plan)
         self.guard.take_up(plan.quest_sha256, first, spoiled)
         self._adopt(plan, learning_rate, schedule)
         self._choose_compute(plan, compiled, schedule is not None)
-        self._loader = StepLoader(plan, first, self._room)
+        self._loader = StepLoader(plan, first, self._room, self._lessons)
         self._looks = self._looks_at(plan)
         try:
             if first == 0 and self._looks.cheap_before:
@@ -121,14 +123,24 @@ class HeroTrainer(Trainer):
                 self._release.remove()
                 self._release = None
 
+    def _go_to_school(self, plan: BattlePlan) -> None:
+        settings = plan.settings
+        own, surprise = settings.schools.settings(settings.school), settings.schools.surprise
+        self._school: School = school(settings.school, own, surprise, plan.form)
+        self._lessons = FileLessons(plan, self._school.together)
+
     def held_out_loss(self, plan: BattlePlan) -> float | None:
         """Held-out loss of a battle that is not fought now."""
+        self._go_to_school(plan)
         self._autocast = self._wants_autocast(plan.settings)
         evaluation = self._evaluation(self._looks_at(plan))
         return evaluation and evaluation.loss
 
     def bond(self, plan: BattlePlan) -> float | None:
-        """How surely the held-out answers of `plan` belong to their prompts, as a z-score."""
+        """How surely the held-out answers of `plan` belong to their prompts, as a z-score; None where it does not say which
+        answers are good."""
+        if plan.settings.school not in IMITATING:
+            return None
         with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
             return bond(self.model, plan.sequences_of(plan.held_out_rows.tolist()))
 
@@ -142,11 +154,11 @@ class HeroTrainer(Trainer):
     def _looks_at(self, plan: BattlePlan) -> Looks:
         room = self._room_at(plan.settings, self.global_step)
         asking = self._observer is not None and self._observer.stop_ids is not None
-        return Looks(plan, self._look_rates, self.look_share, room, asking)
+        return Looks(plan, self._lessons.held_out(), self._look_rates, self.look_share, room, asking)
 
     def _evaluation(self, looks: Looks) -> Evaluation | None:
         with self.compute_loss_context_manager(), optimizers.weights_to_use(self.optimizer):
-            return evaluate(self.model, looks.packs)
+            return self._school.evaluate(self.model, looks.packs)
 
     def _validate(self, global_step: int) -> Evaluation:
         """Held-out loss and accuracy of the running battle with the weights as they are."""
@@ -292,11 +304,12 @@ class HeroTrainer(Trainer):
         if self._release:
             self._release.begin(self.guard.bound())
         rate = {"learning_rate": self.lr_scheduler.get_last_lr()[0]} if self.kind.steps_in_backward else {}
-        total = torch.zeros((), device=self.args.device)
+        total, units = torch.zeros((), device=self.args.device), self._school.units(batch.packs)
+        self._school.begin(batch.step)
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
-                loss = self._school.loss_sum(model, pack, self.compute) / batch.labels
+                loss = self._school.loss_sum(model, pack, self.compute) / units
             total += loss.detach()
             if self._release:
                 self._release.mind(loss)
@@ -383,6 +396,7 @@ class _Reporter(TrainerCallback):
             now - self._clock,
             trainer._step_flops,
             trainer.guard.flags,
+            trainer._school.told(),
         )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True

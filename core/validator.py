@@ -21,7 +21,7 @@ from core.quest import Settings
 from core.quest_file import chunks, parse, read_lines, to_row
 from core.rendering import Renderer
 from core.rows import Row, prompts_of
-from core.schools import SCHOOLS
+from core.schools import school_for
 from core.skills import evaluated_by
 from core.token_lengths import histogram
 
@@ -93,16 +93,16 @@ def validate_file(
     if head and head[0][2]:
         return _not_read(path, size, head[0], tally)
     stride = 1 if size <= EXACT_BYTES else max(1, _count_lines(path) // SAMPLE_ROWS, size // SAMPLE_BYTES)
-    form, reason = form_of(head, settings)
+    form, school, reason = form_of(head, settings)
     for chunk in chunks(chain(head, lines), CHUNK_ROWS):
-        judge(chunk, form, settings, renderer, stride, tally, aside)
+        judge(chunk, form, settings, renderer if school else None, stride, tally, aside)
         alive()
     verdict = reason or _verdict(tally, settings)
     if verdict and tally.bad_rows and (kind := _kind(path)):
         verdict = kind
         tally.errors.clear()  # they would speak of rows where there are none
     aside.close(keep=verdict is None)
-    return report_of(path, form, verdict, stride, size, hasher.hexdigest(), tally, settings.max_length)
+    return report_of(path, form, school, verdict, stride, size, hasher.hexdigest(), tally, settings.max_length)
 
 
 def _not_read(path: Path, size: int, first: tuple[int, bytes, BadRow], tally: Tally) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _not_read(path: Path, size: int, first: tuple[int, bytes, BadRow], tally: Ta
     number, line, problem = first
     _count_bad(number, line, problem, tally, SetAside(None))
     why = _kind(path) or f"line {number} {problem.reason} and comes before any row; the file is read no further"
-    return report_of(path, None, why, 1, size, None, tally, 0)
+    return report_of(path, None, None, why, 1, size, None, tally, 0)
 
 
 def _kind(path: Path) -> str | None:
@@ -125,40 +125,43 @@ def _count_lines(path: Path) -> int:
     return int(path.stat().st_size / len(beginning) * max(1, beginning.count(b"\n")))
 
 
-def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None]:
-    """The file's form, or why it has none that can be trained."""
+def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, str | None]:
+    """The file's form, the school that teaches it, and why it cannot be trained, if it cannot."""
     parsed = [(number, problem or parse(line)) for number, line, problem in head]
     samples = [row for _, row in parsed if isinstance(row, dict)]
     if not head:
-        return None, "the file holds no rows"
+        return None, None, "the file holds no rows"
     if not samples:
         number, problem = parsed[0]
         return (
             None,
+            None,
             f"no line of the beginning is a JSON object, as JSON Lines has one a line; line {number} {problem.reason}",
         )
+    form = None
     try:
         form = detect(samples, settings.columns)
+        return form, school_for(form.name, settings.school), None
     except UserError as problem:
-        return None, str(problem)
-    if form.school not in SCHOOLS:
-        return (
-            form,
-            f"rows of the form {form.name} go to the {form.school.capitalize()}, a school that has not opened yet; only the Scribe teaches",
-        )
-    return form, None
+        return form, None, str(problem)
 
 
 def judge(
-    chunk: list, form: Form | None, settings: Settings, renderer: Renderer, stride: int, tally: Tally, aside: SetAside
+    chunk: list,
+    form: Form | None,
+    settings: Settings,
+    renderer: Renderer | None,
+    stride: int,
+    tally: Tally,
+    aside: SetAside,
 ) -> None:
-    """Judge a chunk of lines: each is counted as a row or a bad row."""
+    """Judge a chunk of lines: each is counted as a row or a bad row. Without a `renderer` tokens are not looked at."""
     results: list = []
     for number, line, problem in chunk:
         values = problem or parse(line)
         row = values if isinstance(values, BadRow) or form is None else to_row(form, values, settings.columns)
         results.append([number, line, row])
-    if form and form.school in SCHOOLS:
+    if form and renderer:
         wanted = [entry for entry in results if not isinstance(entry[2], BadRow) and entry[0] % stride == 0]
         for entry, rendered in zip(wanted, renderer.render([entry[2] for entry in wanted]), strict=True):
             if isinstance(rendered, BadRow):
@@ -189,11 +192,12 @@ def _unless_kept(number: int, row: Row, tally: Tally) -> Row | BadRow:
 
 
 def _measure(rendered, tally: Tally) -> None:
-    length = sum(len(sequence.input_ids) for sequence in rendered.sequences)
+    sequences = rendered.every
+    length = sum(len(sequence.input_ids) for sequence in sequences)
     tally.lengths.append(length)
-    tally.whole.append(length + sum(sum(sequence.cut) for sequence in rendered.sequences))
-    tally.trained_tokens += sum(int(sequence.trained.sum()) for sequence in rendered.sequences)
-    tally.truncated += any(sequence.truncated for sequence in rendered.sequences)
+    tally.whole.append(length + sum(sum(sequence.cut) for sequence in sequences))
+    tally.trained_tokens += sum(int(sequence.trained.sum()) for sequence in sequences)
+    tally.truncated += any(sequence.truncated for sequence in sequences)
 
 
 def _count_bad(number: int, line: bytes, problem: BadRow, tally: Tally, aside: SetAside) -> None:
@@ -233,6 +237,7 @@ def _verdict(tally: Tally, settings: Settings) -> str | None:
 def report_of(
     path: Path,
     form: Form | None,
+    school: str | None,
     reason: str | None,
     stride: int,
     size: int,
@@ -262,7 +267,7 @@ def report_of(
         "verdict": "rejected" if reason else "accepted",
         "reason": reason,
         "form": form.name if form else None,
-        "school": form.school if form else None,
+        "school": school or (form.school if form else None),
         "bytes": size,
         "sha256": sha256,
         "rows": tally.rows,

@@ -41,6 +41,7 @@ from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
 from core.prepare import cache_name, prepare
 from core.quest import Quest
+from core.references import with_references
 from core.rendering import Renderer
 from core.replay import with_replay
 from core.training_queue import TrainingQueue
@@ -253,6 +254,10 @@ class Worker:
         spoiled = self._spoiled_in(quest)
         held = self.writer.held
         plan = with_replay(plan, quest, self.paths, self.renderer(settings.max_length).fingerprint, held, self.tip)
+        try:
+            plan = with_references(self, plan, quest, first)
+        except LeftEarly as left:
+            return left.ending
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, held, self.hero_facts())
@@ -290,7 +295,7 @@ class Worker:
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
             prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
-        return BattlePlan(prepared, settings, card["sha256"])
+        return BattlePlan(prepared, settings, card["sha256"], form=card["form"])
 
     def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""

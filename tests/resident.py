@@ -48,7 +48,7 @@ def accept_sums(
     card = {
         "quest": quest,
         "stem": stem,
-        "settings": frozen.model_dump(),
+        "settings": frozen.model_dump() | {"school": report["school"]},
         "skill": skill,
         **{key: report[key] for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school")},
     }

@@ -1,6 +1,7 @@
 """Held-out loss and token accuracy of a model; it changes neither weights nor random streams."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ class Evaluation:
     """What a model makes of rows it never saw.
 
     `loss`: mean nats per label; `accuracy`: share of labels that it holds most likely, the tokens before them given;
-    `labels`: how many there are; `nats_S`: the loss summed over each sequence, in the order of the packs.
+    `labels`: how many there are; `nats_S`: the loss summed over each sequence, in the order of the packs. Of a school whose
+    loss is of whole rows, a row counts as one label.
     """
 
     loss: float
@@ -27,16 +29,23 @@ class Evaluation:
     nats_S: np.ndarray
 
 
-@torch.no_grad()
-def evaluate(model: torch.nn.Module, packs: Iterable[Pack]) -> Evaluation | None:
-    """`model` on all label positions of `packs`, or None where there is none."""
-    device = next(model.parameters()).device
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """A block in which `model` is only looked at: no gradient, no dropout."""
     was_training = model.training
     model.eval()
     try:
-        found = [(pack, *_scores(model, pack.to(device))) for pack in packs if len(pack.labels_N)]
+        with torch.no_grad():
+            yield
     finally:
         model.train(was_training)
+
+
+def evaluate(model: torch.nn.Module, packs: Iterable[Pack]) -> Evaluation | None:
+    """`model` on all label positions of `packs`, or None where there is none."""
+    device = next(model.parameters()).device
+    with evaluating(model):
+        found = [(pack, *_scores(model, pack.to(device))) for pack in packs if len(pack.labels_N)]
     if not found:
         return None
     nats_S = np.concatenate([_by_sequence(pack, nats_N.cpu().numpy()) for pack, nats_N, _ in found])

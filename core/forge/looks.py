@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from core.battle import BattlePlan
-from core.forge.packing import packs_of
+from core.forge.lesson import Lesson
 from core.previews import most_tokens, questions
 from core.time_budget import TimeBudget
 
@@ -21,12 +21,14 @@ LAST_PREVIEW_SECONDS = 0.15  # the last preview of a short battle, which its bud
 
 
 class Looks:
-    """One battle's. `rates`: what looking cost so far, kept from battle to battle; `room`: tokens of a pass at most;
-    `asking`: whether anybody wants answers."""
+    """One battle's. `held_out`: its rows that are not trained; `rates`: what looking cost so far, kept from battle to
+    battle; `room`: tokens of a pass at most; `asking`: whether anybody wants answers."""
 
-    def __init__(self, plan: BattlePlan, rates: dict[str, float], share: float, room: int, asking: bool):
-        sequences = plan.sequences_of([int(row) for row in plan.held_out_rows])
-        self.packs = packs_of(sequences, room, plan.settings.packing) if sequences else []
+    def __init__(
+        self, plan: BattlePlan, held_out: Lesson, rates: dict[str, float], share: float, room: int, asking: bool
+    ):
+        sequences = held_out.sequences
+        self.packs = held_out.packs(room, plan.settings.packing)
         self.questions = questions(plan) if asking else []
         self._tokens = sum(len(tokens) for tokens, _ in sequences)
         self._to_train = plan.tokens

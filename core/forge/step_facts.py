@@ -1,8 +1,8 @@
 """What an optimizer step tells of itself, and who may listen. It knows nothing about trainers, files or pages."""
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -12,10 +12,26 @@ from core.previews import Question
 
 
 @dataclass(frozen=True)
+class Mean:
+    """`total` of `count` values, which may still be in the making."""
+
+    total: torch.Tensor | float = 0.0
+    count: int = 0
+
+    def of(self, values: torch.Tensor) -> "Mean":
+        """These and `values`."""
+        return Mean(self.total + values.detach().float().sum(), self.count + values.numel())
+
+    def __float__(self) -> float:
+        """This waits for the device."""
+        return float(self.total) / self.count
+
+
+@dataclass(frozen=True)
 class StepFacts:
     """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows;
-    `flops`: the arithmetic they need; `flags`: what guard.py calls it. `loss`, `gradient_norm` and `flags` may still be
-    in the making: see `numbers`."""
+    `flops`: the arithmetic they need; `flags`: what guard.py calls it; `told`: what the school reports beside the loss.
+    `loss`, `gradient_norm`, `flags` and `told` may still be in the making: see `numbers`."""
 
     global_step: int
     step: int
@@ -26,6 +42,7 @@ class StepFacts:
     seconds: float
     flops: float
     flags: torch.Tensor | int = 0
+    told: Mapping[str, Mean] = field(default_factory=dict)
 
 
 def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None, int]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from core.battle import BattlePlan
-from core.forge.packing import Pack, packs_of
+from core.forge.lesson import FileLessons, Lessons
+from core.forge.packing import Pack
 
 EVERYTHING = 1 << 40  # tokens of a pass that must hold all rows of a step
 
@@ -25,11 +26,18 @@ class StepBatch:
 class StepLoader:
     """The batches of a plan from step `first` on; it starts there at no cost.
 
-    `room(step)`: tokens of a pass at most in that step, where the plan's own are too many.
+    `room(step)`: tokens of a pass at most in that step, where the plan's own are too many. `lessons`: what a step's rows
+    are, the file's own as they are by default.
     """
 
-    def __init__(self, plan: BattlePlan, first: int, room: Callable[[int], int] | None = None):
-        self.plan, self.first = plan, first
+    def __init__(
+        self,
+        plan: BattlePlan,
+        first: int,
+        room: Callable[[int], int] | None = None,
+        lessons: Lessons | None = None,
+    ):
+        self.plan, self.first, self.lessons = plan, first, lessons or FileLessons(plan)
         self.room = room or (lambda step: plan.settings.pack_tokens or EVERYTHING)
 
     def __len__(self) -> int:
@@ -42,7 +50,6 @@ class StepLoader:
     def batch(self, step: int) -> StepBatch:
         """The rows of `step` in as few passes as there is room for."""
         room = self.room(step)
-        sequences = self.plan.sequences_at(step)
-        packs = packs_of(sequences, room, self.plan.settings.packing or room == EVERYTHING)
+        packs = self.lessons.at(step).packs(room, self.plan.settings.packing or room == EVERYTHING)
         labels, tokens = sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs)
         return StepBatch(packs, labels, tokens, step)

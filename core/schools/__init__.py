@@ -4,38 +4,42 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from core.errors import UserError
+
+CONVERSATIONS = ("messages", "conversations", "alpaca", "completion", "question", "text")
+
 
 @dataclass(frozen=True)
 class SchoolCard:
-    """A school as the pages show it. `method`: what the field calls it."""
+    """A school as the pages show it. `method`: what the field calls it; `forms`: of the rows that it teaches from."""
 
     name: str
     title: str
     motto: str
     rows: str
     method: str
+    forms: tuple[str, ...]
 
 
-SCHOOLS = {
-    "scribe": SchoolCard(
-        "scribe",
-        "Scribe",
-        "Copy the masters until the words are yours.",
-        "conversations and texts: messages, conversations, instruction/output, prompt/completion, "
-        "prompt/response, question/answer, text",
-        "supervised fine-tuning",
-    ),
-}
-
-TO_COME = {  # their rows are understood already, and refused with the reason that nobody teaches them yet
+ALL_SCHOOLS = {
     card.name: card
     for card in (
+        SchoolCard(
+            "scribe",
+            "Scribe",
+            "Copy the masters until the words are yours.",
+            "conversations and texts: messages, conversations, instruction/output, prompt/completion, "
+            "prompt/response, question/answer, text",
+            "supervised fine-tuning",
+            CONVERSATIONS,
+        ),
         SchoolCard(
             "mirror",
             "Mirror",
             "Look at your own words, and mend them.",
             "the hero's own answers beside corrected ones",
             "self-correction",
+            (),
         ),
         SchoolCard(
             "judge",
@@ -43,6 +47,7 @@ TO_COME = {  # their rows are understood already, and refused with the reason th
             "Of two answers, know the better one.",
             "preferences: prompt/chosen/rejected, or label true/false beside a conversation",
             "direct preference optimisation (DPO)",
+            ("preference", "label"),
         ),
         SchoolCard(
             "champion",
@@ -50,6 +55,7 @@ TO_COME = {  # their rows are understood already, and refused with the reason th
             "Fight for the reward that can be checked.",
             "prompt/answer with a skill or a named grader, prompt/response/reward",
             "reinforcement learning with verifiable rewards",
+            ("problem", "reward"),
         ),
         SchoolCard(
             "whisper",
@@ -57,6 +63,7 @@ TO_COME = {  # their rows are understood already, and refused with the reason th
             "Listen to a greater one, and think as it thinks.",
             "prompts with a teacher's probabilities",
             "distillation",
+            CONVERSATIONS,
         ),
         SchoolCard(
             "oracle",
@@ -64,10 +71,13 @@ TO_COME = {  # their rows are understood already, and refused with the reason th
             "Learn most where you are surprised.",
             "conversations and texts, as the Scribe takes",
             "surprise-weighted fine-tuning",
+            CONVERSATIONS,
         ),
     )
 }
-ALL_SCHOOLS = SCHOOLS | TO_COME
+TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror", "champion", "whisper")}  # understood already, not taught yet
+IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
+SCHOOLS = {name: card for name, card in ALL_SCHOOLS.items() if name not in TO_COME}
 
 
 def schools() -> list[SchoolCard]:
@@ -78,3 +88,20 @@ def schools() -> list[SchoolCard]:
 def school(name: str, *settings: Any, **options: Any) -> Any:
     """The school's working part, as core/schools/base.py describes it, loaded on first use (this imports torch)."""
     return import_module(f"core.schools.{ALL_SCHOOLS[name].name}").School(*settings, **options)
+
+
+def school_for(form: str, wished: str) -> str:
+    """Which school teaches rows of `form`: the one that is `wished`; where that is the Scribe, any that can. Raises UserError."""
+    able = [card.name for card in ALL_SCHOOLS.values() if form in card.forms]
+    if wished not in able and wished != "scribe":
+        takes = ", ".join(ALL_SCHOOLS[wished].forms) or "none from files"
+        raise UserError(
+            f"the school {wished} teaches from rows of the forms {takes}; these are of the form {form}, for {' or '.join(able)}"
+        )
+    chosen = wished if wished in able else able[0]
+    if chosen not in SCHOOLS:
+        raise UserError(
+            f"rows of the form {form} go to the {ALL_SCHOOLS[chosen].title}, a school that has not opened yet; "
+            f"open are {', '.join(SCHOOLS)}"
+        )
+    return chosen

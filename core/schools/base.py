@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from core.forge.evaluate import Evaluation, evaluate
 from core.forge.label_scores import LabelScores, label_scores
 from core.forge.packing import Pack
 from core.forge.qwen3 import EAGER, Compute
-from core.school_config import SETTINGS, Surprise
+from core.forge.step_facts import Mean
+from core.school_config import Surprise, default_settings
 from core.schools.surprise import weights
 
 
@@ -27,10 +29,10 @@ class School(ABC):
     needs_reference = False  # whether packs have the parent's log-probabilities beside their labels, as "reference"
 
     def __init__(self, settings: Any = None, surprise: Surprise | None = None, form: str = "messages"):
-        self.settings = settings if settings is not None else SETTINGS[self.name]()
+        self.settings = settings or default_settings(self.name)
         self.surprise, self.form = surprise, form
         self.step = 0  # of the battle, from 0
-        self._told: dict[str, tuple[torch.Tensor, int]] = {}
+        self._told: dict[str, Mean] = {}
 
     @property
     def together(self) -> int:
@@ -45,10 +47,17 @@ class School(ABC):
     def loss_sum(self, model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
         """The pack's part of a step's loss, not yet divided: float32, a scalar with a gradient."""
 
-    def told(self) -> dict[str, float]:
-        """The means of what the passes since the last call reported. This waits for the device."""
-        told, self._told = self._told, {}
-        return {name: float(total) / count for name, (total, count) in told.items() if count}
+    def begin(self, step: int) -> None:
+        """The passes of `step`, counted from 0, come now; once more where memory ran out."""
+        self.step, self._told = step, {}
+
+    def told(self) -> dict[str, Mean]:
+        """What the passes of the last step reported beside their loss."""
+        return {name: mean for name, mean in self._told.items() if mean.count}
+
+    def evaluate(self, model: torch.nn.Module, packs: Sequence[Pack]) -> Evaluation | None:
+        """`model` on rows that are not trained; None where there are none."""
+        return evaluate(model, packs)
 
     # For siblings
 
@@ -70,5 +79,4 @@ class School(ABC):
 
     def tell(self, name: str, values: torch.Tensor) -> None:
         """Report each of `values` as one more of those whose mean is shown as `name`."""
-        total, count = self._told.get(name, (0.0, 0))
-        self._told[name] = total + values.detach().float().sum(), count + values.numel()
+        self._told[name] = self._told.get(name, Mean()).of(values)

@@ -1,8 +1,9 @@
 """The Champion: reinforcement learning with rewards that can be checked, by comparing answers to the same prompt.
 
 GRPO after Shao et al. 2024 ("DeepSeekMath", equation 3) with the clipped ratio of Schulman et al. 2017 and, by `beta`, the
-estimate of KL(hero ‖ parent) of Schulman 2020, times the ratio, which makes its gradient unbiased (DeepSeek-V3.2, 2025). What losses are divided by differs: DAPO (Yu et al. 2025, equation 8)
-counts labels, Dr. GRPO (Liu et al. 2025, section 3.2) a constant.
+estimate of KL(hero ‖ parent) of Schulman 2020, times the ratio, which makes its gradient unbiased (DeepSeek-V3.2, 2025). What
+losses are divided by differs: DAPO (Yu et al. 2025, equation 8) counts labels, Dr. GRPO (Liu et al. 2025, section 3.2) a
+constant.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from core.forge.evaluate import Evaluation, evaluating
 from core.forge.packing import Pack
 from core.forge.qwen3 import EAGER, Compute
 from core.schools.base import School as Base
@@ -33,30 +34,47 @@ class School(Base):
 
     def loss_sum(self, model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
         """Sum over the rows of the pack."""
+        losses_R, _ = self._rows(model, pack, compute)
+        return losses_R.sum()
+
+    def evaluate(self, model: torch.nn.Module, packs: Sequence[Pack]) -> Evaluation | None:
+        """`loss`: mean of the rows; `accuracy`: share of rows judged right."""
+        device = next(model.parameters()).device
+        with evaluating(model):
+            found = [self._rows(model, pack.to(device)) for pack in packs]
+        self._told = {}
+        if not found:
+            return None
+        losses_R, right_R = (torch.cat(parts).cpu().float() for parts in zip(*found, strict=True))
+        return Evaluation(losses_R.mean().item(), right_R.mean().item(), len(losses_R), losses_R.numpy().astype("f8"))
+
+    def _rows(self, model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of each row of the pack, and whether it is judged right."""
         scores = self.scores(model, pack, compute)
         ratios_N = self.weights(scores) * (scores.logps_N - pack.beside["reference"])
         ratios_S = pack.by_sequence(ratios_N)
-        return self._of_pairs(pack, ratios_S) if self.together == 2 else self._of_labelled(pack, ratios_S)
+        losses_R, right_R = self._pairs(pack, ratios_S) if self.together == 2 else self._labelled(pack, ratios_S)
+        self.tell("reward_accuracy", right_R)
+        return losses_R, right_R
 
-    def _of_pairs(self, pack: Pack, ratios_S: torch.Tensor) -> torch.Tensor:
+    def _pairs(self, pack: Pack, ratios_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         beta, kind = self.settings.beta, self.settings.loss_type
-        chosen_P, rejected_P = beta * ratios_S[0::2], beta * ratios_S[1::2]
-        self.tell("reward_accuracy", (chosen_P > rejected_P).float())
-        self.tell("reward_margin", chosen_P - rejected_P)
-        self.tell("chosen_reward", chosen_P)
-        self.tell("rejected_reward", rejected_P)
+        chosen_R, rejected_R = beta * ratios_S[0::2], beta * ratios_S[1::2]
+        self.tell("reward_margin", chosen_R - rejected_R)
+        self.tell("chosen_reward", chosen_R)
+        self.tell("rejected_reward", rejected_R)
+        right_R = chosen_R > rejected_R
         if kind == "sigmoid":
-            return -F.logsigmoid(chosen_P - rejected_P).sum()
+            return -F.logsigmoid(chosen_R - rejected_R), right_R
         labels_S = pack.by_sequence(torch.ones_like(pack.beside["reference"]))
         means_S = ratios_S / labels_S.clamp(min=1)
-        apart_P = means_S[0::2] - means_S[1::2]
+        apart_R = means_S[0::2] - means_S[1::2]
         if kind == "ipo":
-            return (apart_P - 1 / (2 * beta)).square().sum()
-        return -F.logsigmoid(beta * apart_P).sum()
+            return (apart_R - 1 / (2 * beta)).square(), right_R
+        return -F.logsigmoid(beta * apart_R), right_R
 
-    def _of_labelled(self, pack: Pack, ratios_S: torch.Tensor) -> torch.Tensor:
+    def _labelled(self, pack: Pack, ratios_S: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         rewards_S, side_S = self.settings.beta * ratios_S, pack.beside["side"]
-        self.tell("reward_accuracy", (rewards_S * side_S > 0).float())
         self.tell("chosen_reward", rewards_S[side_S > 0])
         self.tell("rejected_reward", rewards_S[side_S < 0])
-        return torch.sigmoid(-side_S * rewards_S).sum()
+        return torch.sigmoid(-side_S * rewards_S), rewards_S * side_S > 0

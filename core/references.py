@@ -1,0 +1,56 @@
+"""The parent's log-probabilities of a quest's labels, for schools that want them: found on disk, or asked for.
+
+A battle that begins asks the weights in memory, which are its parent. One that goes on finds the file, or has the checkpoint
+that it began from loaded once more; that one is never deleted while the battle lasts. It knows no loss.
+"""
+
+from dataclasses import replace
+from typing import Protocol
+
+from core import going_back
+from core.battle import BattlePlan
+from core.between_steps import Resident
+from core.checkpoints import Manifest
+from core.errors import UserError
+from core.forge.load_hero import load_model
+from core.forge.optimizers import weights_to_use
+from core.forge.references import References, path_of, write_references
+from core.preparation import Preparation
+from core.quest import Quest
+from core.schools import school
+from core.train import HeroTrainer
+
+
+class Remembering(Resident, Protocol):
+    """What is needed of the worker whose battle it is."""
+
+    trainer: HeroTrainer
+
+    @property
+    def tip(self) -> Manifest: ...
+
+
+def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> BattlePlan:
+    """`plan` with the references that its school wants; `first`: how many of its steps the weights hold. Raises LeftEarly."""
+    settings = plan.settings
+    if not school(settings.school, settings.schools.settings(settings.school), form=plan.form).needs_reference:
+        return plan
+    prepared = plan.prepared
+    path = path_of(prepared, quest.id)
+    if not first or not path.is_file():
+        with Preparation(worker, quest) as progress:
+            if first:
+                write_references(_parent(worker, quest), prepared, path, progress)
+            else:
+                with weights_to_use(worker.trainer.optimizer):
+                    write_references(worker.trainer.model, prepared, path, progress)
+    return replace(plan, references=References(prepared, path))
+
+
+def _parent(worker: Remembering, quest: Quest):
+    parent = going_back.before(worker.paths, worker.tip, quest.id, 0)
+    if parent is None:
+        raise UserError(
+            f"{quest.stem}: the checkpoint that its battle began from is gone; `quest retry {quest.id}` begins anew"
+        )
+    return load_model(worker.paths.vault / parent.id).to(worker.trainer.args.device)

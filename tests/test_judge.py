@@ -1,0 +1,108 @@
+"""The Judge in a resident hero: preferences from the file to better judgement, killed and gone on the same."""
+
+import json
+import random
+
+import pytest
+from resident import accept_sums, fight, resident
+
+from core import checkpoints
+from core.between_steps import BetweenSteps
+from core.config import Config
+from core.ledger import Ledger
+from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.quest import Sidecar, freeze
+from core.rendering import Renderer
+from core.school_config import JudgeSettings, Schools
+from core.validator import validate_file
+
+WORDS = ("red", "blue", "green", "gold", "iron", "salt", "snow", "moss")
+
+
+def _tastes(count: int, seed: int) -> list[dict]:
+    """Of two answers the chosen one is calm and the other shouts."""
+    draw = random.Random(seed)
+    pairs = (draw.sample(WORDS, 2) for _ in range(count))
+    return [
+        {"prompt": f"Say {one} or {two}, {number}.", "chosen": f"{one}.", "rejected": f"{one}! {two}!"}
+        for number, (one, two) in enumerate(pairs)
+    ]
+
+
+def _labelled(count: int, seed: int) -> list[dict]:
+    return [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for number, row in enumerate(_tastes(count, seed))
+        for side in [("chosen", "rejected")[number % 2]]
+    ]
+
+
+@pytest.mark.parametrize("rows", [_tastes(256, 1), _labelled(256, 1)], ids=["pairs", "labels"])
+def test_preferences_from_a_file_are_learned_and_told(rows, realm, ledger):
+    hero = resident(realm, ledger)
+    quest = accept_sums(realm, ledger, "taste", rows=rows, learning_rate=3e-4, eval_steps=4)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    battle = ledger.one("SELECT * FROM battles WHERE quest=?", (quest,))
+    looks = ledger.all("SELECT value FROM evaluations WHERE quest=? AND kind='accuracy' ORDER BY id", (quest,))
+    told = hero.report.record._connection.execute("SELECT name, COUNT(*) FROM told GROUP BY name").fetchall()
+    assert battle["school"] == "judge" and battle["state"] == "done" and looks[-1]["value"] >= 0.9
+    assert {"reward_accuracy", "chosen_reward", "rejected_reward"} <= {name for name, _ in map(tuple, told)}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["found", "asked again"])
+def test_a_battle_that_was_killed_goes_on_with_the_same_references(forgotten, realm, ledger, tmp_path, monkeypatch):
+    settings = {"learning_rate": 3e-4, "save_steps": 2, "schools": Schools(judge=JudgeSettings(loss_type="ipo"))}
+    twin = RealmPaths(tmp_path / "twin")
+    twin.make()
+    whole = resident(twin, Ledger(twin.ledger))
+    accept_sums(twin, whole.ledger, "taste", rows=_tastes(128, 2), **settings)
+    assert fight(whole)
+
+    accept_sums(realm, ledger, "taste", rows=_tastes(128, 2), **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", _dying_at(5))
+        with pytest.raises(Killed):
+            fight(resident(realm, ledger))
+    if forgotten:
+        (file,) = realm.prepared.glob("*/reference-q*.bin")
+        file.unlink()
+    hero = resident(realm, ledger)
+    assert 0 < hero.tip.step < 5
+    assert fight(hero) and hero.tip.files["model.safetensors"] == whole.tip.files["model.safetensors"]
+
+
+def _dying_at(step: int):
+    """An observer that dies there, the checkpoint before on disk."""
+    after_step = BetweenSteps.after_step
+
+    def die(self, facts):
+        if facts.step == step:
+            self.worker.collect(patient=True)
+            raise Killed
+        return after_step(self, facts)
+
+    return die
+
+
+def test_what_no_judge_can_use_is_refused_by_line_field_and_remedy(realm, ledger):
+    bad = [
+        {"prompt": "Say red.", "chosen": "red.", "rejected": "red."},
+        {"prompt": "Say red.", "chosen": "red."},
+        {"prompt": "Say red.", "chosen": "", "rejected": "red!"},
+    ]
+    path = realm.claims / "bad.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*_tastes(20, 3), *bad]))
+    report = validate_file(path, freeze(Config(), Sidecar()), Renderer.load(BUNDLED_TOKENIZER, 256))
+    assert report["verdict"] == "rejected" and report["school"] == "judge"
+    assert [(error["line"], error["field"]) for error in report["errors"]] == [
+        (21, "rejected"),
+        (22, "rejected"),
+        (23, "chosen"),
+    ]
+    assert all(error["remedy"] for error in report["errors"])
+    other = validate_file(path, freeze(Config(), Sidecar(school="champion")), Renderer.load(BUNDLED_TOKENIZER, 256))
+    assert "the school champion teaches from rows of the forms problem, reward" in other["reason"]
