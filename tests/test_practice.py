@@ -99,12 +99,13 @@ def test_where_all_is_known_it_is_soon_given_up_to_look_for_more(level, count, m
     assert known.asked <= LOOKED_THROUGH * count and len(draws) < 2 * LOOKED_THROUGH * count
 
 
-def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
-    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 600, random.Random(2), ())]
-    world = {problem.prompt for problem in skill("BIN").sample(1, 3, 400)}
-    low, high = prompts[: 2 * 115], prompts[2 * 117 :]
-    assert len(prompts) == 600 and set(low) <= world and set(Counter(low).values()) == {1, 2}
-    assert len(set(high)) == len(high) and len(set(high) - world) > 0.7 * len(high)
+def test_closed_worlds_are_practised_together_and_each_problem_comes_before_any_comes_again():
+    worlds = [{problem.prompt for problem in skill("BIN").sample(level, 3, 4096)} for level in (1, 2, 3)]
+    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 1000, random.Random(2), ())]
+    assert len(set(prompts)) == 1000 and len(set(prompts) & set().union(*worlds)) > 970
+    assert len(set(prompts) - worlds[0] - worlds[1]) > 500, "the larger a world, the more of it"
+    above = [prompt_of(row) for row in rows_of("BIN", 3, 2 * len(worlds[2]), random.Random(2), ())]
+    assert len(set(above)) > 0.7 * len(worlds[2]) and max(Counter(above).values()) - min(Counter(above).values()) == 1
 
 
 @pytest.mark.parametrize(("name", "level"), [("BIN", 9), ("SEQ", 12), ("SY", 3), ("REV", 4)])
