@@ -202,7 +202,7 @@ class Intake:
     def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
         """A quest of the same content that waits, is trained or was, and not for or by another hero alone."""
         marks, hero = ", ".join("?" * len(TAKEN_STATES)), self.config.hero.name
-        fought = "EXISTS (SELECT 1 FROM battles WHERE battles.quest=quests.id AND battles.hero{}?)"
+        fought = "EXISTS (SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero{}?)"
         return self.ledger.one(
             f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks}) AND COALESCE(hero, ?)=? "
             f"AND (state!='recently_completed' OR {fought.format('=')} OR NOT {fought.format('!=')})",

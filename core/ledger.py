@@ -121,6 +121,7 @@ MIGRATIONS = (
     CREATE INDEX quests_by_hero ON quests(hero, origin) WHERE hero IS NOT NULL;
     DROP INDEX battles_by_experience;
     CREATE INDEX battles_by_experience ON battles(hero, xp);
+    CREATE INDEX battles_by_hero ON battles(hero, id);
     """,
 )
 

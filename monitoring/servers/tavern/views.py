@@ -151,7 +151,7 @@ def skills(realm: Realm) -> list[dict[str, Any]]:
     hero = realm.config.hero.name
     trained = realm.ledger.all(
         "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL AND EXISTS "
-        "(SELECT 1 FROM battles WHERE battles.quest=quests.id AND battles.hero=?) GROUP BY skill",
+        "(SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero=?) GROUP BY skill",
         (hero,),
     )
     looks = realm.ledger.all(
