@@ -179,6 +179,9 @@ class Intake:
         report["file"] = f"{stem}.jsonl"
         if report["reason"]:
             self._reject(claimed, report["reason"], report)
+        elif sidecar.hero not in (None, self.config.hero.name):
+            text = f"it is for {sidecar.hero}, the hero is {self.config.hero.name}; `hero switch {sidecar.hero}` and `quest retry {quest}`"
+            self._reject(claimed, "another hero's", {**report, "verdict": "rejected", "text": text})
         elif (twin := self._twin(report["sha256"], quest)) and not sidecar.force:
             text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
             self._reject(
@@ -197,11 +200,13 @@ class Intake:
         return True
 
     def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
-        """A quest of the same content that waits, is trained or was."""
-        marks = ", ".join("?" * len(TAKEN_STATES))
+        """A quest of the same content that waits, is trained or was, and not for or by another hero alone."""
+        marks, hero = ", ".join("?" * len(TAKEN_STATES)), self.config.hero.name
+        fought = "EXISTS (SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero{}?)"
         return self.ledger.one(
-            f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
-            (sha256, quest, *TAKEN_STATES),
+            f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks}) AND COALESCE(hero, ?)=? "
+            f"AND (state!='recently_completed' OR {fought.format('=')} OR NOT {fought.format('!=')})",
+            (sha256, quest, *TAKEN_STATES, hero, hero, hero, hero),
         )
 
     def _accept(self, claimed: Path, sidecar: Sidecar, settings: dict[str, Any], report: dict[str, Any]) -> None:
@@ -216,6 +221,7 @@ class Intake:
             **facts,
             "skill": sidecar.skill,
             "origin": sidecar.origin,
+            "hero": sidecar.hero,
             "settings": settings | {"school": report["school"]},
         }
         self.queue.accept(claimed, priority, card, {"quest": quest, **report})

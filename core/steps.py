@@ -191,9 +191,14 @@ class StepRecord:
             execute(f"DELETE FROM previews {of or 'WHERE 1'} AND id NOT IN ({newest})", values)
 
 
-def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST) -> list[dict[str, Any]]:
-    """The newest looks at the hero's answers, of one quest or of all, newest first: quest, step, time, answers."""
-    where, values = ("WHERE quest=?", [quest]) if quest is not None else ("", [])
+def read_previews(
+    path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST, hero: str | None = None
+) -> list[dict[str, Any]]:
+    """The newest looks at heroes' answers, of one quest or of all, of one hero or of all, newest first: quest, step, time,
+    answers."""
+    wanted = {"quest=?": quest, "hero=(SELECT id FROM heroes WHERE name=?)": hero}
+    given = {term: value for term, value in wanted.items() if value is not None}
+    where, values = f"WHERE {' AND '.join(given)}" if given else "", list(given.values())
     query = f"SELECT quest, step, time, answers FROM previews {where} ORDER BY id DESC LIMIT ?"
     try:
         connection = open_read_only(path)

@@ -15,7 +15,7 @@ from threading import Event
 import transformers
 
 from core import blame, campaign, checkpoints, control, disk, exam_hall, going_back, judgement, turning_back
-from core.awakening import load_newest, put_back_what_is_lacking
+from core.awakening import load_newest, pass_over_what_is_anothers, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
 from core.between_steps import BetweenSteps
@@ -105,6 +105,7 @@ class Worker:
         load_newest(self)
         judgement.carry_out(self)
         judgement.mark_what_a_kill_left(self)
+        pass_over_what_is_anothers(self)
         self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
         put_back_what_is_lacking(self)
         gc.collect()
@@ -138,6 +139,7 @@ class Worker:
 
     def hero_facts(self) -> dict:
         return {
+            "name": self.tip.hero,
             "model": self.trainer.model.config.model_type,
             "parameters": self.parameters,
             "global_step": self.trainer.global_step,

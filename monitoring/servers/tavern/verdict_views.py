@@ -23,7 +23,8 @@ MODES = {
 def schools(realm: Realm) -> list[dict[str, Any]]:
     """The six, the open ones first. `told`: whether rows tell of it by their fields."""
     fought = {row["school"]: row for row in realm.ledger.all(
-        "SELECT school, COUNT(*) AS battles, SUM(tokens) AS tokens FROM battles WHERE state='done' GROUP BY school"
+        "SELECT school, COUNT(*) AS battles, SUM(tokens) AS tokens FROM battles WHERE hero=? AND state='done' GROUP BY school",
+        (realm.config.hero.name,),
     )}  # fmt: skip
     none = {"battles": 0, "tokens": 0}
     known = [(card, True) for card in SCHOOLS.values()] + [(card, False) for card in TO_COME.values()]
