@@ -211,6 +211,22 @@ def read_previews(
     return [dict(row) | {"answers": orjson.loads(row["answers"])} for row in rows]
 
 
+def last_told(path: Path, hero: str, quest: int) -> dict[str, float]:
+    """What the school of `quest` reported beside the loss, each as of the last step that it was reported of."""
+    query = (
+        "SELECT name, value, MAX(step) FROM told WHERE hero=(SELECT id FROM heroes WHERE name=?) AND quest=? "
+        "AND value IS NOT NULL GROUP BY name ORDER BY name"
+    )
+    try:
+        connection = open_read_only(path)
+        if connection is None:
+            return {}
+        with closing(connection):
+            return {row["name"]: row["value"] for row in connection.execute(query, (hero, quest))}
+    except sqlite3.Error:  # not a database yet, or one of an older version
+        return {}
+
+
 def open_read_only(path: Path) -> sqlite3.Connection | None:
     """A connection that cannot write, or None where nothing was recorded yet."""
     if not path.is_file():
