@@ -140,7 +140,7 @@ def test_a_wrong_answer_becomes_a_quest(open_page, realm):
     last = answered(page)
     page.get_by_role("button", name="Wrong").click()
     page.get_by_role("button", name="Hand it in").click()
-    expect(page.locator(".ending").last).to_contain_text("the Judge, whose school has not opened yet")
+    expect(page.locator(".ending").last).to_contain_text("The Judge teaches it")
     [(row, _)] = handed_in(realm.paths, "high")
     assert row["label"] is False and [turn["role"] for turn in row["messages"]] == ["user", "assistant"] * 2
     assert row["messages"][0] == question and letters(row["messages"][3]["content"]) == letters(last)
