@@ -25,16 +25,16 @@ def glance(path: Path, settings: Settings, renderer: Renderer) -> dict[str, Any]
         exact = size <= WHOLE_BYTES
         file.seek(0)
         head = next(chunks(lines_of(file, 0), DETECT_ROWS), [])
-        form, reason = form_of(head, settings)
+        form, school, reason = form_of(head, settings)
         tally, read = Tally(), 0
         for chunk in _chunks(file, size, exact):
-            judge(chunk, form, settings, renderer, 1, tally, SetAside(None))
+            judge(chunk, form, settings, renderer if school else None, 1, tally, SetAside(None))
             read += sum(len(line) + 1 for _, line, _ in chunk)
     seen = tally.rows + tally.bad_rows
     if not exact and seen:
         tally.rows = round(size * tally.rows / read)
         tally.bad_rows = round(size * tally.bad_rows / read)
-    return report_of(path, form, reason, 1 if exact else 2, size, None, tally, settings.max_length)
+    return report_of(path, form, school, reason, 1 if exact else 2, size, None, tally, settings.max_length)
 
 
 def _chunks(file: BinaryIO, size: int, exact: bool) -> Iterator[list[tuple]]:
