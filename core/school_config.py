@@ -98,7 +98,7 @@ class Schools(Section):
     scribe: ScribeSettings = Field(ScribeSettings(), description="Supervised fine-tuning.")
     mirror: MirrorSettings = Field(MirrorSettings(), description="Sparring.")
     judge: JudgeSettings = Field(JudgeSettings(), description="Preferences.")
-    champion: ChampionSettings = Field(ChampionSettings(), description="Rewards.")
+    champion: ChampionSettings = Field(ChampionSettings(), description="Rewards that can be checked.")
     whisper: WhisperSettings = Field(WhisperSettings(), description="Distillation.")
     oracle: OracleSettings = Field(OracleSettings(), description="Surprise.")
     surprise: Surprise | None = Field(None, description="Surprise weighting; the Oracle has it in any case.")

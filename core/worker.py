@@ -41,7 +41,7 @@ from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
 from core.prepare import cache_name, prepare
 from core.quest import Quest
-from core.references import with_references
+from core.references import companion_of, with_references
 from core.rendering import Renderer
 from core.replay import with_replay
 from core.training_queue import TrainingQueue
@@ -258,6 +258,7 @@ class Worker:
         plan = with_replay(plan, quest, self.paths, self.renderer(settings.max_length).fingerprint, held, self.tip)
         try:
             plan = with_references(self, plan, quest, first)
+            companion = companion_of(self, plan, quest, first)
         except LeftEarly as left:
             return left.ending
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
@@ -269,7 +270,8 @@ class Worker:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
             self._short_of_memory = None
         compiled = self._was_compiled(quest) if first else None
-        self.trainer.fight(plan, first, rate, battle, compiled=compiled, spoiled=spoiled)
+        known = {"compiled": compiled, "spoiled": spoiled, "companion": companion, "alive": self.beat}
+        self.trainer.fight(plan, first, rate, battle, **known)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
 
@@ -297,7 +299,7 @@ class Worker:
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
             prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
-        return BattlePlan(prepared, settings, card["sha256"], form=card["form"])
+        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer)
 
     def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""

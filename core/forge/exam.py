@@ -1,20 +1,18 @@
 """A hero's answers to a skill's problems: greedy, in batches, graded. It changes neither weights nor random streams."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from core.forge.generate import greedy_answers
+from core.forge.generate import TOKENS_AT_ONCE, Answer, greedy_answers, shared_out
 from core.forge.load_hero import load_model
-from core.forge.out_of_memory import is_out_of_memory
 from core.mastery import Score
 from core.rendering import Renderer
 from core.rows import Conversation, Turns
 from core.skills import Problem, skill
 
-TOKENS_AT_ONCE = 16_384  # of prompts and answers together, which bounds the memory of their keys and values
 ANSWER_TOKENS, MARGIN_TOKENS = 512, 8
 LONGEST = 4096  # tokens of a problem with its answer; the longest have some hundred
 # What a token costs by one that is trained, measured on a CPU with a micro hero; see docs/LOG.md.
@@ -65,25 +63,14 @@ def answers(
 
     for batch in _batches(prompts, wanted):
         most = _most([wanted[place] for place in batch])
-        tokens = _answered(model, [prompts[place] for place in batch], renderer.stop_ids, most, alive)
+
+        def ask(places: list[int], most: int = most) -> list[Answer]:
+            return greedy_answers(model, [prompts[place] for place in places], renderer.stop_ids, most, alive)
+
+        tokens = shared_out(ask, batch)
         for place, answer in zip(batch, tokens, strict=True):
             said[place] = renderer.decode(answer, specials=False)
     return said
-
-
-def _answered(
-    model: torch.nn.Module, prompts: list[np.ndarray], stops: Collection[int], most: int, alive: Callable[[], bool]
-) -> list[list[int]]:
-    """Greedy answers, in two halves where memory runs out."""
-    try:
-        return greedy_answers(model, prompts, stops, most, alive)
-    except (RuntimeError, MemoryError) as problem:
-        if len(prompts) == 1 or not is_out_of_memory(problem):
-            raise
-    half = len(prompts) // 2
-    return [
-        answer for part in (prompts[:half], prompts[half:]) for answer in _answered(model, part, stops, most, alive)
-    ]
 
 
 def _most(wanted: Sequence[int]) -> int:

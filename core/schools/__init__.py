@@ -75,7 +75,12 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror", "champion", "whisper")}  # understood already, not taught yet
+TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror", "whisper")}  # understood already, not taught yet
+COOLED = (
+    "scribe",
+    "mirror",
+    "oracle",
+)  # whose rows alone say what is to be learned, so that a cooldown can go on with them
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
 SCHOOLS = {name: card for name, card in ALL_SCHOOLS.items() if name not in TO_COME}
 
