@@ -25,7 +25,7 @@ def glance(path: Path, settings: Settings, renderer: Renderer) -> dict[str, Any]
         exact = size <= WHOLE_BYTES
         file.seek(0)
         head = next(chunks(lines_of(file, 0), DETECT_ROWS), [])
-        form, reason = form_of(head, settings)
+        form, school, reason = form_of(head, settings)
         tally, read = Tally(), 0
         for chunk in _chunks(file, size, exact):
             judge(chunk, form, settings, renderer, 1, tally, SetAside(None))
@@ -34,7 +34,7 @@ def glance(path: Path, settings: Settings, renderer: Renderer) -> dict[str, Any]
     if not exact and seen:
         tally.rows = round(size * tally.rows / read)
         tally.bad_rows = round(size * tally.bad_rows / read)
-    return report_of(path, form, reason, 1 if exact else 2, size, None, tally, settings.max_length)
+    return report_of(path, form, school, reason, 1 if exact else 2, size, None, tally, settings.max_length)
 
 
 def _chunks(file: BinaryIO, size: int, exact: bool) -> Iterator[list[tuple]]:

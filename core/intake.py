@@ -16,6 +16,7 @@ from typing import Any
 
 from core.claims import Claims
 from core.config import Config
+from core.corrections import is_sparring
 from core.durable import sync_file
 from core.errors import UserError
 from core.full_disk import is_no_space
@@ -179,7 +180,7 @@ class Intake:
         report["file"] = f"{stem}.jsonl"
         if report["reason"]:
             self._reject(claimed, report["reason"], report)
-        elif (twin := self._twin(report["sha256"], quest)) and not sidecar.force:
+        elif (twin := self._twin(report, quest)) and not sidecar.force:
             text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
             self._reject(
                 claimed, "duplicate", {**report, "verdict": "rejected", "duplicate_of": twin["id"], "text": text}
@@ -196,13 +197,17 @@ class Intake:
         self.ledger.change("quests", parse_name(claimed)[1], state="vanished", updated=time.time())
         return True
 
-    def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
-        """A quest of the same content that waits, is trained or was."""
-        marks = ", ".join("?" * len(TAKEN_STATES))
-        return self.ledger.one(
-            f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
-            (sha256, quest, *TAKEN_STATES),
+    def _twin(self, report: dict[str, Any], quest: int) -> dict[str, Any] | None:
+        """A quest of the same content that waits, is trained or was. What the hero answered it may be taught, and be asked
+        again when it has learned."""
+        sparring = is_sparring(report)
+        states = TAKEN_STATES[:-1] if sparring else TAKEN_STATES
+        marks = ", ".join("?" * len(states))
+        alike = self.ledger.all(
+            f"SELECT id, stem, state, school, form FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
+            (report["sha256"], quest, *states),
         )
+        return next((row for row in alike if is_sparring(row) == sparring), None)
 
     def _accept(self, claimed: Path, sidecar: Sidecar, settings: dict[str, Any], report: dict[str, Any]) -> None:
         stem, quest = parse_name(claimed)

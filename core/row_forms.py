@@ -2,6 +2,9 @@
 
 All forms are siblings of one shape. To add one: write its reader and give it a line in `FORMS`, above every form whose
 fields it also has.
+
+A `correction` is what the Mirror's sparring writes: `messages` with the field `sparring`, by which a quest is told that is to
+be trained, not sparred again (core/corrections.py).
 """
 
 import math
@@ -46,6 +49,12 @@ class Form:
 
 def _messages(row: dict) -> Conversation:
     return _trained(read_turns(row["messages"], "messages", _opening(row)), "messages", row)
+
+
+def _correction(row: dict) -> Conversation:
+    if row["sparring"] not in SPARRING:
+        raise BadRow("sparring", f"is none of {', '.join(SPARRING)}", row["sparring"])
+    return _messages(row)
 
 
 def _conversations(row: dict) -> Conversation:
@@ -117,7 +126,7 @@ def _problem(row: dict) -> Problem:
         answer = str(answer)
     if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
         raise BadRow("level", "is not a whole number", level)
-    names = {key: text(row[key], key) for key in ("skill", "grader") if row.get(key) is not None}
+    names = {key: text(row[key], key) for key in ("skill", "grader", "response") if row.get(key) is not None}
     return Problem(prompt, text(answer, "answer"), level=level, tools=read_tools(row.get("tools")), **names)
 
 
@@ -125,6 +134,7 @@ def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(fields.split()) for fields in alternatives)
 
 
+SPARRING = ("spot", "correct", "confirm")
 _CHATS = ("messages", "conversations", "prompt completion", "prompt response")
 
 FORMS = (
@@ -132,6 +142,7 @@ FORMS = (
     Form("label", "judge", _needs(*(f"label {chat}" for chat in _CHATS)), _labelled),
     Form("reward", "champion", _needs(*(f"reward {chat}" for chat in _CHATS)), _rewarded),
     Form("problem", "champion", _needs("prompt answer skill", "prompt answer grader"), _problem),
+    Form("correction", "mirror", _needs("messages sparring"), _correction),
     Form("messages", "scribe", _needs("messages"), _messages),
     Form("conversations", "scribe", _needs("conversations"), _conversations),
     Form("alpaca", "scribe", _needs("instruction output"), _alpaca),
