@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core.corrections import asking, is_sparring
 from core.errors import UserError
 from core.file_kinds import HEAD_BYTES, other_kind
 from core.formats import BadRow, Form, detect
@@ -141,7 +142,8 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
     form = None
     try:
         form = detect(samples, settings.columns)
-        return form, school_for(form.name, settings.school), None
+        school = school_for(form.name, settings.school)
+        return asking(form) if is_sparring({"school": school, "form": form.name}) else form, school, None
     except UserError as problem:
         return form, None, str(problem)
 
