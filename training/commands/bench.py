@@ -71,14 +71,7 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
-    parser = verb(actions, "schools", schools, "that every school teaches what it is for; exit 1 where one does not")
-    parser.add_argument("--quick", action="store_true", help="half the rows, one seed")
-    parser.add_argument("--seeds", type=int, metavar="N", help="heroes of each school (3)")
-    parser.add_argument("--schools", metavar="LIST", help=f"of {', '.join(PROMISES)} (default: all)")
-    parser.add_argument("--preferences", type=Path, metavar="FILE", help="preference rows for the Judge, in five folds")
-    parser.add_argument(
-        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
-    )
+    _register_schools(actions)
     parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
     parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
     parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
@@ -92,6 +85,17 @@ def register(verbs) -> None:
     )
     parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
     parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
+
+
+def _register_schools(actions) -> None:
+    parser = verb(actions, "schools", schools, "that every school teaches what it is for; exit 1 where one does not")
+    parser.add_argument("--quick", action="store_true", help="half the rows, one seed")
+    parser.add_argument("--seeds", type=int, metavar="N", help="heroes of each school (3)")
+    parser.add_argument("--schools", metavar="LIST", help=f"of {', '.join(PROMISES)} (default: all)")
+    parser.add_argument("--preferences", type=Path, metavar="FILE", help="preference rows for the Judge, in five folds")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
 
 
 def tavern(realm: Realm) -> int:
