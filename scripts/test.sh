@@ -2,7 +2,7 @@
 # Sets up what is missing, checks the style, runs the tests; arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/bootstrap_dev.sh
+bash scripts/bootstrap_bench.sh  # .venv, and .venv-bench with TRL, which the losses are held to
 
 # Tests of the pages need a browser: the system's, else Debian's, else Playwright's own.
 has_browser() {

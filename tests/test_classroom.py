@@ -7,7 +7,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from core.forge.hatch import micro_hero
-from core.paths import BUNDLED_TOKENIZER
+from core.paths import BUNDLED_TOKENIZER, CHECKOUT
 from core.rendering import Renderer
 from core.rows import BadRow
 from core.schools import school
@@ -74,3 +74,12 @@ def test_a_row_of_another_form_and_one_that_was_not_remembered_are_told():
         room.collate([{"question": "Say red.", "answer": "red."}])
     with pytest.raises(KeyError):
         room.collate([_pairs(random.Random(1), "red")])
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    blocks = (CHECKOUT / "README.md").read_text().split("```python\n")[1:]
+    (example,) = (block.partition("```")[0] for block in blocks if "Classroom" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example, names)
+    assert names["room"](**names["room"].collate(names["rows"]))["loss"] < 0.69, "ln 2 is where it began"
