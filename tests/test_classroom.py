@@ -76,6 +76,7 @@ def test_a_row_of_another_form_and_one_that_was_not_remembered_are_told():
         room.collate([_pairs(random.Random(1), "red")])
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set")  # transformers' own, on a machine without a GPU
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     blocks = (CHECKOUT / "README.md").read_text().split("```python\n")[1:]
     (example,) = (block.partition("```")[0] for block in blocks if "Classroom" in block)
