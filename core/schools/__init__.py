@@ -75,7 +75,7 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror", "whisper")}  # understood already, not taught yet
+TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror",)}  # understood already, not taught yet
 COOLED = (
     "scribe",
     "mirror",
