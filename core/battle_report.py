@@ -82,10 +82,10 @@ class BattleReport:
             self._write({"state": state, "hero": hero, "battle": None})
 
     def preparing(
-        self, quest: Quest, share: float, eta_seconds: float | None, hero: dict[str, Any], state: str = "preparing"
+        self, quest: Quest, share: float, eta_seconds: float | None, hero: dict[str, Any], state: str, kind: str
     ) -> None:
-        """Say how much of the next quest's rows is tokenised."""
-        facts = {"quest": quest.stem, "quest_id": quest.id, "share": share, "eta_seconds": eta_seconds}
+        """Say how much is done of the work of this `kind` on the next quest's rows: they are tokenised, or answered."""
+        facts = {"quest": quest.stem, "quest_id": quest.id, "kind": kind, "share": share, "eta_seconds": eta_seconds}
         self._write({"state": state, "hero": hero, "battle": None, "preparing": facts})
 
     # A battle

@@ -12,6 +12,7 @@ from core import control, turning_back
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
 from core.checkpoint_writer import CheckpointWriter
+from core.corrections import FORM as CORRECTION
 from core.forge.evaluate import Evaluation
 from core.forge.step_facts import StepFacts
 from core.forge.step_guard import StepGuard
@@ -54,7 +55,8 @@ class BetweenSteps:
     ):
         """`wait(worker, quest, plan, step)` returns when the battle can go on, or how it is to be left."""
         self.worker, self.quest, self.plan, self.renderer, self._wait = worker, quest, plan, renderer, wait
-        self.stop_ids, self._skill = renderer.stop_ids, quest.card.get("skill")
+        self.stop_ids = renderer.stop_ids
+        self._skill = None if plan.form == CORRECTION else quest.card.get("skill")  # no grader knows its words
         self.ending: Ending | None = None
         self._looked_at = Looked()
         self._looked = self._saved = time.monotonic()

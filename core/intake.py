@@ -16,6 +16,7 @@ from typing import Any
 
 from core.claims import Claims
 from core.config import Config
+from core.corrections import is_sparring
 from core.durable import sync_file
 from core.errors import UserError
 from core.full_disk import is_no_space
@@ -182,7 +183,7 @@ class Intake:
         elif sidecar.hero not in (None, self.config.hero.name):
             text = f"it is for {sidecar.hero}, the hero is {self.config.hero.name}; `hero switch {sidecar.hero}` and `quest retry {quest}`"
             self._reject(claimed, "another hero's", {**report, "verdict": "rejected", "text": text})
-        elif (twin := self._twin(report["sha256"], quest)) and not sidecar.force:
+        elif (twin := self._twin(report, quest)) and not sidecar.force:
             text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
             self._reject(
                 claimed, "duplicate", {**report, "verdict": "rejected", "duplicate_of": twin["id"], "text": text}
@@ -199,15 +200,19 @@ class Intake:
         self.ledger.change("quests", parse_name(claimed)[1], state="vanished", updated=time.time())
         return True
 
-    def _twin(self, sha256: str, quest: int) -> dict[str, Any] | None:
-        """A quest of the same content that waits, is trained or was, and not for or by another hero alone."""
-        marks, hero = ", ".join("?" * len(TAKEN_STATES)), self.config.hero.name
+    def _twin(self, report: dict[str, Any], quest: int) -> dict[str, Any] | None:
+        """A quest of the same content that waits, is trained or was, and not for or by another hero alone. What the hero
+        answered it may be taught, and be asked again when it has learned."""
+        sparring, hero = is_sparring(report), self.config.hero.name
+        states = TAKEN_STATES[:-1] if sparring else TAKEN_STATES
         fought = "EXISTS (SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero{}?)"
-        return self.ledger.one(
-            f"SELECT id, stem, state FROM quests WHERE sha256=? AND id!=? AND state IN ({marks}) AND COALESCE(hero, ?)=? "
+        alike = self.ledger.all(
+            f"SELECT id, stem, state, school, form FROM quests WHERE sha256=? AND id!=? "
+            f"AND state IN ({', '.join('?' * len(states))}) AND COALESCE(hero, ?)=? "
             f"AND (state!='recently_completed' OR {fought.format('=')} OR NOT {fought.format('!=')})",
-            (sha256, quest, *TAKEN_STATES, hero, hero, hero, hero),
+            (report["sha256"], quest, *states, hero, hero, hero, hero),
         )
+        return next((row for row in alike if is_sparring(row) == sparring), None)
 
     def _accept(self, claimed: Path, sidecar: Sidecar, settings: dict[str, Any], report: dict[str, Any]) -> None:
         stem, quest = parse_name(claimed)

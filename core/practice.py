@@ -19,7 +19,7 @@ MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
 STALE = 12  # prompts that came twice, after which a level has hardly any others
 LOOKED_THROUGH = 8  # times as many rows as are wanted, to find some that are new
-WORLD, PATIENCE = 4096, 100  # rows that a closed world has at most, and repetitions until enough of it is found
+DRAWN = 256  # rows of a closed world that are drawn together, none of them twice
 REVISED = 8  # levels that a quest's revision is shared by
 
 Row = dict[str, Any]
@@ -47,16 +47,12 @@ def mixture(
 
 
 def rows_of(name: str, level: int, count: int, rng: random.Random, known: Container[str]) -> list[Row]:
-    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again.
-
-    Closed worlds are small, and one is learned by the way where a larger one is: they are practised together, from this one
-    to the last, as if all were one.
-    """
+    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again. Of a closed world, which
+    has to be known whole, prompts come as exams ask them, again and again."""
     if level < skill(name).open_from:
-        found = _of_closed_worlds(name, level, rng)[:count]
-    else:
-        found, passed_over = _distinct(name, level, count, rng.randrange(2**31), known)
-        found += _mixed(name, iter(passed_over), count - len(found), [])
+        return _of_closed_worlds(name, level, count, rng)
+    found, passed_over = _distinct(name, level, count, rng.randrange(2**31), known)
+    found += _mixed(name, iter(passed_over), count - len(found), [])
     world = list(found)
     while world and len(found) < count:
         rng.shuffle(world)
@@ -64,13 +60,15 @@ def rows_of(name: str, level: int, count: int, rng: random.Random, known: Contai
     return found
 
 
-def _of_closed_worlds(name: str, level: int, rng: random.Random) -> list[Row]:
-    """Most problems of the closed worlds from `level` on, each once, in any order; others another time."""
-    rows: dict[str, Row] = {}
-    for each in range(level, skill(name).open_from):
-        world = skill(name).quest_rows(each, rng.randrange(2**31), WORLD)
-        rows |= {prompt_of(row): row for row in _until_hardly_any_is_new(world, PATIENCE)}
-    return rng.sample(list(rows.values()), len(rows))
+def _of_closed_worlds(name: str, level: int, count: int, rng: random.Random) -> list[Row]:
+    """Rows of the closed worlds from `level` to the last, of each twice as many as of the one below: they are small, they
+    hold one another's problems, and one is learned by the way where a larger one is."""
+    worlds = range(level, skill(name).open_from)
+    rows: list[Row] = []
+    while len(rows) < count:
+        (each,) = rng.choices(worlds, [2**place for place in range(len(worlds))])
+        rows += skill(name).quest_rows(each, rng.randrange(2**31), DRAWN)
+    return rows[:count]
 
 
 def prompt_of(row: Row) -> str:
@@ -113,13 +111,13 @@ def _mixed(name: str, rows: Iterator[Row], count: int, passed_over: list[Row]) -
     return found
 
 
-def _until_hardly_any_is_new(rows: Iterator[Row], most: int = STALE) -> Iterator[Row]:
-    """Up to the one that is the `most`-th to come twice: a generator repeats itself only after a long look for others."""
+def _until_hardly_any_is_new(rows: Iterator[Row]) -> Iterator[Row]:
+    """A generator repeats itself only after it has looked long for something else."""
     seen: set[str] = set()
     stale = 0
     for row in rows:
         if prompt_of(row) not in seen:
             seen.add(prompt_of(row))
             yield row
-        elif (stale := stale + 1) == most:
+        elif (stale := stale + 1) == STALE:
             return

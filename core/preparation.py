@@ -1,7 +1,7 @@
-"""While the trainer has to tokenise a quest by itself: it shows that it lives and how far it is, and hears wishes.
+"""While the trainer works on a quest that is no battle yet: it shows that it lives and how far it is, and hears wishes.
 
-Most quests were tokenised by the daemon before their battle; one that is large and comes to an idle hero was not.
-It knows nothing about rows or tokens.
+It tokenises what comes to an idle hero and was not tokenised by the daemon before, and has the hero answer what the Mirror
+asks. This knows nothing about rows or tokens.
 """
 
 import time
@@ -11,9 +11,11 @@ from core.between_steps import LOOK_SECONDS, Resident, wished
 from core.quest import Quest
 from core.wishes import Ending
 
+STATES = {"preparation": "preparing", "sparring": "sparring"}
+
 
 class LeftEarly(Exception):
-    """Somebody wishes that the quest be left; what was tokenised so far is thrown away."""
+    """Somebody wishes that the quest be left; what was done so far is thrown away."""
 
     def __init__(self, ending: Ending):
         super().__init__(ending.kind)
@@ -21,10 +23,11 @@ class LeftEarly(Exception):
 
 
 class Preparation:
-    """A block in which it is called again and again with the share that is done. One of some length goes on record."""
+    """A block in which it is called again and again with the share that is done. One of some length goes on record as a
+    job of that `kind`."""
 
-    def __init__(self, worker: Resident, quest: Quest):
-        self.worker, self.quest = worker, quest
+    def __init__(self, worker: Resident, quest: Quest, kind: str = "preparation"):
+        self.worker, self.quest, self.kind = worker, quest, kind
         self._began = self._looked = time.monotonic()
         self._job: int | None = None
 
@@ -40,20 +43,21 @@ class Preparation:
         if now - self._looked < LOOK_SECONDS:
             return
         if self._job is None:
-            self._job = jobs.begin(self.worker.ledger, "preparation", "trainer", self.quest.stem, self.quest.id)
+            self._job = jobs.begin(self.worker.ledger, self.kind, "trainer", self.quest.stem, self.quest.id)
         self._show(share)
         self._obey()
         while control.is_paused(self.worker.ledger):
             self._began += LOOK_SECONDS
-            self._show(share, "paused")
+            self._show(share, paused=True)
             self.worker.should_exit.wait(LOOK_SECONDS)
             self._obey()
         self._looked = time.monotonic()
 
-    def _show(self, share: float, state: str = "preparing") -> None:
+    def _show(self, share: float, paused: bool = False) -> None:
         left = (time.monotonic() - self._began) * (1 - share) / share if share else None
+        state = "paused" if paused else STATES[self.kind]
         self.worker.beat()
-        self.worker.report.preparing(self.quest, share, left, self.worker.hero_facts(), state)
+        self.worker.report.preparing(self.quest, share, left, self.worker.hero_facts(), state, self.kind)
 
     def _obey(self) -> None:
         self.worker.collect()

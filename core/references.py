@@ -14,8 +14,8 @@ from core.between_steps import Resident
 from core.checkpoints import Manifest, holding
 from core.errors import UserError
 from core.forge.load_hero import load_model
-from core.forge.out_of_memory import free_bytes
 from core.forge.optimizers import weights_to_use
+from core.forge.out_of_memory import free_bytes
 from core.forge.references import References, path_of, write_references
 from core.preparation import Preparation
 from core.quest import Quest

@@ -2,6 +2,9 @@
 
 All forms are siblings of one shape. To add one: write its reader and give it a line in `FORMS`, above every form whose
 fields it also has.
+
+A `correction` is what the Mirror's sparring writes: `messages` with the field `sparring`, by which a quest is told that is to
+be trained, not sparred again (core/corrections.py).
 """
 
 import math
@@ -48,6 +51,12 @@ class Form:
 
 def _messages(row: dict) -> Conversation:
     return _trained(read_turns(row["messages"], "messages", _opening(row)), "messages", row)
+
+
+def _correction(row: dict) -> Conversation:
+    if row["sparring"] not in SPARRING:
+        raise BadRow("sparring", f"is none of {', '.join(SPARRING)}", row["sparring"])
+    return _messages(row)
 
 
 def _conversations(row: dict) -> Conversation:
@@ -121,6 +130,8 @@ def _problem(row: dict) -> Problem:
         raise BadRow("level", "is not a whole number", level)
     names, answer = _marked_by(row), text(answer, "answer")
     _check_answer(Task(prompt[-1]["content"], answer, level=level, **names))
+    if row.get("response") is not None:
+        names["response"] = text(row["response"], "response")
     return Problem(prompt, answer, level=level, tools=read_tools(row.get("tools")), **names)
 
 
@@ -155,6 +166,7 @@ def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(fields.split()) for fields in alternatives)
 
 
+SPARRING = ("spot", "correct", "confirm")
 _CHATS = ("messages", "conversations", "prompt completion", "prompt response")
 
 FORMS = (
@@ -162,6 +174,7 @@ FORMS = (
     Form("label", "judge", _needs(*(f"label {chat}" for chat in _CHATS)), _labelled),
     Form("reward", "champion", _needs(*(f"reward {chat}" for chat in _CHATS)), _rewarded),
     Form("problem", "champion", _needs("prompt answer skill", "prompt answer grader"), _problem),
+    Form("correction", "mirror", _needs("messages sparring"), _correction),
     Form("messages", "scribe", _needs("messages"), _messages),
     Form("conversations", "scribe", _needs("conversations"), _conversations),
     Form("alpaca", "scribe", _needs("instruction output"), _alpaca),

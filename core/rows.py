@@ -89,7 +89,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A prompt to be answered by the hero itself, and what a grader needs to judge that answer."""
+    """A prompt to be answered by the hero itself, and what a grader needs to judge that answer. `response`: the right answer
+    as it would be taught, work included."""
 
     prompt: Turns
     answer: str
@@ -97,6 +98,7 @@ class Problem:
     grader: str | None = None
     level: int | None = None
     tools: tuple[dict, ...] | None = None
+    response: str | None = None
 
 
 Row = Conversation | Preference | Verdict | Problem

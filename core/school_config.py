@@ -35,6 +35,9 @@ class ScribeSettings(Section):
 class MirrorSettings(Section):
     """Sparring."""
 
+    prompts: int = Field(
+        1000, ge=1, le=100_000, description="Rows of a quest that the hero answers at most; of more so many are drawn."
+    )
     max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of an answer at most.")
 
 

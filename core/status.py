@@ -42,7 +42,7 @@ MENDED_BY = {  # alert: the events that show it is over
 WARNINGS = ("overfitting", "alerts_unsent")  # shown among the alerts while they last
 MOST_ALERTS = 100
 STALE_SECONDS = 60.0
-HELD_UP = ("battle", "idle", "saving", "preparing")  # states that a full disk turns into `blocked`
+HELD_UP = ("battle", "idle", "saving", "preparing", "sparring")  # states that a full disk turns into `blocked`
 
 
 def realm_status(

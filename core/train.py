@@ -142,7 +142,7 @@ class HeroTrainer(Trainer):
     def held_out_loss(self, plan: BattlePlan) -> float | None:
         """Held-out loss of a battle that is not fought now."""
         self._go_to_school(plan)
-        self._autocast = self._wants_autocast(plan.settings)
+        self._autocast = self.wants_autocast(plan.settings)
         evaluation = self._evaluation(self._looks_at(plan))
         return evaluation and evaluation.loss
 
@@ -203,7 +203,7 @@ class HeroTrainer(Trainer):
         settings, means, fresh = plan.settings, self.means, plan.settings.optimizer_state == "reset"
         if fresh and self._first == 0:
             self._forget_moments()
-        self._autocast = self._wants_autocast(settings)
+        self._autocast = self.wants_autocast(settings)
         honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in PER_BATTLE}
         for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
             setattr(self.args, key, value)
@@ -220,7 +220,7 @@ class HeroTrainer(Trainer):
             optimizer, lambda step: share(step - born), last_epoch=self.global_step - 1
         )
 
-    def _wants_autocast(self, settings: Settings) -> bool:
+    def wants_autocast(self, settings: Settings) -> bool:
         bf16 = settings.trainer.get("bf16", self.means.compute == "bf16")
         check_numbers(self.means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
         return bf16 and self.means.weights == "fp32"

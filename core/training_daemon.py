@@ -20,6 +20,7 @@ from watchdog.observers.inotify import InotifyObserver
 from core import jobs
 from core.config import Config
 from core.control import is_paused
+from core.corrections import is_sparring
 from core.disk import Level
 from core.full_disk import spared
 from core.hero import tokenizer_folder
@@ -124,6 +125,8 @@ class TrainingDaemon:
         self._next_prepare = now + min(10.0, LOOK_SHARE * (self.clock() - now))
         for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
+                continue
+            if is_sparring(card):  # the hero answers it
                 continue
             self._job = jobs.begin(self.ledger, "preparation", "daemon", quest.stem, quest.id)
             self._asked.add(quest.id)

@@ -206,7 +206,7 @@ class TrainingQueue:
             return quest if quest.state == priority else self._move(quest, priority)
 
     def finish(self, quest: Quest, reason: str | None = None) -> Quest:
-        """`reason`: what is to be said of it, where its training came to nothing."""
+        """`reason`: what is to be said of it, where its training came to nothing or it was not to be trained."""
         self._record(quest.id, state="recently_completed", reason=reason)
         return self._move(quest, "recently_completed")
 

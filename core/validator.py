@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core.corrections import asking, is_sparring
 from core.errors import UserError
 from core.file_kinds import HEAD_BYTES, other_kind
 from core.formats import BadRow, Form, detect
@@ -148,7 +149,7 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
         school = school_for(form.name, settings.school)
         if school == "whisper" and not settings.schools.whisper.teacher:
             raise UserError(NO_TEACHER)
-        return form, school, None
+        return asking(form) if is_sparring({"school": school, "form": form.name}) else form, school, None
     except UserError as problem:
         return form, None, str(problem)
 

@@ -14,7 +14,7 @@ from threading import Event
 
 import transformers
 
-from core import blame, campaign, checkpoints, control, disk, exam_hall, going_back, judgement, turning_back
+from core import blame, campaign, checkpoints, control, disk, exam_hall, going_back, judgement, sparring, turning_back
 from core.awakening import load_newest, pass_over_what_is_anothers, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
@@ -22,6 +22,7 @@ from core.between_steps import BetweenSteps
 from core.checkpoint_writer import CheckpointWriter, WriteFailed
 from core.checkpoints import Manifest
 from core.config import Config
+from core.corrections import is_sparring
 from core.disk import Level
 from core.disk_wait import tell_no_space, wait_for_room
 from core.dossier import Crash, attempt_of
@@ -241,7 +242,9 @@ class Worker:
             control.carried_out(self.ledger, ending.wish, "done")
 
     def _fight(self, quest: Quest) -> Ending | None:
-        """Train `quest` from where the tip left it; None when it was trained to its end."""
+        """Train `quest` from where the tip left it; None when it was trained to its end. Of some only the answers are asked."""
+        if is_sparring(quest.card):
+            return sparring.spar(self, quest)
         settings = quest.settings
         self.enter("preparing", self.trainer.global_step)
         try:

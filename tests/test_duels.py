@@ -15,7 +15,6 @@ from tavern_server import OURS, PAGE
 
 from core import chat_reply
 from core.config import Config, Oracle
-from core.durable import read_json
 from core.errors import UserError
 from core.formats import form, read
 from core.intake import Intake

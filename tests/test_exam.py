@@ -50,7 +50,7 @@ def test_what_was_learned_is_answered_right_in_whatever_company_and_nothing_else
     together = answers(scholar, renderer, known())
     assert together == [problem.answer for problem in known()]
     assert examine(scholar, renderer, known()) == Score(6, 6)
-    monkeypatch.setattr("core.forge.exam.TOKENS_AT_ONCE", 100)
+    monkeypatch.setattr("core.forge.answers.TOKENS_AT_ONCE", 100)
     assert answers(scholar, renderer, known()) == together
     assert examine(scholar, renderer, skill("REV").evaluation(6, 1, 20)).right == 0
 

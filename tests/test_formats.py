@@ -45,6 +45,7 @@ EXAMPLES = {name: rows[0] for name, rows in GOOD.items()} | {
     "preference": {"prompt": "Hi", "chosen": "Hello", "rejected": "No"},
     "label": {"prompt": "Hi", "completion": "Hello", "label": False},
     "reward": {"prompt": "Hi", "response": "Hello", "reward": 0.5},
+    "correction": GOOD["messages"][0] | {"sparring": "spot"},
     "problem": {"prompt": "1 + 1", "answer": "10", "skill": "BIN"},
 }
 

@@ -99,13 +99,16 @@ def test_where_all_is_known_it_is_soon_given_up_to_look_for_more(level, count, m
     assert known.asked <= LOOKED_THROUGH * count and len(draws) < 2 * LOOKED_THROUGH * count
 
 
-def test_closed_worlds_are_practised_together_and_each_problem_comes_before_any_comes_again():
+def test_closed_worlds_are_practised_together_as_exams_ask_them():
     worlds = [{problem.prompt for problem in skill("BIN").sample(level, 3, 4096)} for level in (1, 2, 3)]
-    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 1000, random.Random(2), ())]
-    assert len(set(prompts)) == 1000 and len(set(prompts) & set().union(*worlds)) > 970
-    assert len(set(prompts) - worlds[0] - worlds[1]) > 500, "the larger a world, the more of it"
-    above = [prompt_of(row) for row in rows_of("BIN", 3, 2 * len(worlds[2]), random.Random(2), ())]
-    assert len(set(above)) > 0.7 * len(worlds[2]) and max(Counter(above).values()) - min(Counter(above).values()) == 1
+    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 2000, random.Random(2), ())]
+    inside = [sum(prompt in world for prompt in prompts) for world in worlds]
+    assert len(prompts) == 2000 and inside[0] < inside[1] < inside[2] and inside[2] > 0.97 * 2000
+    kinds = Counter(map(skill("BIN").kind, prompts))
+    asked = Counter(skill("BIN").kind(problem.prompt) for problem in skill("BIN").evaluation(3, 4, 200))
+    assert kinds.keys() == asked.keys() and min(kinds.values()) > 0.15 * max(kinds.values())
+    alone = [prompt_of(row) for row in rows_of("BIN", 3, 4000, random.Random(2), ())]
+    assert len(set(alone)) > 0.5 * len(worlds[2])
 
 
 @pytest.mark.parametrize(("name", "level"), [("BIN", 9), ("SEQ", 12), ("SY", 3), ("REV", 4)])

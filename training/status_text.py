@@ -53,7 +53,8 @@ def _battle(status: dict[str, Any]) -> str:
         left = preparing["eta_seconds"]
         to_go = "" if left is None else f", {duration_text(left)} to go"
         paused = ", paused" if status["paused"] else ""
-        return f"preparing {visible(str(preparing['quest']))}, {preparing['share']:.0%}{to_go}{paused}"
+        doing = "sparring over" if preparing.get("kind") == "sparring" else "preparing"
+        return f"{doing} {visible(str(preparing['quest']))}, {preparing['share']:.0%}{to_go}{paused}"
     if battle is None:
         return "paused" if status["paused"] else "none"
     facts = [f"{visible(str(battle['quest']))} step {battle['step']}/{battle['total_steps']}"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from core.advantages import compared
 from core.battle import BattlePlan
+from core.forge.answering import dice, prompt_of, said, spoken
 from core.forge.evaluate import Evaluation
 from core.forge.generate import Answer
-from core.forge.answering import dice, prompt_of, said, spoken
 from core.forge.lesson import Learner, Lesson, Newest
 from core.forge.packing import Beside
 from core.forge.references import logps_of

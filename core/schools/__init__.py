@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from core.errors import UserError
+from core.formats import form as form_named
 
 CONVERSATIONS = ("messages", "conversations", "alpaca", "completion", "question", "text")
 
@@ -37,9 +38,10 @@ ALL_SCHOOLS = {
             "mirror",
             "Mirror",
             "Look at your own words, and mend them.",
-            "the hero's own answers beside corrected ones",
+            "conversations that end in the right answer, or prompt/answer with a skill: the hero answers them, and each wrong "
+            "answer becomes three rows that it is then taught, messages with sparring: spot, correct or confirm",
             "self-correction",
-            (),
+            ("correction", "problem", *(form for form in CONVERSATIONS if form != "text")),
         ),
         SchoolCard(
             "judge",
@@ -75,12 +77,9 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME = {name: ALL_SCHOOLS[name] for name in ("mirror",)}  # understood already, not taught yet
-COOLED = (
-    "scribe",
-    "mirror",
-    "oracle",
-)  # whose rows alone say what is to be learned, so that a cooldown can go on with them
+TO_COME: dict[str, SchoolCard] = {}  # understood already, not taught yet
+# Whose rows alone say what is to be learned, so that a cooldown can go on with them.
+COOLED = ("scribe", "mirror", "oracle")
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
 SCHOOLS = {name: card for name, card in ALL_SCHOOLS.items() if name not in TO_COME}
 
@@ -96,14 +95,15 @@ def school(name: str, *settings: Any, **options: Any) -> Any:
 
 
 def school_for(form: str, wished: str) -> str:
-    """Which school teaches rows of `form`: the one that is `wished`; where that is the Scribe, any that can. Raises UserError."""
+    """Which school teaches rows of `form`: the one that is `wished`; where the Scribe is and cannot, the form's own. Raises
+    UserError."""
     able = [card.name for card in ALL_SCHOOLS.values() if form in card.forms]
     if wished not in able and wished != "scribe":
         takes = ", ".join(ALL_SCHOOLS[wished].forms) or "none from files"
         raise UserError(
             f"the school {wished} teaches from rows of the forms {takes}; these are of the form {form}, for {' or '.join(able)}"
         )
-    chosen = wished if wished in able else able[0]
+    chosen = wished if wished in able else form_named(form).school
     if chosen not in SCHOOLS:
         raise UserError(
             f"rows of the form {form} go to the {ALL_SCHOOLS[chosen].title}, a school that has not opened yet; "

@@ -63,6 +63,9 @@ def _under_way(status: dict, realm: Realm) -> Next:
     if status["battle"]:
         return Next("go", "The battle is on", _after_battle(waiting))
     if preparing := status["preparing"]:
+        if preparing.get("kind") == "sparring":
+            text = f"{preparing['share']:.0%} of {preparing['quest']} is answered; what is wrong becomes a quest."
+            return Next("go", "The hero looks into the Mirror", text)
         text = f"{preparing['share']:.0%} of {preparing['quest']} is turned into tokens; then the battle begins."
         return Next("go", "A quest is being prepared", text)
     if waiting:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.corrections import is_sparring
 from core.durable import read_json
 from core.errors import UserError
 from core.hero import tokenizer_folder
@@ -58,7 +59,7 @@ def one(realm: Realm, quest: int) -> dict[str, Any]:
     row = quest_row(realm, quest)
     file, why = _file_or_reason(realm, row)
     report = NO_REPORT | (boards.report_of(realm.paths, row) or {})
-    plan = _plan(realm, file.settings, report) if file else None
+    plan = _plan(realm, file.settings, report) if file and not is_sparring(row) else None
     settings = file.settings.model_dump() if file else {}
     state = _state(realm, row)
     return {

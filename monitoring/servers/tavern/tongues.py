@@ -14,6 +14,7 @@ STATES = {  # the realm's state, in its own words and in plain ones
     "battle": ("In battle", "Training"),
     "idle": ("At rest", "Idle"),
     "preparing": ("Preparing", "Preparing"),
+    "sparring": ("Sparring", "Answering"),
     "saving": ("Saving", "Saving"),
     "paused": ("Paused", "Paused"),
     "loading": ("Waking", "Loading"),

@@ -1,0 +1,127 @@
+"""What the Mirror asks, when an answer is right, and the rows that a wrong one becomes. It knows no model and no queue.
+
+A wrong answer becomes three rows of the form `correction`: `spot`, where it is called incorrect; `correct`, where the right
+one is given instead; `confirm`, where the right answer to another question that was missed is given and called correct. So
+each of those questions stands once beside either word, which the words of a question alone do not betray.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.errors import UserError
+from core.formats import Form
+from core.rows import BadRow, Conversation, Message, Problem, Row, Turns, context, is_trained
+from core.skills import Problem as Exercise
+from core.skills import skill, skills
+from core.skills.base import final_answer
+
+SCHOOL, FORM = "mirror", "correction"
+JUDGE = "Is that answer correct or incorrect? Answer with one word."
+MEND = "That answer is incorrect. Give the correct one."
+CORRECT, INCORRECT = "correct", "incorrect"
+NOTHING = "(no answer)"
+
+
+def is_sparring(facts: Mapping[str, Any]) -> bool:
+    """Whether a quest of this `school` and `form` is answered by the hero, not trained."""
+    return facts.get("school") == SCHOOL and facts.get("form") != FORM
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and the right answer as it is taught. `exercise`: for the skill that grades it, if one does."""
+
+    prompt: Turns
+    right: Message
+    tools: tuple[dict, ...] | None = None
+    exercise: Exercise | None = None
+
+    @property
+    def conversation(self) -> Conversation:
+        """Both, of which the answer alone is trained."""
+        return Conversation((*self.prompt, self.right), self.tools)
+
+    def is_answered_by(self, said: str) -> bool:
+        """Graded by its skill; else right in every letter but for space around it, or in its final answer."""
+        said = _words(said)
+        if self.exercise:
+            return skill(self.exercise.skill).grade(self.exercise, said) == 1.0
+        right = self.right["content"]
+        return said == right.strip() or ((settled := final_answer(said)) is not None and settled == final_answer(right))
+
+
+def asking(form: Form) -> Form:
+    """`form`, of whose rows those are bad that the Mirror cannot ask."""
+
+    def read(values: dict[str, Any]) -> Row:
+        row = form.read(values)
+        question_of(row)
+        return row
+
+    return replace(form, read=read)
+
+
+def question_of(row: Row) -> Question:
+    """Raises BadRow."""
+    if isinstance(row, Problem):
+        return _exercise(row)
+    *before, last = row.messages
+    if not is_trained(last):
+        raise BadRow("messages", "ends with an answer that has train: false, where the right one must stand")
+    if last.get("tool_calls"):
+        raise BadRow("messages", "ends with a tool call, which is not compared with another", None, "drop the row")
+    return Question(context(before), last, row.tools)
+
+
+def _exercise(row: Problem) -> Question:
+    if row.skill is None:
+        raise BadRow("skill", "is missing", None, f"the Mirror grades by a skill; known: {', '.join(skills())}")
+    try:
+        known = skill(row.skill)
+    except UserError:
+        raise BadRow("skill", "is not known", row.skill, f"known: {', '.join(skills())}") from None
+    exercise = Exercise(row.prompt[-1]["content"], row.answer, row.level or 0, known.name)
+    right = row.response or row.answer
+    try:
+        graded = known.grade(exercise, right)
+    except (TypeError, ValueError):  # a grader reads the answer as its own skill writes it
+        graded = 0.0
+    if graded != 1.0:
+        field, remedy = "response" if row.response else "answer", f"`skill sample {known.name}` shows how it is written"
+        raise BadRow(field, f"is not right by the grader of {known.name}", right, remedy)
+    return Question(context(row.prompt), {"role": "assistant", "content": right}, row.tools, exercise)
+
+
+def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = None) -> Iterator[dict[str, Any]]:
+    """The rows for questions and their wrong answers. `known`: one that was answered right, where only one was missed."""
+    for place, (question, said) in enumerate(wrong):
+        shown = {"role": "assistant", "content": _shown(said), "train": False}
+        yield _row("spot", question, *question.prompt, shown, _ask(JUDGE), _say(INCORRECT))
+        yield _row("correct", question, *question.prompt, shown, _ask(MEND), question.right)
+        other = wrong[(place + 1) % len(wrong)][0] if len(wrong) > 1 else known or question
+        yield _row("confirm", other, *other.prompt, other.right, _ask(JUDGE), _say(CORRECT))
+
+
+def _words(said: str) -> str:
+    """An answer without its thoughts, whether it or its prompt has opened them."""
+    _, closed, after = said.rpartition("</think>")
+    return (after if closed else said).strip()
+
+
+def _shown(said: str) -> str:
+    """A wrong answer's words; of one that never came to any that there are none."""
+    said = _words(said)
+    return said if said and not said.startswith("<think>") else NOTHING
+
+
+def _row(kind: str, question: Question, *turns: Message) -> dict[str, Any]:
+    return {"messages": turns, **({"tools": question.tools} if question.tools else {}), "sparring": kind}
+
+
+def _ask(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _say(text: str) -> Message:
+    return {"role": "assistant", "content": text}
