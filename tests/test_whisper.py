@@ -81,7 +81,9 @@ def _renamed(folder, number: int) -> None:
     path = folder / "tokenizer.json"
     values = json.loads(path.read_bytes())
     name = next(name for name, each in values["model"]["vocab"].items() if each == number)
-    values["model"]["vocab"] = {("~" + name if key == name else key): each for key, each in values["model"]["vocab"].items()}
+    values["model"]["vocab"] = {
+        ("~" + name if key == name else key): each for key, each in values["model"]["vocab"].items()
+    }
     values["model"]["merges"] = []
     path.write_text(json.dumps(values))
 
