@@ -99,10 +99,12 @@ class BattlePlan:
 
     def lengths_at(self, step: int) -> list[int]:
         """Tokens of each sequence that is trained in `step`; at most so many, where the hero answers itself."""
-        lengths = [len(tokens) for tokens, _ in self.sequences_at(step)]
+        lengths, schools = [len(tokens) for tokens, _ in self.sequences_at(step)], self.settings.schools
+        if self.settings.school == "whisper" and schools.whisper.on_policy:
+            return [length + schools.whisper.max_new_tokens for length in lengths]
         if self.form != "problem":
             return lengths
-        champion = self.settings.schools.champion
+        champion = schools.champion
         return [length + champion.max_new_tokens for length in lengths for _ in range(champion.num_generations)]
 
     def sequences_of(self, rows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:

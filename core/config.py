@@ -179,7 +179,8 @@ class Config(Section):
         gt=0,
         le=1,
         description="Peak AdamW learning rate. Default by model size: "
-        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above; a tenth of that for Judge and Champion.",
+        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above; "
+        "a tenth of that for the Judge, three tenths for the Champion.",
     )
     max_length: int = Field(
         1024,

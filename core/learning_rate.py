@@ -3,7 +3,7 @@
 from core.quest import Settings
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
-SHARES = {"judge": 0.1, "champion": 0.1}  # of schools that move a hero by comparison; see docs/LOG.md
+SHARES = {"judge": 0.1, "champion": 0.3}  # of schools that move a hero by comparison; see docs/LOG.md
 
 
 def learning_rate_of(settings: Settings, parameters: int) -> float:

@@ -11,14 +11,16 @@ from typing import Any, Protocol
 from core import going_back
 from core.battle import BattlePlan
 from core.between_steps import Resident
-from core.checkpoints import Manifest
+from core.checkpoints import Manifest, holding
 from core.errors import UserError
 from core.forge.load_hero import load_model
 from core.forge.optimizers import weights_to_use
+from core.forge.out_of_memory import free_bytes
 from core.forge.references import References, path_of, write_references
 from core.preparation import Preparation
 from core.quest import Quest
 from core.schools import school
+from core.teacher import check_room, check_tokenizer, teacher_folder
 from core.train import HeroTrainer
 
 
@@ -49,14 +51,27 @@ def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: 
 
 def companion_of(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> Any:
     """The model that the battle's school wants beside the hero, never to be trained; None where it wants none."""
-    if _school(plan).companion is None:
+    wanted = _school(plan).companion
+    if wanted is None:
         return None
+    if wanted == "teacher":
+        return _teacher(worker, plan).requires_grad_(False).eval()
     if first:
         model = _parent(worker, quest)
     else:
         with weights_to_use(worker.trainer.optimizer):
             model = deepcopy(worker.trainer.model)
     return model.requires_grad_(False).eval()
+
+
+def _teacher(worker: Remembering, plan: BattlePlan) -> Any:
+    """Looked at before it is loaded: a battle that cannot have it has lost nothing."""
+    folder = teacher_folder(worker.paths, plan.settings.schools.whisper.teacher)
+    check_tokenizer(folder, worker.paths.vault / worker.tip.id)
+    with holding(folder):
+        device = worker.trainer.args.device
+        check_room(folder, free_bytes(device))
+        return load_model(folder).to(device)
 
 
 def _school(plan: BattlePlan) -> Any:

@@ -121,7 +121,8 @@ class HeroTrainer(Trainer):
                 self._validate(self.global_step)
             self.train()
         finally:
-            self._plan = self._observer = self._lessons = self._loader = None
+            self._plan = self._observer = self._school = self._lessons = self._loader = None
+            self.callback_handler.train_dataloader = None  # else it would hold the companion until the next battle
             if self._release:
                 self._release.remove()
                 self._release = None

@@ -33,6 +33,10 @@ LISTED_ERRORS = 100
 REMEMBERED_ROWS = 2_000_000
 DETECT_ROWS = 100
 CHUNK_ROWS = 512
+NO_TEACHER = (
+    "the school whisper needs a teacher: set schools.whisper.teacher, in the sidecar or config.json, to a folder below models/ or "
+    "a checkpoint with the hero's own tokenizer"
+)
 
 
 @dataclass
@@ -143,6 +147,8 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
     try:
         form = detect(samples, settings.columns)
         school = school_for(form.name, settings.school)
+        if school == "whisper" and not settings.schools.whisper.teacher:
+            raise UserError(NO_TEACHER)
         return asking(form) if is_sparring({"school": school, "form": form.name}) else form, school, None
     except UserError as problem:
         return form, None, str(problem)

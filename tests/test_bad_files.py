@@ -361,12 +361,12 @@ BAD_LINES = (
     Case(
         "reward",
         jsonl(*({"prompt": f"{n}?", "response": "Yes.", "reward": 0.5} for n in range(9))),
-        Rejected("go to the Champion"),
+        Accepted(9),
     ),
     Case(
         "problem",
         jsonl(*({"prompt": f"{n}?", "answer": "1", "skill": "BIN"} for n in range(9))),
-        Rejected("go to the Champion"),
+        Accepted(9),
     ),
 )
 

@@ -33,6 +33,24 @@ def divergence_sum(
     return _Divergence.apply(student_ND, student_VD, teacher_NE, teacher_VE, weights_N, beta, temperature)
 
 
+def compared(
+    student_ND: torch.Tensor,
+    student_VD: torch.Tensor,
+    teacher_NE: torch.Tensor,
+    teacher_VE: torch.Tensor,
+    beta: float = 0.0,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each position's divergence (N), and whether both have the same likeliest token there; to look at, not to train by."""
+    rows, found, same = min(rows_at_once(student_VD), rows_at_once(teacher_VE)), [], []
+    for mine_CD, theirs_CE in zip(student_ND.split(rows), teacher_NE.split(rows), strict=True):
+        mine_CV, theirs_CV = (mine_CD @ student_VD.T).float(), (theirs_CE @ teacher_VE.T).float()
+        same.append(mine_CV.argmax(-1) == theirs_CV.argmax(-1))
+        softened = ((logits_CV / temperature).log_softmax(-1) for logits_CV in (mine_CV, theirs_CV))
+        found.append(divergence(*softened, beta))
+    return torch.cat(found), torch.cat(same)
+
+
 def divergence(student_CV: torch.Tensor, teacher_CV: torch.Tensor, beta: float) -> torch.Tensor:
     """Of log-probabilities (C, V), row by row: (C)."""
     if beta == 0:

@@ -47,6 +47,18 @@ class Learner:
     companion: torch.nn.Module | None = None
 
 
+class Newest:
+    """The lesson of the step that was asked for last: where memory runs out in a pass, it is asked for again."""
+
+    def __init__(self) -> None:
+        self._known: tuple[int, Lesson] | None = None
+
+    def of(self, step: int, make: Callable[[int], Lesson]) -> Lesson:
+        if self._known is None or self._known[0] != step:
+            self._known = step, make(step)
+        return self._known[1]
+
+
 class Lessons(Protocol):
     """A battle's lessons, step by step from 0."""
 

@@ -23,6 +23,11 @@ def is_out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and any(words in str(problem) for words in _WORDS)
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """What a GPU has free; None for main memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def smaller(packs: Sequence[Pack]) -> int:
     """Tokens of a pass at most in the next try: half of the widest pass, or its longest row.
 

@@ -77,7 +77,7 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME = {name: ALL_SCHOOLS[name] for name in ("whisper",)}  # understood already, not taught yet
+TO_COME: dict[str, SchoolCard] = {}  # understood already, not taught yet
 # Whose rows alone say what is to be learned, so that a cooldown can go on with them.
 COOLED = ("scribe", "mirror", "oracle")
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed

@@ -1,0 +1,76 @@
+"""The teacher of a battle: a model in a folder below models/, or a checkpoint, with the hero's own tokenizer. It imports no torch."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tokenizers import Tokenizer
+
+from core import checkpoints, model_folder
+from core.errors import CheckpointError, UserError, nearest
+from core.memory_needs import GIB
+from core.paths import RealmPaths
+from core.weights_header import weight_files
+
+SETTING = "schools.whisper.teacher"
+TRAININGS_OWN = ("optimizer.safetensors",)  # of a checkpoint's files
+SHOWN = 40
+
+
+def teacher_folder(paths: RealmPaths, name: str | None) -> Path:
+    """Where the teacher lies, its files looked through. Raises UserError."""
+    if not name:
+        raise UserError(
+            f"{SETTING} is not set; name a folder below models/, or a checkpoint, with the hero's own tokenizer"
+        )
+    own, kept = ({each.name for each in folder.iterdir() if each.is_dir() and not each.is_symlink()}
+                 for folder in (paths.models, paths.vault))  # fmt: skip
+    if name in kept:
+        try:
+            checkpoints.verify(paths.vault / name, skip=TRAININGS_OWN)
+        except CheckpointError as problem:
+            raise UserError(f"{SETTING}: {problem}") from problem
+        return paths.vault / name
+    if name not in own - {paths.vault.name}:
+        raise UserError(
+            f"{SETTING} = {name!r}: there is no folder models/{name} and no such checkpoint{nearest(name, own | kept)}"
+        )
+    if problem := model_folder.problem(paths.models / name):
+        raise UserError(f"{SETTING} = {name!r}: {problem}")
+    return paths.models / name
+
+
+def check_tokenizer(teacher: Path, hero: Path) -> None:
+    """Whether both give every token the same number. Raises UserError naming the first that differs."""
+    theirs, ours = (folder / "tokenizer.json" for folder in (teacher, hero))
+    if theirs.read_bytes() == ours.read_bytes():
+        return
+    known, wanted = (_tokens(path) for path in (theirs, ours))
+    if differing := [
+        number for number in sorted(known.keys() | wanted.keys()) if known.get(number) != wanted.get(number)
+    ]:
+        first = differing[0]
+        raise UserError(
+            f"{SETTING} = {teacher.name!r}: its tokenizer is another: {len(differing):,} of {len(wanted):,} tokens differ, "
+            f"number {first} is {_shown(known.get(first))} there and {_shown(wanted.get(first))} here; distillation "
+            "compares tokens, so take a teacher of the hero's family"
+        )
+
+
+def check_room(teacher: Path, free_bytes: int | None = None) -> None:
+    """Whether its weights fit beside the hero. `free_bytes`: of the device, main memory's by default. Raises UserError."""
+    needed = sum(file.stat().st_size for file in (teacher / name for name in weight_files(teacher)))
+    free = psutil.virtual_memory().available if free_bytes is None else free_bytes
+    if needed > free:
+        raise UserError(
+            f"{SETTING} = {teacher.name!r}: its weights take {needed / GIB:.2f} GiB, {free / GIB:.2f} GiB are free; take a "
+            "smaller teacher"
+        )
+
+
+def _tokens(path: Path) -> dict[int, str]:
+    return {number: token for token, number in Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).items()}
+
+
+def _shown(token: Any) -> str:
+    return "none" if token is None else repr(token[:SHOWN])

@@ -1,0 +1,120 @@
+"""The Whisper in a resident hero: nearer to its teacher, killed and gone on the same, teachers that cannot be heard."""
+
+import gc
+import json
+
+import pytest
+import torch
+from resident import accept_sums, fight, resident
+from test_judge import Killed, _dying_at
+from transformers import Qwen3ForCausalLM
+
+from core import checkpoints
+from core.between_steps import BetweenSteps
+from core.config import Config
+from core.errors import UserError
+from core.forge.hatch import micro_hero
+from core.forge.state import save_model
+from core.ledger import Ledger
+from core.paths import BUNDLED_TOKENIZER, RealmPaths
+from core.quest import Sidecar, freeze
+from core.rendering import Renderer
+from core.school_config import Schools, WhisperSettings
+from core.steps import last_told
+from core.teacher import check_room, teacher_folder
+from core.validator import validate_file
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """A model that is sure of what it says."""
+    model = micro_hero(9)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(3)
+    return model
+
+
+def _whisper(teacher: str | None = "sage", **settings) -> dict:
+    return {"school": "whisper", "schools": Schools(whisper=WhisperSettings(teacher=teacher, **settings))}
+
+
+def test_a_hero_comes_nearer_to_its_teacher_which_is_let_go_afterwards(realm, ledger, teacher):
+    hero = resident(realm, ledger)  # before the folder is there: it would be the hero's own beginning
+    save_model(teacher, realm.models / "sage", BUNDLED_TOKENIZER)
+    settings = {"learning_rate": 1e-3, "eval_steps": 8, "epochs": 3, **_whisper()}
+    quest = accept_sums(realm, ledger, "heard", 128, **settings)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    looks = ledger.all("SELECT value FROM evaluations WHERE quest=? AND kind='validation' ORDER BY id", (quest,))
+    assert looks[-1]["value"] <= looks[0]["value"] / 2
+    told = last_told(realm.metrics, hero.tip.hero, quest)
+    assert told["divergence"] == pytest.approx(looks[-1]["value"], rel=0.5)
+    gc.collect()
+    models = [each for each in gc.get_objects() if isinstance(each, Qwen3ForCausalLM)]
+    assert len(models) <= 2 and {id(each) for each in models} <= {id(hero.trainer.model), id(teacher)}
+
+
+def test_a_battle_that_was_killed_goes_on_with_its_own_words(realm, ledger, tmp_path, monkeypatch, teacher):
+    own = {"on_policy": 0.5, "max_new_tokens": 6, "beta": 0.5, "temperature": 1.5}
+    settings = {"learning_rate": 3e-4, "save_steps": 2, **_whisper(**own)}
+    twin = RealmPaths(tmp_path / "twin")
+    twin.make()
+    whole, first = resident(twin, Ledger(twin.ledger)), resident(realm, ledger)
+    for paths in (twin, realm):
+        save_model(teacher, paths.models / "sage", BUNDLED_TOKENIZER)
+    quest = accept_sums(twin, whole.ledger, "heard", 128, **settings)
+    assert fight(whole)
+
+    accept_sums(realm, ledger, "heard", 128, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", _dying_at(5))
+        with pytest.raises(Killed):
+            fight(first)
+    hero = resident(realm, ledger)
+    assert 0 < hero.tip.step < 5
+    assert fight(hero) and hero.tip.files["model.safetensors"] == whole.tip.files["model.safetensors"]
+    spoke = whole.report.record._connection.execute("SELECT step FROM told WHERE name='answer_tokens'").fetchall()
+    assert [row["step"] for row in spoke] == [2, 4, 6, 8] and last_told(twin.metrics, whole.tip.hero, quest)
+
+
+def _renamed(folder, number: int) -> None:
+    """Another tokenizer: one of its tokens has another name."""
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_bytes())
+    name = next(name for name, each in values["model"]["vocab"].items() if each == number)
+    values["model"]["vocab"] = {
+        ("~" + name if key == name else key): each for key, each in values["model"]["vocab"].items()
+    }
+    values["model"]["merges"] = []
+    path.write_text(json.dumps(values))
+
+
+def test_a_teacher_that_cannot_be_heard_is_named_before_anything_is_lost(realm, ledger, teacher):
+    hero = resident(realm, ledger)
+    for name in ("sage", "stranger", "empty"):
+        save_model(teacher, realm.models / name, BUNDLED_TOKENIZER)
+    _renamed(realm.models / "stranger", 1000)
+    (realm.models / "empty" / "model.safetensors").unlink()
+    expected = {
+        "sagge": r"there is no folder models/sagge and no such checkpoint; did you mean 'sage'?",
+        "../models/sage": "there is no folder models/../models/sage",
+        "vault": "there is no folder models/vault",
+        "stranger": "its tokenizer is another: 1 of 4,096 tokens differ, number 1000 is '~",
+        "empty": "schools.whisper.teacher = 'empty': ",
+    }
+    for place, (name, reason) in enumerate(expected.items()):
+        quest = accept_sums(realm, ledger, f"heard{place}", 16, **_whisper(name))
+        for _ in range(3):
+            fight(hero)
+        battle = ledger.one("SELECT state, reason FROM quests WHERE id=?", (quest,))
+        assert battle["state"] == "failed" and reason in battle["reason"], battle["reason"]
+    assert hero.tip.step == 0
+    with pytest.raises(UserError, match=r"its weights take 0.01 GiB, 0.00 GiB are free; take a smaller teacher"):
+        check_room(realm.models / "sage", 1000)
+    assert teacher_folder(realm, hero.tip.id) == realm.vault / hero.tip.id
+
+
+def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):
+    path = realm.claims / "heard.jsonl"
+    path.write_text('{"question": "1?", "answer": "2."}\n')
+    report = validate_file(path, freeze(Config(), Sidecar(school="whisper")), Renderer.load(BUNDLED_TOKENIZER, 256))
+    assert report["verdict"] == "rejected" and "needs a teacher: set schools.whisper.teacher" in report["reason"]
