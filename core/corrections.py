@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.formats import Form
+from core.profiles import undressed
 from core.rows import BadRow, Conversation, Message, Problem, Row, Turns, context, is_trained
 from core.skills import Problem as Exercise
 from core.skills import skill, skills
@@ -104,9 +105,9 @@ def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = 
 
 
 def _words(said: str) -> str:
-    """An answer without its thoughts, whether it or its prompt has opened them."""
+    """An answer without its thoughts, whether it or its prompt has opened them, and without a profile's dress."""
     _, closed, after = said.rpartition("</think>")
-    return (after if closed else said).strip()
+    return undressed(after if closed else said)
 
 
 def _shown(said: str) -> str:
