@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from core import checkpoints
@@ -9,7 +10,7 @@ from core.battle_report import BattleReport
 from core.checkpoint_writer import CheckpointWriter
 from core.checkpoints import Manifest
 from core.config import Config
-from core.errors import CheckpointError, NotFinite
+from core.errors import CheckpointError, NotFinite, UserError
 from core.forge.hatch import hatch
 from core.forge.versions import changes, versions
 from core.ledger import Ledger
@@ -86,6 +87,17 @@ def _hatch(worker: Sleeper) -> Manifest:
     text = f"{manifest.hero} is born from {manifest.settings['base_model']}."
     worker.ledger.event("trainer", "hero_hatched", text, checkpoint=manifest.id)
     return manifest
+
+
+def pass_over_what_is_anothers(worker: Sleeper) -> None:
+    """Quests that were written for a hero who is switched off are at that one's level; it writes itself others."""
+    name = worker.config.hero.name
+    rows = worker.ledger.all("SELECT id, hero FROM quests WHERE hero<>? AND state IN ('queued', 'processing')", (name,))
+    for row in rows:
+        with suppress(UserError):  # somebody took its file away
+            quest = worker.queue.give_up(worker.queue.find(row["id"]), f"it was for {row['hero']}, the hero is {name}")
+            text = f"{quest.stem} was for {row['hero']}; {name} does not train it."
+            worker.ledger.event("trainer", "quest_cancelled", text, quest=quest.id)
 
 
 def put_back_what_is_lacking(worker: Sleeper) -> None:

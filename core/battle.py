@@ -4,6 +4,7 @@ Step s of a quest always holds the same rows, so a battle can be left after any 
 all rows is ever written down: where a row stands is computed, so a quest of any size is begun at once.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -29,10 +30,18 @@ class Known(Protocol):
     def of(self, number: int) -> np.ndarray: ...
 
 
+class Words(Protocol):
+    """What makes words of tokens."""
+
+    stop_ids: Collection[int]
+
+    def decode(self, ids: Iterable[int], specials: bool = True) -> str: ...
+
+
 @dataclass(frozen=True)
 class BattlePlan:
     """All optimizer steps of one quest, numbered from 0. `form`: of its rows; `references`: what the checkpoint before the
-    battle makes of their labels, where the school wants to know."""
+    battle makes of their labels, where the school wants to know; `words`: of the hero, where it answers in its steps."""
 
     prepared: Prepared
     settings: Settings
@@ -40,6 +49,7 @@ class BattlePlan:
     form: str = field(default="messages", kw_only=True)
     replay: Beside | None = field(default=None, kw_only=True)
     references: Known | None = field(default=None, kw_only=True)
+    words: Words | None = field(default=None, kw_only=True)
 
     @cached_property
     def held_out_rows(self) -> np.ndarray:
@@ -66,8 +76,12 @@ class BattlePlan:
 
     @property
     def tokens(self) -> float:
-        """All tokens of the battle, nearly: held-out rows are taken to be like the others."""
-        own = self.prepared.meta["tokens"] * self.settings.epochs * self.training_rows / max(1, len(self.prepared))
+        """All tokens of the battle, nearly: held-out rows are taken to be like the others, answers as long as they may be."""
+        rows = self.settings.epochs * self.training_rows
+        own = rows * self.prepared.meta["tokens"] / max(1, len(self.prepared))
+        if self.form == "problem":
+            champion = self.settings.schools.champion
+            own = champion.num_generations * (own + rows * champion.max_new_tokens)
         return own + (self.replay.tokens_per_step * self.total_steps if self.replay else 0.0)
 
     def rows_of(self, step: int) -> list[int]:
@@ -82,6 +96,14 @@ class BattlePlan:
     def sequences_at(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """(tokens, trained) of all that is trained in `step`: the quest's rows, and what is replayed beside them."""
         return self.sequences_of(self.rows_of(step)) + (self.replay.sequences(step) if self.replay else [])
+
+    def lengths_at(self, step: int) -> list[int]:
+        """Tokens of each sequence that is trained in `step`; at most so many, where the hero answers itself."""
+        lengths = [len(tokens) for tokens, _ in self.sequences_at(step)]
+        if self.form != "problem":
+            return lengths
+        champion = self.settings.schools.champion
+        return [length + champion.max_new_tokens for length in lengths for _ in range(champion.num_generations)]
 
     def sequences_of(self, rows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(tokens, trained) of all sequences of `rows`."""

@@ -63,7 +63,7 @@ class BattleReport:
 
     def __init__(self, paths: RealmPaths, ledger: Ledger, hero: str):
         self.paths, self.ledger = paths, ledger
-        self.record = StepRecord(paths.metrics, hero)
+        self._hero, self.record = hero, StepRecord(paths.metrics, hero)
         self._unread: list[tuple[StepFacts, float]] = []
         self._battle: dict[str, Any] | None = None
         self._row: int | None = None
@@ -115,7 +115,7 @@ class BattleReport:
         self._totals = {key: done.get(key, 0) for key in ("tokens", "seconds", "effort")}
         self.loss_before: float | None = known["validation_loss_before"] if known and first else None
         self._recent: deque[tuple[float, int, float]] = deque(maxlen=WINDOW_STEPS)
-        self._school, self._quest, self._floor = school, quest.id, floor_of(self.ledger, school)
+        self._school, self._quest, self._floor = school, quest.id, floor_of(self.ledger, self._hero, school)
         self._plan, self._spikes = plan, 0
         self._stem, self._peak_flops = quest.stem, facts["peak_flops"]
         self._watch, self._unread = OverfittingWatch(), []
@@ -215,7 +215,7 @@ class BattleReport:
         if self._watch.look(global_step, loss, evaluation.nats_S, evaluation.labels):
             self._tell_of_overfitting()
         self._battle["best_validation_loss"] = self._watch.best.held_out
-        self._floor = floor_of(self.ledger, self._school)
+        self._floor = floor_of(self.ledger, self._hero, self._school)
         return Looked(loss)
 
     def _tell_of_no_loss(self, evaluation: Evaluation) -> Looked:
@@ -237,9 +237,9 @@ class BattleReport:
             self._evaluated(global_step, preview=score)
 
     def _evaluated(self, global_step: int, **values: float) -> None:
-        where = {"school": self._school, "quest": self._quest, "step": global_step, "created": time.time()}
+        where = {"hero": self._hero, "school": self._school, "quest": self._quest, "step": global_step}
         for kind, value in values.items():
-            self.ledger.add("evaluations", kind=kind, value=value, **where)
+            self.ledger.add("evaluations", kind=kind, value=value, created=time.time(), **where)
 
     def _tell_of_overfitting(self) -> None:
         best, last = self._watch.best, self._watch.last

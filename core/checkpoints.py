@@ -95,6 +95,11 @@ class Manifest:
     def bytes(self) -> int:
         return sum(entry["bytes"] for entry in self.files.values())
 
+    @property
+    def evaluation(self) -> float:
+        """The sum of the canaries' accuracies: how many levels of its skills it commands."""
+        return sum(right / asked for right, asked in self.canaries.values())
+
     def finished(self, quest: int) -> "Manifest":
         """This manifest after `quest` was trained to its end."""
         others = {key: steps for key, steps in self.open.items() if key != quest}

@@ -5,7 +5,7 @@ does; `config explain` and the settings page show these sentences, so they are w
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import orjson
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -13,24 +13,22 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from core import config_words
 from core.alert_config import Alerts, Sinks
 from core.config_words import Section
-from core.errors import UserError, nearest
+from core.errors import UserError
+from core.hero_profile import (
+    Hero,
+    HeroName,
+    HeroProfile,
+    IdleGeneration,
+    Seed,
+    SkillPriorities,
+    TrainingDefaults,
+    laid_over,
+)
 from core.optimizer_names import ADAMW, DEFAULT
 from core.oracle_config import Oracle
 from core.profiles import ProfileName
 from core.school_config import SchoolName, Schools
-from core.skills import skills
 from core.trainer_keys import check_trainer_keys
-
-
-class Hero(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] = Field(
-        "DIO", description="The hero's name: letters, digits and _, at most 32. A new name is a new hero."
-    )
-    base_model: str | None = Field(
-        None,
-        description="Folder below models/ that a new hero starts from, e.g. `Qwen3-0.6B`. Default: the only one "
-        "that is there; with none, a micro hero is hatched from random weights.",
-    )
 
 
 class Profile(Section):
@@ -39,30 +37,6 @@ class Profile(Section):
         description="How the answers of conversations are dressed before training. `emoji_think`: every other row asks for "
         "emoji ahead of the answer and stop signs behind it, no thoughts in tags; the Oracle's answers end there. `regime3`: "
         "the answer between <<ANS_START>> and <<ANS_END>>. Exams ask plainly and read either.",
-    )
-
-
-class IdleGeneration(Section):
-    enabled: bool = Field(True, description="Whether the idle hero writes its own quests, the starter quest included.")
-    level: int = Field(
-        1, ge=1, description="Lowest level that the idle hero practises; from there the levels follow its exams."
-    )
-    batch_size: int = Field(64, ge=1, le=4096, description="Rows per optimizer step of the idle hero's own quests.")
-    pause_seconds: float = Field(
-        2.0,
-        ge=0,
-        description="Seconds of quiet (nothing waits, nothing but its own quest is trained) before it writes one.",
-    )
-
-
-class TrainingDefaults(Section):
-    epochs: int = Field(
-        1, ge=1, le=1000, description="Passes over a quest's rows, unless its sidecar or flag says otherwise."
-    )
-    optimizer_state: Literal["carry", "reset"] = Field(
-        "carry",
-        description="What a battle finds in the optimizer: `carry`, what the one before left; `reset`, fresh moments and "
-        "a warm-up from its first step on. A sidecar can say otherwise.",
     )
 
 
@@ -189,16 +163,19 @@ class Config(Section):
     """The whole of config.json."""
 
     hero: Hero = Field(Hero(), description="Who is trained.")
-    seed: int = Field(
-        7, ge=0, lt=2**31, description="Seed of everything random: hatching, row order, held-out rows, skill problems."
+    heroes: dict[HeroName, HeroProfile] = Field(
+        {},
+        description="Profiles of heroes by name: what each has in place of the realm's `base_model`, `seed`, "
+        "`skill_priorities`, `idle_generation` and `training_defaults`. The one that `hero.name` names counts.",
     )
+    seed: Seed = Field(7, description="Seed of everything random: hatching, row order, held-out rows, skill problems.")
     batch_size: int = Field(8, ge=1, le=4096, description="Rows per optimizer step, whatever the packing.")
     learning_rate: float | None = Field(
         None,
         gt=0,
         le=1,
         description="Peak AdamW learning rate. Default by model size: "
-        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above.",
+        "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above; a tenth of that for Judge and Champion.",
     )
     max_length: int = Field(
         1024,
@@ -249,7 +226,7 @@ class Config(Section):
     idle_generation: IdleGeneration = Field(
         IdleGeneration(), description="What the hero does when there is nothing to do."
     )
-    skill_priorities: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    skill_priorities: SkillPriorities = Field(
         {"BIN": 1.0, "REV": 1.0},
         description="Weight of each skill when the idle hero chooses; those with one are examined after every battle.",
     )
@@ -302,18 +279,11 @@ class Config(Section):
             raise ValueError(f"memory.{used[0]} is for AdamW; unset it or trainer.optim = {optimizer!r}")
         return value
 
-    @field_validator("skill_priorities")
-    @classmethod
-    def skills_known(cls, value: dict[str, float]) -> dict[str, float]:
-        strange = [f"{name!r}{nearest(name.upper(), skills())}" for name in value if name.upper() not in skills()]
-        if strange:
-            raise ValueError(f"no skill is called {', '.join(strange)}. Known: {', '.join(skills())}")
-        return value
-
 
 def load_config(path: Path) -> Config:
-    """The checked config in `path`; a missing file means all defaults. Raises UserError naming field, value and remedy."""
-    return check_config(read_values(path), str(path))
+    """The checked config in `path`, as it is for the hero that is switched on; a missing file means all defaults. Raises
+    UserError naming field, value and remedy."""
+    return laid_over(check_config(read_values(path), str(path)))
 
 
 def read_values(path: Path) -> Any:
@@ -341,6 +311,11 @@ def check_config(values: Any, source: str = "config.json") -> Config:
 def fields() -> dict[str, Any]:
     """Every field by its dotted path, sections included, in the order of the schema."""
     return config_words.fields(Config)
+
+
+def every_field() -> dict[str, Any]:
+    """`fields`, and those of hero profiles as heroes.*.seed."""
+    return config_words.every_field(Config)
 
 
 def allowed_values(path: str) -> str:

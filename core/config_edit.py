@@ -21,7 +21,7 @@ from core.config import Config, check_config, explain, read_values
 from core.durable import write_bytes
 from core.errors import RealmError
 
-MAPS = ("trainer", "skill_priorities", "dice")
+MAPS = ("trainer", "skill_priorities", "dice", "heroes")
 UNSET = object()  # the value of a field that is to be left to its default
 Values = dict[str, Any]
 

@@ -19,6 +19,7 @@ from core.paths import RealmPaths
 from core.prepare import cache_name, prepare
 from core.quest import Quest, Settings, parse_name
 from core.rendering import Renderer
+from core.schools import ALL_SCHOOLS, COOLED
 
 SHARE, MOST_STEPS = 0.1, 1000  # of the steps since birth; Hägele et al. find 10 to 20 % of a training to be enough
 BREADTH = 8
@@ -77,6 +78,11 @@ def cooldown_plan(
     if not manifest.step:
         raise UserError(f"{manifest.id} has not been trained yet; there is nothing to cool down")
     settings = Settings(**manifest.settings)
+    if settings.school not in COOLED:
+        taught = ALL_SCHOOLS[settings.school].title
+        raise UserError(
+            f"{manifest.id} was taught by the {taught} last; a cooldown imitates rows, and would take some of that back"
+        )
     newest_first = (
         (quest.id, plan)
         for quest in _quests(paths, manifest)

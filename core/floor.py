@@ -1,4 +1,4 @@
-"""The floor that strain is measured from: the 10th percentile of a school's held-out losses. It knows no battle."""
+"""The floor that strain is measured from: the 10th percentile of a hero's held-out losses in a school. It knows no battle."""
 
 from core.ledger import Ledger
 
@@ -6,11 +6,11 @@ FLOOR_PERCENTILE = 0.10
 LOOKED_AT = 1000
 
 
-def floor_of(ledger: Ledger, school: str) -> float | None:
+def floor_of(ledger: Ledger, hero: str, school: str) -> float | None:
     """In nats per token, of the newest losses; None before the first."""
     rows = ledger.all(
-        "SELECT value FROM evaluations WHERE kind='validation' AND school=? ORDER BY id DESC LIMIT ?",
-        (school, LOOKED_AT),
+        "SELECT value FROM evaluations WHERE hero=? AND kind='validation' AND school=? ORDER BY id DESC LIMIT ?",
+        (hero, school, LOOKED_AT),
     )
     values = sorted(row["value"] for row in rows)
     return values[int(FLOOR_PERCENTILE * (len(values) - 1))] if values else None

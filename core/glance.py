@@ -28,7 +28,7 @@ def glance(path: Path, settings: Settings, renderer: Renderer) -> dict[str, Any]
         form, school, reason = form_of(head, settings)
         tally, read = Tally(), 0
         for chunk in _chunks(file, size, exact):
-            judge(chunk, form, settings, renderer, 1, tally, SetAside(None))
+            judge(chunk, form, settings, renderer if school else None, 1, tally, SetAside(None))
             read += sum(len(line) + 1 for _, line, _ in chunk)
     seen = tally.rows + tally.bad_rows
     if not exact and seen:

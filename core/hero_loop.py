@@ -11,8 +11,10 @@ import orjson
 
 from core import lore
 from core.broken_record import set_aside_if_broken
+from core.checkpoints import pointed
 from core.config import Config
 from core.floor import floor_of
+from core.hero import hero_of
 from core.inbox import drop
 from core.jobs import job
 from core.ledger import Ledger
@@ -29,8 +31,8 @@ SECONDS = 40.0
 STRAINED = 4  # battles of a skill in a row, all in overload and none the better for it, that lead one level back
 IN_VAIN = 8  # as many lead to rest
 LEARNING = 0.9  # of its loss so many battles ago: what has fallen below is getting better
-RESTING = "idle_hero_rests"  # the mark of why it rests
-BACK = "idle_hero_back_{}"  # and of the level that it went back to, by skill
+RESTING = "idle_hero_rests_{}"  # the mark of why a hero rests
+BACK = "idle_hero_back_{}_{}"  # and of the level that it went back to, by hero and skill
 
 
 class HeroLoop:
@@ -38,6 +40,7 @@ class HeroLoop:
 
     def __init__(self, paths: RealmPaths, config: Config, ledger: Ledger):
         self.paths, self.config, self.ledger = paths, config, ledger
+        self._hero = config.hero.name
         self._wanted = practised(config.skill_priorities)
         self._quiet_since: float | None = None
         self._written: int | None = None
@@ -50,18 +53,26 @@ class HeroLoop:
             return False
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
         if self._written is None:
-            self._written = self.ledger.one("SELECT COUNT(*) AS n FROM quests WHERE origin=?", (ORIGIN,))["n"]
+            count = "SELECT COUNT(*) AS n FROM quests WHERE hero=? AND origin=?"
+            self._written = self.ledger.one(count, (self._hero, ORIGIN))["n"]
         if self._written and now - self._quiet_since < self.config.idle_generation.pause_seconds:
+            return False
+        if self._another_is_awake():
             return False
         self._quiet_since = None
         wrote = self.write(self._written)
         self._written += wrote
         return wrote
 
+    def _another_is_awake(self) -> bool:
+        """Whether the tip is still that of the hero who was switched off: how far this one has come is not known then."""
+        tip = pointed(self.paths.tip)
+        return tip is not None and hero_of(self.paths, tip) not in (self._hero, None)
+
     def write(self, number: int) -> bool:
-        """Write quest `number` of this realm's own, unless there is nothing to be gained by one."""
+        """Write quest `number` of this hero's own, unless there is nothing to be gained by one."""
         chooser = random.Random(f"{self.config.seed}/{number}")
-        standing = standing_of(self.paths, self.config.hero.name)
+        standing = standing_of(self.paths, self._hero)
         weights = self._worth_practising(standing)
         if not weights:
             return False
@@ -70,7 +81,7 @@ class HeroLoop:
         self._tell_of_level(name, level, self._frontier(standing, name))
         title = f"starter_{name}_level{level}" if number == 0 else f"train_{name}_level{level}_{number:05d}"
         seed = chooser.randrange(2**31)  # else the same problems of a closed world would be held out every time
-        sidecar = {"skill": name, "origin": ORIGIN, "priority": "low", "seed": seed}
+        sidecar = {"skill": name, "origin": ORIGIN, "hero": self._hero, "priority": "low", "seed": seed}
         sidecar["batch_size"] = self.config.idle_generation.batch_size
         with job(self.ledger, "generation", "daemon", title), drop(self.paths, title, "low", sidecar) as file:
             others = {
@@ -87,7 +98,7 @@ class HeroLoop:
         if not self._memory_is_whole:
             set_aside_if_broken(self.paths.prompts)
             self._memory_is_whole = True
-        memory = PromptMemory(self.paths.prompts, self.config.hero.name)
+        memory = PromptMemory(self.paths.prompts, self._hero)
         try:
             rows: list[Row] = []
             for (name, level), share in shares.items():
@@ -101,8 +112,8 @@ class HeroLoop:
         """As many rows as the last battle's pace trains in `SECONDS`."""
         last = self.ledger.one(
             "SELECT battles.seconds, quests.rows FROM battles JOIN quests ON quests.id = battles.quest "
-            "WHERE battles.state='done' AND quests.origin=? ORDER BY battles.id DESC LIMIT 1",
-            (ORIGIN,),
+            "WHERE battles.state='done' AND battles.hero=? AND quests.origin=? ORDER BY battles.id DESC LIMIT 1",
+            (self._hero, ORIGIN),
         )
         if number == 0 or not last or not last["seconds"]:
             return STARTER_ROWS
@@ -122,20 +133,22 @@ class HeroLoop:
         }
         worth = {name: weight for name, weight in unmastered.items() if self._strained(name) < IN_VAIN}
         why = None if worth else "overload" if unmastered else "maxed_out"
-        if why != self.ledger.mark(RESTING):
-            self.ledger.set_mark(RESTING, why)
+        mark = RESTING.format(self._hero)
+        if why != self.ledger.mark(mark):
+            self.ledger.set_mark(mark, why)
             if why:
                 self._tell(why, ", ".join(unmastered or self._wanted))
         return worth
 
     def _tell(self, why: str, names: str) -> None:
-        hero = self.config.hero.name
         if why == "maxed_out":
-            text = f"{hero} has mastered every level of {names}: it is maxed out, and practises no more by itself."
+            text = (
+                f"{self._hero} has mastered every level of {names}: it is maxed out, and practises no more by itself."
+            )
             self.ledger.event("daemon", "maxed_out", text)
         else:
             text = (
-                f"{hero} rests: in {names} its held-out loss is far above what it reaches elsewhere, and {IN_VAIN} battles "
+                f"{self._hero} rests: in {names} its held-out loss is far above what it reaches elsewhere, and {IN_VAIN} battles "
                 "have not lowered it. Give it other skills (skill_priorities) or quests of your own; it goes on after those."
             )
             self.ledger.event("daemon", "overload", text, "warning")
@@ -151,7 +164,7 @@ class HeroLoop:
 
     def _tell_of_level(self, name: str, level: int, frontier: int) -> None:
         """That it went one level back in a skill, once."""
-        mark, back = BACK.format(name), level if level < frontier else None
+        mark, back = BACK.format(self._hero, name), level if level < frontier else None
         if back == self.ledger.mark(mark):
             return
         self.ledger.set_mark(mark, back)
@@ -165,7 +178,7 @@ class HeroLoop:
         """How many of the hero's last battles in a skill were in overload without its getting better; 0 where the newest was
         not, or where others were fought meanwhile than those the idle hero wrote."""
         rows = self._battles(name)
-        floors = {school: floor_of(self.ledger, school) for school in {row["school"] for row in rows}}
+        floors = {school: floor_of(self.ledger, self._hero, school) for school in {row["school"] for row in rows}}
         strained = 0
         for row, before in zip(rows, rows[STRAINED:] + [None] * STRAINED, strict=False):
             zone = lore.zone(lore.strain(row["validation_loss"], floors[row["school"]]))
@@ -181,5 +194,5 @@ class HeroLoop:
             "SELECT battles.school, battles.validation_loss, quests.origin FROM battles JOIN quests ON quests.id=battles.quest "
             "WHERE battles.state='done' AND battles.validation_loss IS NOT NULL AND battles.hero=? "
             "AND (UPPER(quests.skill)=? OR quests.origin<>?) ORDER BY battles.id DESC LIMIT ?",
-            (self.config.hero.name, name, ORIGIN, IN_VAIN + STRAINED),
+            (self._hero, name, ORIGIN, IN_VAIN + STRAINED),
         )

@@ -180,6 +180,9 @@ class Intake:
         report["file"] = f"{stem}.jsonl"
         if report["reason"]:
             self._reject(claimed, report["reason"], report)
+        elif sidecar.hero not in (None, self.config.hero.name):
+            text = f"it is for {sidecar.hero}, the hero is {self.config.hero.name}; `hero switch {sidecar.hero}` and `quest retry {quest}`"
+            self._reject(claimed, "another hero's", {**report, "verdict": "rejected", "text": text})
         elif (twin := self._twin(report, quest)) and not sidecar.force:
             text = f"the same content is quest {twin['id']} ({twin['stem']}, {twin['state']}); `quest retry {quest} --force` trains it"
             self._reject(
@@ -198,14 +201,16 @@ class Intake:
         return True
 
     def _twin(self, report: dict[str, Any], quest: int) -> dict[str, Any] | None:
-        """A quest of the same content that waits, is trained or was. What the hero answered it may be taught, and be asked
-        again when it has learned."""
-        sparring = is_sparring(report)
+        """A quest of the same content that waits, is trained or was, and not for or by another hero alone. What the hero
+        answered it may be taught, and be asked again when it has learned."""
+        sparring, hero = is_sparring(report), self.config.hero.name
         states = TAKEN_STATES[:-1] if sparring else TAKEN_STATES
-        marks = ", ".join("?" * len(states))
+        fought = "EXISTS (SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero{}?)"
         alike = self.ledger.all(
-            f"SELECT id, stem, state, school, form FROM quests WHERE sha256=? AND id!=? AND state IN ({marks})",
-            (report["sha256"], quest, *states),
+            f"SELECT id, stem, state, school, form FROM quests WHERE sha256=? AND id!=? "
+            f"AND state IN ({', '.join('?' * len(states))}) AND COALESCE(hero, ?)=? "
+            f"AND (state!='recently_completed' OR {fought.format('=')} OR NOT {fought.format('!=')})",
+            (report["sha256"], quest, *states, hero, hero, hero, hero),
         )
         return next((row for row in alike if is_sparring(row) == sparring), None)
 
@@ -221,6 +226,7 @@ class Intake:
             **facts,
             "skill": sidecar.skill,
             "origin": sidecar.origin,
+            "hero": sidecar.hero,
             "settings": settings | {"school": report["school"]},
         }
         self.queue.accept(claimed, priority, card, {"quest": quest, **report})

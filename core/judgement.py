@@ -117,13 +117,8 @@ def _crown(worker: Judged, promoted: Manifest) -> None:
         known = checkpoints.read(worker.paths.vault / champion) if champion else None
     except checkpoints.CheckpointError:
         known = None
-    if known is None or known.hero != promoted.hero or evaluation(promoted) >= evaluation(known):
+    if known is None or known.hero != promoted.hero or promoted.evaluation >= known.evaluation:
         checkpoints.set_champion(worker.paths, promoted.id)
-
-
-def evaluation(manifest: Manifest) -> float:
-    """The sum of the canaries' accuracies: how many levels of its skills a checkpoint commands."""
-    return sum(right / asked for right, asked in manifest.canaries.values())
 
 
 # The ratchet

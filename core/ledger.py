@@ -107,6 +107,22 @@ MIGRATIONS = (
     CREATE INDEX exams_by_level ON exams(hero, skill, level, id);
     """,
     "CREATE INDEX exams_by_skill ON exams(hero, skill, id)",
+    # What was measured is a hero's, and so is what the realm wrote for it; `quests.hero` is null where anybody may train it.
+    """
+    ALTER TABLE evaluations ADD COLUMN hero TEXT;
+    UPDATE evaluations SET hero=(SELECT battles.hero FROM battles WHERE battles.quest=evaluations.quest
+        AND battles.started<=evaluations.created ORDER BY battles.id DESC LIMIT 1);
+    DROP INDEX evaluations_by_kind;
+    CREATE INDEX evaluations_by_kind ON evaluations(hero, kind, school, id);
+    ALTER TABLE quests ADD COLUMN hero TEXT;
+    UPDATE quests SET hero=COALESCE(
+        (SELECT battles.hero FROM battles WHERE battles.quest=quests.id ORDER BY battles.id LIMIT 1),
+        (SELECT battles.hero FROM battles ORDER BY battles.id DESC LIMIT 1)) WHERE origin='idle';
+    CREATE INDEX quests_by_hero ON quests(hero, origin) WHERE hero IS NOT NULL;
+    DROP INDEX battles_by_experience;
+    CREATE INDEX battles_by_experience ON battles(hero, xp);
+    CREATE INDEX battles_by_hero ON battles(hero, id);
+    """,
 )
 
 

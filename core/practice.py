@@ -19,7 +19,7 @@ MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
 STALE = 12  # prompts that came twice, after which a level has hardly any others
 LOOKED_THROUGH = 8  # times as many rows as are wanted, to find some that are new
-ROUNDS = 2  # of a closed world in one quest
+DRAWN = 256  # rows of a closed world that are drawn together, none of them twice
 REVISED = 8  # levels that a quest's revision is shared by
 
 Row = dict[str, Any]
@@ -47,21 +47,28 @@ def mixture(
 
 
 def rows_of(name: str, level: int, count: int, rng: random.Random, known: Container[str]) -> list[Row]:
-    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again.
-
-    A closed world comes round `ROUNDS` times at most; what is left is of the level above, from which more is learned.
-    """
-    open_world = level >= skill(name).open_from
-    found, passed_over = _distinct(name, level, count, rng.randrange(2**31), known if open_world else ())
-    if open_world:
-        found += _mixed(name, iter(passed_over), count - len(found), [])
-    world, most = list(found), count
-    if not open_world and level + 1 in skill(name).levels:
-        most = min(count, ROUNDS * len(world))
-    while world and len(found) < most:
+    """`count` rows of a level: prompts that are not `known`, none twice, before any comes again. Of a closed world, which
+    has to be known whole, prompts come as exams ask them, again and again."""
+    if level < skill(name).open_from:
+        return _of_closed_worlds(name, level, count, rng)
+    found, passed_over = _distinct(name, level, count, rng.randrange(2**31), known)
+    found += _mixed(name, iter(passed_over), count - len(found), [])
+    world = list(found)
+    while world and len(found) < count:
         rng.shuffle(world)
-        found += world[: most - len(found)]
-    return found + (rows_of(name, level + 1, count - most, rng, known) if most < count else [])
+        found += world[: count - len(found)]
+    return found
+
+
+def _of_closed_worlds(name: str, level: int, count: int, rng: random.Random) -> list[Row]:
+    """Rows of the closed worlds from `level` to the last, of each twice as many as of the one below: they are small, they
+    hold one another's problems, and one is learned by the way where a larger one is."""
+    worlds = range(level, skill(name).open_from)
+    rows: list[Row] = []
+    while len(rows) < count:
+        (each,) = rng.choices(worlds, [2**place for place in range(len(worlds))])
+        rows += skill(name).quest_rows(each, rng.randrange(2**31), DRAWN)
+    return rows[:count]
 
 
 def prompt_of(row: Row) -> str:

@@ -9,6 +9,9 @@ So they can be made ahead of the battle by whoever has time, deleted at any mome
     rows.bin      int64, one pair a row: line number in the file, number of its first sequence
     keys.bin      uint64, seeded hash of each row's bytes, which decides what is held out
     values.bin    float32, of rows with a verdict: their reward, or 1 for a good answer and -1 for a bad one
+    groups.bin    uint64, of rows with a reward: hash of what was asked, the same for answers to the same prompt
+    tasks.bin     JSON, of problems: what is needed to mark an answer
+    task_ends.bin int64, where each of these ends in tasks.bin
     meta.json     counts and dtype
 """
 
@@ -31,11 +34,12 @@ from core.durable import read_json, sync_file, sync_folder, write_json
 from core.errors import UserError
 from core.formats import BadRow, dressed
 from core.formats import form as form_named
+from core.graders import Task
 from core.quest import Settings
 from core.quest_file import chunks, read_rows
 from core.rendering import Rendered, Renderer
 from core.room import Room
-from core.rows import Row, Verdict
+from core.rows import Problem, Row, Verdict
 
 CHUNK_ROWS = 512
 BLOCK_ROWS = 1 << 18
@@ -92,6 +96,22 @@ class Prepared:
     def values(self) -> np.ndarray:
         """Of every row that has a verdict, in numbers."""
         return _mapped(self.folder / "values.bin", np.dtype(np.float32))
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Of every row that has a reward, which others answer the same prompt."""
+        return _mapped(self.folder / "groups.bin", np.dtype(np.uint64))
+
+    @cached_property
+    def _tasks(self) -> tuple[np.ndarray, np.ndarray]:
+        return _mapped(self.folder / "tasks.bin", np.dtype(np.uint8)), _mapped(
+            self.folder / "task_ends.bin", np.dtype(np.int64)
+        )
+
+    def task(self, row: int) -> Task:
+        """What marks the answers to `row`, which is a problem."""
+        text, ends = self._tasks
+        return Task(**orjson.loads(text[int(ends[row - 1]) if row else 0 : int(ends[row])].tobytes()))
 
     def __len__(self) -> int:
         return self.meta["rows"]
@@ -223,11 +243,11 @@ class _Writer:
     """Appends rows to the array files."""
 
     def __init__(self, folder: Path, vocabulary: int, seed: int, stack: contextlib.ExitStack):
-        names = ("tokens", "trained", "ends", "rows", "keys", "values")
+        names = ("tokens", "trained", "ends", "rows", "keys", "values", "groups", "tasks", "task_ends")
         self._files = {name: stack.enter_context(open(folder / f"{name}.bin", "wb")) for name in names}
         self._dtype = np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
         self._salt = str(seed).encode()
-        self._rows = self._sequences = self._tokens = self._learned = 0
+        self._rows = self._sequences = self._tokens = self._learned = self._told = 0
 
     def add(self, rows: list[tuple[int, bytes, Row, Rendered]]) -> None:
         """Line number, bytes, normal form and sequences of each row; of a preference the chosen one comes first."""
@@ -243,12 +263,23 @@ class _Writer:
         self._write("rows", np.stack([[number for number, *_ in rows], firsts], axis=1))
         for _, line, row, _ in rows:
             self._files["keys"].write(hashlib.blake2b(line, digest_size=8, key=self._salt).digest())
-            if isinstance(row, Verdict):
-                self._files["values"].write(np.float32(row.value).tobytes())
+            self._write_beside(row)
         self._rows += len(rows)
         self._sequences += len(sequences)
         self._tokens = int(ends[-1])
         self._learned += int(trained.sum())
+
+    def _write_beside(self, row: Row) -> None:
+        """What a school has to know of a row beside its tokens."""
+        if isinstance(row, Verdict):
+            self._files["values"].write(np.float32(row.value).tobytes())
+            if row.reward is not None:
+                self._files["groups"].write(hashlib.blake2b(orjson.dumps(row.asked), digest_size=8).digest())
+        elif isinstance(row, Problem):
+            task = orjson.dumps(Task(row.prompt[-1]["content"], row.answer, row.skill, row.grader, row.level))
+            self._files["tasks"].write(task)
+            self._told += len(task)
+            self._write("task_ends", np.array([self._told], np.int64))
 
     def _write(self, name: str, array: np.ndarray) -> None:
         self._files[name].write(array.tobytes())

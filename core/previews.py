@@ -7,10 +7,12 @@ what stands before the first trained token of a row, its expected answer the tra
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from core.battle import BattlePlan
+from core.graders import GraderFailed, Task, mark
 from core.rendering import Renderer
 from core.skills import Problem, skill, skills
 from core.skills.base import final_answer
@@ -24,16 +26,18 @@ _TURN = re.compile(r"<\|im_start\|>(?:user|tool)\n(.*?)(?=<\|im_end\|>|<\|im_sta
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out prompt and the answer that the file gives, both in tokens. `row`: its number among the good rows."""
+    """A held-out prompt and the answer that the file gives, both in tokens. `row`: its number among the good rows; `task`: what
+    marks an answer, where the file says so instead of giving one."""
 
     row: int
     prompt: np.ndarray
     expected: np.ndarray
+    task: Task | None = None
 
 
 @dataclass(frozen=True)
 class Preview:
-    """One prompt answered. `score`: 1.0 for the expected answer, by the grader where the quest has a skill, else by its
+    """One prompt answered. `score`: 1.0 for the expected answer, by the grader where the row or the quest has one, else by its
     words; None for an answer that was cut short."""
 
     prompt: str
@@ -46,13 +50,20 @@ def questions(plan: BattlePlan, count: int = QUESTIONS) -> list[Question]:
     """The prompts of the held-out rows with the smallest keys, each different row once; none where nothing is held out."""
     rows = [int(row) for row in plan.held_out_rows]
     distinct = {int(plan.prepared.keys[row]): row for row in reversed(rows)}
-    found = [_question(distinct[key], *plan.prepared.sequences(distinct[key])[0]) for key in sorted(distinct)]
+    ask = partial(_problem, plan) if plan.form == "problem" else partial(_question, plan)
+    found = [ask(distinct[key]) for key in sorted(distinct)]
     found.sort(key=lambda question: len(question.prompt) > LONG_PROMPT)
-    return [question for question in found if len(question.expected)][:count]
+    return [question for question in found if question.task or len(question.expected)][:count]
 
 
-def _question(row: int, tokens: np.ndarray, trained: np.ndarray) -> Question:
+def _problem(plan: BattlePlan, row: int) -> Question:
+    tokens, _ = plan.prepared.sequences(row)[0]
+    return Question(row, np.asarray(tokens, np.int64), np.empty(0, np.int64), plan.prepared.task(row))
+
+
+def _question(plan: BattlePlan, row: int) -> Question:
     """Of a plain text, which has no prompt, the first half is one."""
+    tokens, trained = plan.prepared.sequences(row)[0]
     first = int(trained.argmax()) or max(1, len(tokens) // 2)
     run = trained[first:]
     end = len(tokens) if run.all() else first + int(run.argmin())
@@ -61,6 +72,8 @@ def _question(row: int, tokens: np.ndarray, trained: np.ndarray) -> Question:
 
 def most_tokens(asked: Sequence[Question]) -> int:
     """Tokens that the answers may have: a little more than the expected ones, within reason."""
+    if any(question.task for question in asked):
+        return ANSWER_TOKENS
     return min(ANSWER_TOKENS, MARGIN_TOKENS + max(len(question.expected) for question in asked))
 
 
@@ -68,6 +81,8 @@ def preview(question: Question, answer: Sequence[int], renderer: Renderer, skill
     """The hero's `answer` in words, judged."""
     wanted = question.expected[:ANSWER_TOKENS].tolist()
     ended = bool(answer) and answer[-1] in renderer.stop_ids
+    if question.task:
+        return _marked(question, renderer.decode(answer, specials=False), ended, renderer)
     said, expected = (renderer.decode(tokens, specials=False).strip() for tokens in (answer, wanted))
     return Preview(
         prompt=_question_text(renderer.decode(question.prompt)),
@@ -75,6 +90,16 @@ def preview(question: Question, answer: Sequence[int], renderer: Renderer, skill
         expected=expected if len(wanted) == len(question.expected) else f"{expected} …",
         score=_score(skill_name, said, expected) if ended else _agreement(answer, wanted),
     )
+
+
+def _marked(question: Question, said: str, ended: bool, renderer: Renderer) -> Preview:
+    """An answer to a problem; the expected one is what its grader compares with."""
+    try:
+        score = mark(question.task, said) if ended else None
+    except GraderFailed:
+        score = None
+    asked, said = _question_text(renderer.decode(question.prompt)), said.strip()
+    return Preview(asked, said if ended else f"{said} …", question.task.answer, score)
 
 
 def _agreement(answer: Sequence[int], wanted: Sequence[int]) -> float | None:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from core.config import Config, Section
 from core.durable import read_json
 from core.errors import UserError, nearest
+from core.hero_profile import HeroName
 from core.paths import PRIORITIES
 from core.profiles import ProfileName
 from core.regular_file import open_regular
@@ -47,6 +48,9 @@ class Sidecar(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
     force: bool = Field(False, description="Train content that was trained before.")
     origin: str = Field("user", description="Who wrote it: user, or a part of the realm.")
+    hero: HeroName | None = Field(
+        None, description="Hero that alone may train it; while another one is switched on it is rejected."
+    )
 
 
 class Settings(Section):

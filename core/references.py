@@ -1,11 +1,12 @@
-"""The parent's log-probabilities of a quest's labels, for schools that want them: found on disk, or asked for.
+"""What a school wants to know of other weights: the parent's log-probabilities of a quest's labels, or a model beside the hero.
 
-A battle that begins asks the weights in memory, which are its parent. One that goes on finds the file, or has the checkpoint
-that it began from loaded once more; that one is never deleted while the battle lasts. It knows no loss.
+A battle that begins asks the weights in memory, which are its parent. One that goes on finds the file of its references, or has
+the checkpoint that it began from loaded once more; that one is never deleted while the battle lasts. It knows no loss.
 """
 
+from copy import deepcopy
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from core import going_back
 from core.battle import BattlePlan
@@ -32,8 +33,7 @@ class Remembering(Resident, Protocol):
 
 def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> BattlePlan:
     """`plan` with the references that its school wants; `first`: how many of its steps the weights hold. Raises LeftEarly."""
-    settings = plan.settings
-    if not school(settings.school, settings.schools.settings(settings.school), form=plan.form).needs_reference:
+    if not _school(plan).needs_reference:
         return plan
     prepared = plan.prepared
     path = path_of(prepared, quest.id)
@@ -45,6 +45,23 @@ def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: 
                 with weights_to_use(worker.trainer.optimizer):
                     write_references(worker.trainer.model, prepared, path, progress)
     return replace(plan, references=References(prepared, path))
+
+
+def companion_of(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> Any:
+    """The model that the battle's school wants beside the hero, never to be trained; None where it wants none."""
+    if _school(plan).companion is None:
+        return None
+    if first:
+        model = _parent(worker, quest)
+    else:
+        with weights_to_use(worker.trainer.optimizer):
+            model = deepcopy(worker.trainer.model)
+    return model.requires_grad_(False).eval()
+
+
+def _school(plan: BattlePlan) -> Any:
+    settings = plan.settings
+    return school(settings.school, settings.schools.settings(settings.school), form=plan.form)
 
 
 def _parent(worker: Remembering, quest: Quest):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
+from core.graders import OWN, GraderFailed, Task, graders, mark
 from core.rows import (
     BadRow,
     Conversation,
@@ -28,6 +29,7 @@ from core.rows import (
     say,
     text,
 )
+from core.skills import skills
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,38 @@ def _problem(row: dict) -> Problem:
         answer = str(answer)
     if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
         raise BadRow("level", "is not a whole number", level)
-    names = {key: text(row[key], key) for key in ("skill", "grader", "response") if row.get(key) is not None}
-    return Problem(prompt, text(answer, "answer"), level=level, tools=read_tools(row.get("tools")), **names)
+    names, answer = _marked_by(row), text(answer, "answer")
+    _check_answer(Task(prompt[-1]["content"], answer, level=level, **names))
+    if row.get("response") is not None:
+        names["response"] = text(row["response"], "response")
+    return Problem(prompt, answer, level=level, tools=read_tools(row.get("tools")), **names)
+
+
+def _check_answer(task: Task) -> None:
+    """Refuse what the realm's own graders could never call right. Others are not asked: they may be slow."""
+    if task.grader and task.grader not in OWN:
+        return
+    try:
+        understood = mark(task, task.answer) == 1.0 or task.skill
+    except GraderFailed:
+        understood = False
+    if not understood:
+        named = f"grader {task.grader}" if task.grader else f"skill {task.skill}"
+        raise BadRow("answer", f"is nothing that the {named} understands", task.answer)
+
+
+def _marked_by(row: dict) -> dict[str, str]:
+    """Which skill or grader marks the answers to a problem."""
+    names = {key: text(row[key], key) for key in ("skill", "grader") if row.get(key) is not None}
+    if len(names) == 2:
+        raise BadRow(
+            "grader", "stands beside a skill, which has a grader of its own", names["grader"], "keep one of the two"
+        )
+    ((key, name),) = names.items()
+    known = skills() if key == "skill" else graders()
+    if (name.upper() if key == "skill" else name) not in known:
+        raise BadRow(key, f"is no {key} that the realm has", name, f"known: {', '.join(known)}")
+    return names
 
 
 def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:

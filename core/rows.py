@@ -80,6 +80,12 @@ class Verdict:
         """The reward; 1 for a good answer and -1 for a bad one."""
         return self.reward if self.label is None else 1.0 if self.label else -1.0
 
+    @property
+    def asked(self) -> Turns:
+        """What the answer answers: all turns up to and with the last of the user."""
+        turns = self.conversation.messages
+        return turns[: max(index for index, turn in enumerate(turns) if turn["role"] == "user") + 1]
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

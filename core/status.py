@@ -79,11 +79,13 @@ def realm_status(
 
 
 def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> dict[str, Any]:
-    hero = snapshot.get("hero", {})
-    step = hero.get("global_step", _tip_step(paths, ledger))
-    xp = ledger.one("SELECT COALESCE(SUM(xp), 0) AS xp FROM battles")["xp"]
+    name, hero = config.hero.name, snapshot.get("hero", {})
+    if hero.get("name", name) != name:  # who was switched off
+        hero = {}
+    step = hero.get("global_step", _tip_step(paths, ledger, name))
+    xp = ledger.one("SELECT COALESCE(SUM(xp), 0) AS xp FROM battles WHERE hero=?", (name,))["xp"]
     return {
-        "name": config.hero.name,
+        "name": name,
         "model": hero.get("model"),
         "parameters": hero.get("parameters"),
         "global_step": step,
@@ -91,7 +93,7 @@ def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> 
         "xp": xp,
         "title": lore.title(step),
         "vocabulary": hero.get("vocabulary"),
-        "mastered": _mastered(paths, config.hero.name),
+        "mastered": _mastered(paths, name),
     }
 
 
@@ -110,9 +112,9 @@ def _mastered_since(paths: RealmPaths, hero: str, tip: str | None, written: int 
     return mastered(paths, hero)
 
 
-def _tip_step(paths: RealmPaths, ledger: Ledger) -> int:
+def _tip_step(paths: RealmPaths, ledger: Ledger, hero: str) -> int:
     """The hero's step while the trainer is still loading it."""
-    row = ledger.one("SELECT step FROM checkpoints WHERE id=?", (pointed(paths.tip),))
+    row = ledger.one("SELECT step FROM checkpoints WHERE id=? AND hero=?", (pointed(paths.tip), hero))
     return row["step"] if row else 0
 
 

@@ -191,9 +191,14 @@ class StepRecord:
             execute(f"DELETE FROM previews {of or 'WHERE 1'} AND id NOT IN ({newest})", values)
 
 
-def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST) -> list[dict[str, Any]]:
-    """The newest looks at the hero's answers, of one quest or of all, newest first: quest, step, time, answers."""
-    where, values = ("WHERE quest=?", [quest]) if quest is not None else ("", [])
+def read_previews(
+    path: Path, quest: int | None = None, limit: int = KEPT_OF_QUEST, hero: str | None = None
+) -> list[dict[str, Any]]:
+    """The newest looks at heroes' answers, of one quest or of all, of one hero or of all, newest first: quest, step, time,
+    answers."""
+    wanted = {"quest=?": quest, "hero=(SELECT id FROM heroes WHERE name=?)": hero}
+    given = {term: value for term, value in wanted.items() if value is not None}
+    where, values = f"WHERE {' AND '.join(given)}" if given else "", list(given.values())
     query = f"SELECT quest, step, time, answers FROM previews {where} ORDER BY id DESC LIMIT ?"
     try:
         connection = open_read_only(path)
@@ -204,6 +209,22 @@ def read_previews(path: Path, quest: int | None = None, limit: int = KEPT_OF_QUE
     except sqlite3.Error:  # not a database yet, or one of an older version
         return []
     return [dict(row) | {"answers": orjson.loads(row["answers"])} for row in rows]
+
+
+def last_told(path: Path, hero: str, quest: int) -> dict[str, float]:
+    """What the school of `quest` reported beside the loss, each as of the last step that it was reported of."""
+    query = (
+        "SELECT name, value, MAX(step) FROM told WHERE hero=(SELECT id FROM heroes WHERE name=?) AND quest=? "
+        "AND value IS NOT NULL GROUP BY name ORDER BY name"
+    )
+    try:
+        connection = open_read_only(path)
+        if connection is None:
+            return {}
+        with closing(connection):
+            return {row["name"]: row["value"] for row in connection.execute(query, (hero, quest))}
+    except sqlite3.Error:  # not a database yet, or one of an older version
+        return {}
 
 
 def open_read_only(path: Path) -> sqlite3.Connection | None:

@@ -4,13 +4,12 @@ It trains what a BattlePlan says and tells an Observer of every step; it knows n
 One step of the Trainer is one optimizer step: a batch is the list of packs that its rows fill, normalised together.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from core.battle import BattlePlan
@@ -24,7 +23,7 @@ from core.forge.evaluate import Evaluation
 from core.forge.generate import greedy_answers
 from core.forge.gradient_release import GradientRelease
 from core.forge.guard import Spoiled
-from core.forge.lesson import FileLessons
+from core.forge.lesson import Learner
 from core.forge.looks import Looks
 from core.forge.optimizers import OptimizerKind
 from core.forge.out_of_memory import (
@@ -36,9 +35,10 @@ from core.forge.out_of_memory import (
     smaller,
 )
 from core.forge.qwen3 import EAGER, Compute, autocast, understands
-from core.forge.step_facts import Observer, StepFacts
+from core.forge.step_facts import Observer
 from core.forge.step_guard import StepGuard
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
+from core.forge.step_reporter import StepReporter
 from core.machine import compiler
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
@@ -86,7 +86,7 @@ class HeroTrainer(Trainer):
         self.guard = StepGuard(self.args.device)
         self._shape = model.config.to_dict()
         self.peak_flops = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
-        self.add_callback(_Reporter(self))
+        self.add_callback(StepReporter(self))
         self.kind = kind or OptimizerKind()
         self.optimizer = optimizers.make(self, self.kind, self.means, seed)
 
@@ -99,15 +99,18 @@ class HeroTrainer(Trainer):
         schedule: Schedule | None = None,
         compiled: bool | None = None,
         spoiled: Spoiled | None = None,
+        companion: torch.nn.Module | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         """Train `plan` from its step `first` to its end, or until the observer says stop.
 
         Without a `schedule` the learning rate is constant, after a warm-up of fresh moments. `compiled`: whether the
         battle's kernels were compiled until it was left; without it the battle's length decides. `spoiled`: why it went
-        back to here, and which steps are passed over therefore.
+        back to here, and which steps are passed over therefore. `companion`: the other model that its school wants;
+        `alive` is called while the hero answers in its steps.
         """
         self._plan, self._first, self._observer = plan, first, observer
-        self._go_to_school(plan)
+        self._go_to_school(plan, companion, alive)
         self.guard.take_up(plan.quest_sha256, first, spoiled)
         self._adopt(plan, learning_rate, schedule)
         self._choose_compute(plan, compiled, schedule is not None)
@@ -118,16 +121,22 @@ class HeroTrainer(Trainer):
                 self._validate(self.global_step)
             self.train()
         finally:
-            self._plan = self._observer = None
+            self._plan = self._observer = self._lessons = self._loader = None
             if self._release:
                 self._release.remove()
                 self._release = None
 
-    def _go_to_school(self, plan: BattlePlan) -> None:
+    def _go_to_school(
+        self,
+        plan: BattlePlan,
+        companion: torch.nn.Module | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         settings = plan.settings
         own, surprise = settings.schools.settings(settings.school), settings.schools.surprise
         self._school: School = school(settings.school, own, surprise, plan.form)
-        self._lessons = FileLessons(plan, self._school.together)
+        learner = Learner(self.model, self.compute_loss_context_manager, alive, companion)
+        self._lessons = self._school.lessons(plan, learner)
 
     def held_out_loss(self, plan: BattlePlan) -> float | None:
         """Held-out loss of a battle that is not fought now."""
@@ -280,6 +289,7 @@ class HeroTrainer(Trainer):
         """
         if self.guard.record.passes_over(batch.step + 1):
             self._step_loss, self._step_tokens, self._step_flops = self.guard.pass_over(), 0, 0.0
+            self._told, self._empty = {}, True
             return torch.zeros((), device=self.args.device)
         chance = random_state(self.args.device)
         while True:
@@ -295,7 +305,8 @@ class HeroTrainer(Trainer):
             batch = self._loader.batch(batch.step)
             set_random_state(chance)
         lengths = [length for pack in batch.packs for length in pack.lengths]
-        self._step_loss, self._step_tokens = total, batch.tokens
+        self._step_loss, self._step_tokens = total if batch.loss is None else total * 0 + batch.loss, batch.tokens
+        self._told, self._empty = {**batch.told, **self._school.told()}, not batch.packs
         self._step_flops = training_flops(self._shape, lengths, batch.labels)
         return total
 
@@ -342,14 +353,17 @@ class HeroTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
         """The norm before clipping. From here on the optimizer finds no gradient of a step that is no number."""
         norm, guard = None, self.guard
+        loss = self._step_loss if self._school.leaps else self._step_loss * 0 + 1  # what is no number stays that
         if guard.record.passes_over(self._first + self.state.global_step - self._began + 1):
             pass
+        elif self._empty:
+            guard.skip()
         elif self._in_one_pass:  # the gradients are gone; what was released was clipped and looked at then
             norm = self._release.norm() if self._release else None
-            guard.look(self._step_loss, torch.ones_like(self._step_loss) if norm is None else norm)
+            guard.look(loss, torch.ones_like(loss) if norm is None else norm)
         else:
             optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-            norm = guard.clip(model.parameters(), optimizer, self._step_loss, self.args.max_grad_norm)
+            norm = guard.clip(model.parameters(), optimizer, loss, self.args.max_grad_norm)
         self._step_norm = norm
         return norm
 
@@ -369,41 +383,3 @@ class HeroTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         self._observer.save(self.global_step, self._first + self.global_step - self._began)
-
-
-class _Reporter(TrainerCallback):
-    """Turns the Trainer's callbacks into an Observer's."""
-
-    def __init__(self, trainer: HeroTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer._began = state.global_step
-        self._clock = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        trainer = self.trainer
-        trainer.global_step = state.global_step
-        now = time.perf_counter()
-        trainer._looks.trained(now - self._clock, trainer._step_tokens)
-        facts = StepFacts(
-            state.global_step,
-            trainer._first + state.global_step - trainer._began,
-            trainer._step_loss,
-            trainer._step_rate,
-            trainer._step_norm,
-            trainer._step_tokens,
-            now - self._clock,
-            trainer._step_flops,
-            trainer.guard.flags,
-            trainer._school.told(),
-        )
-        if trainer._observer.after_step(facts) and not control.should_training_stop:
-            control.should_training_stop = control.should_save = True
-            control.should_evaluate = False
-        self._clock = time.perf_counter()
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._clock = time.perf_counter()  # a step's seconds are those of training
-
-    on_save = on_evaluate

@@ -146,7 +146,9 @@ class TrainingQueue:
         bad = claimed.with_suffix(".bad.jsonl")
         if bad.exists():
             os.replace(bad, folder / bad.name)
-        facts = {key: card.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school", "skill")}
+        facts = {
+            key: card.get(key) for key in ("sha256", "bytes", "rows", "bad_rows", "form", "school", "skill", "hero")
+        }
         self._record(quest, state="queued", priority=priority, origin=card.get("origin", "user"), **facts)
         move(claimed, folder / claimed.name)
         return Quest(quest, stem, priority, folder / claimed.name)
@@ -290,7 +292,7 @@ class TrainingQueue:
                 priority=quest.state if quest.state in PRIORITIES else "normal",
                 created=time.time(),
                 updated=time.time(),
-                **{key: card.get(key) for key in ("sha256", "bytes", "rows", "form", "school")},
+                **{key: card.get(key) for key in ("sha256", "bytes", "rows", "form", "school", "hero")},
             )
         elif row["state"] != state or (quest.state in PRIORITIES and row["priority"] != quest.state):
             changes = {"priority": quest.state} if quest.state in PRIORITIES else {}

@@ -15,7 +15,7 @@ from threading import Event
 import transformers
 
 from core import blame, campaign, checkpoints, control, disk, exam_hall, going_back, judgement, sparring, turning_back
-from core.awakening import load_newest, put_back_what_is_lacking
+from core.awakening import load_newest, pass_over_what_is_anothers, put_back_what_is_lacking
 from core.battle import BattlePlan
 from core.battle_report import BattleReport, Looked
 from core.between_steps import BetweenSteps
@@ -42,7 +42,7 @@ from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
 from core.prepare import cache_name, prepare
 from core.quest import Quest
-from core.references import with_references
+from core.references import companion_of, with_references
 from core.rendering import Renderer
 from core.replay import with_replay
 from core.training_queue import TrainingQueue
@@ -106,6 +106,7 @@ class Worker:
         load_newest(self)
         judgement.carry_out(self)
         judgement.mark_what_a_kill_left(self)
+        pass_over_what_is_anothers(self)
         self._short_of_memory = blame.answer(self.crash, self.queue, self.ledger, self.report)
         put_back_what_is_lacking(self)
         gc.collect()
@@ -139,6 +140,7 @@ class Worker:
 
     def hero_facts(self) -> dict:
         return {
+            "name": self.tip.hero,
             "model": self.trainer.model.config.model_type,
             "parameters": self.parameters,
             "global_step": self.trainer.global_step,
@@ -259,6 +261,7 @@ class Worker:
         plan = with_replay(plan, quest, self.paths, self.renderer(settings.max_length).fingerprint, held, self.tip)
         try:
             plan = with_references(self, plan, quest, first)
+            companion = companion_of(self, plan, quest, first)
         except LeftEarly as left:
             return left.ending
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
@@ -270,7 +273,8 @@ class Worker:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
             self._short_of_memory = None
         compiled = self._was_compiled(quest) if first else None
-        self.trainer.fight(plan, first, rate, battle, compiled=compiled, spoiled=spoiled)
+        known = {"compiled": compiled, "spoiled": spoiled, "companion": companion, "alive": self.beat}
+        self.trainer.fight(plan, first, rate, battle, **known)
         self.report.end(battle.ending.kind if battle.ending else "saving")
         return battle.ending
 
@@ -298,7 +302,7 @@ class Worker:
         with Preparation(self, quest) as progress:
             folder = self.paths.prepared / name
             prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
-        return BattlePlan(prepared, settings, card["sha256"], form=card["form"])
+        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer)
 
     def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""

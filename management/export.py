@@ -139,8 +139,8 @@ def model_card(
 
 def _scores(ledger: Ledger, manifest: Manifest) -> list[tuple[str, str | None]]:
     """The newest of each kind up to the checkpoint's step, of the quest in whose battle it was saved."""
-    query = "SELECT value FROM evaluations WHERE kind=? AND quest=? AND step<=? ORDER BY id DESC"
-    found = {kind: ledger.one(query, (kind, manifest.quest, manifest.step)) for kind in SCORES}
+    query = "SELECT value FROM evaluations WHERE hero=? AND kind=? AND quest=? AND step<=? ORDER BY id DESC"
+    found = {kind: ledger.one(query, (manifest.hero, kind, manifest.quest, manifest.step)) for kind in SCORES}
     return [(SCORES[kind], f"{row['value']:.1%}" if row else None) for kind, row in found.items()]
 
 

@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
 
 def settings() -> list[str]:
-    from core.config import Section, explain, fields
+    from core.config import Section, every_field, explain
 
     lines = [
         "## Settings",
@@ -23,8 +23,8 @@ def settings() -> list[str]:
         "| Field | Default | Allowed | Meaning |",
         "|---|---|---|---|",
     ]
-    for path, field in fields().items():
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+    for path, field in every_field().items():
+        if path.count(".") < 3 and not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
             facts = explain(path)
             lines.append(
                 f"| `{path}` | `{json.dumps(facts['default'])}` | {_cell(facts['allowed'])} | {_cell(facts['description'])} |"

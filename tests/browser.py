@@ -14,6 +14,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Without a GPU every frame of what turns and breathes is computed: half of the time of a test that only looks.
+STILL = {"reduced_motion": "reduce"}
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def watched(browser):
     complaints, contexts = [], []
 
     def visit(server, path="/", width=1440, expected="nothing", cookies=(), prepare=None, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        context = browser.new_context(viewport={"width": width, "height": 900}, **STILL | options)
         contexts.append(context)
         context.add_cookies([{"name": name, "value": cookies[name], "url": server.url} for name in cookies])
         page = context.new_page()

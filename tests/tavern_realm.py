@@ -75,7 +75,9 @@ def fill(paths: RealmPaths, watchdog: int | None = None, hostile: str | None = N
         if "binary" in name:
             ledger.change("quests", quest, skill="BIN")
             for value in (0.25, 0.875):
-                ledger.add("evaluations", kind="preview", quest=quest, step=step, value=value, created=began)
+                ledger.add(
+                    "evaluations", hero="DIO", kind="preview", quest=quest, step=step, value=value, created=began
+                )
         state, saved = ("saved", now - 120) if last else ("promoted", began + trained * 0.42)
         parent = add_checkpoint(paths, ledger, step, parent, quest, state, losses[-1] + 0.05, saved)
         if not last:

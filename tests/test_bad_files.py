@@ -351,12 +351,12 @@ BAD_LINES = (
     Case(
         "preference",
         jsonl(*({"prompt": f"{n}?", "chosen": "Yes.", "rejected": "No."} for n in range(9))),
-        Rejected("go to the Judge"),
+        Accepted(9),
     ),
     Case(
         "label",
         jsonl(*({"prompt": f"{n}?", "completion": "Yes.", "label": False} for n in range(9))),
-        Rejected("go to the Judge"),
+        Accepted(9),
     ),
     Case(
         "reward",
@@ -384,7 +384,19 @@ SIDECARS = (
         b'{"epochs": "two"}',
     ),
     Case("wrong priority", good("wrong priority"), Rejected("'high', 'normal' or 'low'"), b'{"priority": "urgent"}'),
-    Case("closed school", good("closed school"), Rejected("school = 'judge'"), b'{"school": "judge"}'),
+    Case("no school", good("no school"), Rejected("school = 'wizard'"), b'{"school": "wizard"}'),
+    Case(
+        "wrong school",
+        good("wrong school"),
+        Rejected("the school judge teaches from rows of the forms preference, label; these are of the form question"),
+        b'{"school": "judge"}',
+    ),
+    Case(
+        "wrong school setting",
+        good("wrong school setting"),
+        Rejected("schools.judge.beta = -1"),
+        b'{"schools": {"judge": {"beta": -1}}}',
+    ),
     Case(
         "broken sidecar",
         good("broken sidecar"),

@@ -3,7 +3,6 @@
 import json
 import random
 import statistics
-import subprocess
 import sys
 from xml.etree import ElementTree
 
@@ -21,6 +20,7 @@ from training.bench.in_turn import in_turn_text, run_in_turn, write_in_turn
 from training.bench.page import write_forge
 from training.bench.standing import Case, Run, standing
 from training.bench.table import forge_text
+from training.cli import main
 
 CASE = Case(SIZES["mini"], "fp32", 2, 1000, (10, 30), 20)
 
@@ -137,10 +137,8 @@ def test_operations_are_counted_by_hand():
 @pytest.mark.parametrize(("words", "told"), [
     (["--peers", "trl_defalt"], "did you mean 'trl_default'?"), (["--sizes", "4M"], "Known: mini, 4m"),
     (["--repeats", "0"], "must be at least 1"), (["--precision", "fp64"], "Known: fp32, bf16")])  # fmt: skip
-def test_a_wrong_word_is_answered_with_the_right_ones(words, told):
-    command = [sys.executable, "-m", "training", "bench", "forge", *words]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-    assert done.returncode == 1 and told in done.stderr
+def test_a_wrong_word_is_answered_with_the_right_ones(words, told, capsys):
+    assert main(["bench", "forge", *words]) == 1 and told in capsys.readouterr().err
 
 
 def test_every_peer_of_the_contract_has_a_contestant_at_equal_settings():

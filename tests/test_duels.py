@@ -15,7 +15,6 @@ from tavern_server import OURS, PAGE
 
 from core import chat_reply
 from core.config import Config, Oracle
-from core.durable import read_json
 from core.errors import UserError
 from core.formats import form, read
 from core.intake import Intake
@@ -191,14 +190,13 @@ def test_the_realm_does_with_a_lesson_what_the_page_foretold(realm, config, ledg
         intake.advance(now)
     for lane in lanes:
         lane.close()
-    corrected, *judged = handed_in
-    assert [quest.stem + ".jsonl" for quest in TrainingQueue(realm, ledger).waiting()] == [corrected.name]
-    assert "Scribe teaches it" in corrected.fate
-    for lesson, row in zip(judged, rows[1:], strict=True):
-        kept = realm.queued("rejected") / lesson.name
-        assert json.loads(kept.read_bytes()) == row and "has not opened yet" in lesson.fate
-        assert "has not opened yet" in read_json(kept.with_suffix(".report.json"))["reason"]
-        assert read_json(kept.with_suffix(".quest.json"))["origin"] == "thumb: DIO-7"
+    waiting = {f"{quest.stem}.jsonl": quest for quest in TrainingQueue(realm, ledger).waiting()}
+    for lesson, row, school in zip(handed_in, rows, ("scribe", "judge", "judge"), strict=True):
+        quest = waiting.pop(lesson.name)
+        assert json.loads(quest.path.read_bytes()) == row and f"The {school.capitalize()} teaches it" in lesson.fate
+        assert quest.card["school"] == quest.settings.school == school and quest.card["origin"] == "thumb: DIO-7"
+    assert not waiting
+    corrected = handed_in[0]
     assert TrainingQueue(realm, ledger).claim()
     words = training_words(Realm(realm, config))  # what is trained now sets the tone of the talk
     assert words["system"] == "Be brief." and corrected.name.removesuffix(".jsonl") in words["system_told"]

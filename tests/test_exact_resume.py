@@ -20,7 +20,7 @@ from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, CHECKOUT, RealmPaths
 
 KILLED = "-9"
-SETTINGS = {"save_steps": 3, "eval_steps": 4, "trainer": {"warmup_steps": 6}}
+SETTINGS = {"batch_size": 8, "save_steps": 3, "eval_steps": 4, "trainer": {"warmup_steps": 6}}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,7 @@ def test_a_killed_trainer_ends_in_the_files_of_one_that_was_not(
     model = micro_hero(5)
     model.config.attention_dropout = dropout
     save_model(model, realm.models / "brought", BUNDLED_TOKENIZER)
-    quests = [
-        accept_sums(realm, ledger, name, count, **SETTINGS, **settings) for name, count in (("a", 48), ("b", 160))
-    ]
+    quests = [accept_sums(realm, ledger, name, count, **SETTINGS, **settings) for name, count in (("a", 24), ("b", 80))]
     ledger.close()
     twin = RealmPaths(tmp_path / "twin")
     shutil.copytree(realm.root, twin.root, symlinks=True)

@@ -12,7 +12,7 @@ import torch
 from resident import accept_sums, resident
 from safetensors.torch import load_file, save_file
 
-import core.train
+import core.schools.base
 from core import checkpoints, rendering
 from core.battle_report import BattleReport
 from core.checkpoints import pointed, verify
@@ -355,7 +355,7 @@ def test_a_base_model_with_a_number_that_is_none_is_refused(realm, hero):
 def test_an_evaluation_that_is_no_number_ends_no_battle_and_what_it_looked_at_is_not_promoted(
     realm, hero, ledger, monkeypatch, mode
 ):
-    born, evaluate = hero.tip.id, core.train.evaluate
+    born, evaluate = hero.tip.id, core.schools.base.evaluate
     hero.config = hero.config.model_copy(update={"temple": Temple(mode=mode)})
 
     def one_bad_sequence(model, packs):
@@ -363,7 +363,7 @@ def test_an_evaluation_that_is_no_number_ends_no_battle_and_what_it_looked_at_is
         found.nats_S[0] = NAN
         return replace(found, loss=NAN)
 
-    monkeypatch.setattr(core.train, "evaluate", one_bad_sequence)
+    monkeypatch.setattr(core.schools.base, "evaluate", one_bad_sequence)
     first = accept_sums(realm, ledger, "first", 96)
     train(hero)
     assert hero.queue.find(first).state == "recently_completed" and hero.tip.validation_loss is None
@@ -373,7 +373,7 @@ def test_an_evaluation_that_is_no_number_ends_no_battle_and_what_it_looked_at_is
         assert hero.tip.id == born and "1 of 4 held-out" in events(hero, "battle_cursed")[0]["text"]
     else:
         assert hero.tip.trained == ((first, first),) and "not promoted" in events(hero, "checkpoint_unfit")[0]["text"]
-    monkeypatch.setattr(core.train, "evaluate", evaluate)
+    monkeypatch.setattr(core.schools.base, "evaluate", evaluate)
     again = resident(realm, ledger)
     assert pointed(realm.current_model) == born
     accept_sums(realm, ledger, "second", 96)

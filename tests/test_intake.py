@@ -207,7 +207,7 @@ def test_a_cut_off_last_line_is_a_bad_row_and_no_reason_to_wait(desk):
         (b"hello\nworld\n", "no line of the beginning is a JSON object"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, "is a PNG image"),
         (b'{"a": 1, "b": 2}\n', "rows of no known form: fields a, b"),
-        (b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "has not opened yet"),
+        (b'{"prompt": "a", "chosen": "b", "rejected": "b"}\n', "line 1, rejected: is the same as chosen"),
         (b'{"question": "a", "answer": "b", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "line 1 is "),
         (b'{"question": "a", "answer": "' + b"x" * (9 << 20) + b'"}\n', "line 1 is longer than 8 MiB"),
     ],

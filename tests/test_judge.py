@@ -5,6 +5,7 @@ import random
 
 import pytest
 from resident import accept_sums, fight, resident
+from tavern_server import client_of
 
 from core import checkpoints
 from core.between_steps import BetweenSteps
@@ -14,6 +15,7 @@ from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.quest import Sidecar, freeze
 from core.rendering import Renderer
 from core.school_config import JudgeSettings, Schools
+from core.steps import last_told
 from core.validator import validate_file
 
 WORDS = ("red", "blue", "green", "gold", "iron", "salt", "snow", "moss")
@@ -44,9 +46,12 @@ def test_preferences_from_a_file_are_learned_and_told(rows, realm, ledger):
     assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
     battle = ledger.one("SELECT * FROM battles WHERE quest=?", (quest,))
     looks = ledger.all("SELECT value FROM evaluations WHERE quest=? AND kind='accuracy' ORDER BY id", (quest,))
-    told = hero.report.record._connection.execute("SELECT name, COUNT(*) FROM told GROUP BY name").fetchall()
+    told = last_told(realm.metrics, hero.tip.hero, quest)
     assert battle["school"] == "judge" and battle["state"] == "done" and looks[-1]["value"] >= 0.9
-    assert {"reward_accuracy", "chosen_reward", "rejected_reward"} <= {name for name, _ in map(tuple, told)}
+    assert {"reward_accuracy", "chosen_reward", "rejected_reward"} <= set(told) and told["reward_accuracy"] > 0.5
+    with client_of(realm) as client:
+        card = client.get("/schools").text.partition('id="judge"')[2].partition("</li>")[0]
+    assert "Reward accuracy" in card and 'class="line first"' in card and "schools.judge.beta" in card
 
 
 class Killed(BaseException):

@@ -10,7 +10,7 @@ from training.bench.learning_page import learning_text, write_learning
 
 @pytest.fixture(scope="module")
 def result():
-    return run_learning(LearningOptions(seeds=1, quests=2, rows=40, quick=True), lambda text: None)
+    return run_learning(LearningOptions(seeds=1, quests=2, rows=24, quick=True), lambda text: None)
 
 
 def test_every_way_learns_and_is_told_by_its_ratio_to_the_constant_rate(result):
@@ -33,5 +33,5 @@ def test_its_part_of_the_page_is_replaced_and_others_are_kept(result, tmp_path):
     once = page.read_text()
     write_learning(result, tmp_path)
     assert page.read_text() == once and "kept" in once and once.count("The endless learning rate") == 1
-    assert all(path.exists() for path in written) and "--quick --seeds 1 --rows 40" in once
+    assert all(path.exists() for path in written) and "--quick --seeds 1 --rows 24" in once
     assert "Constant rate, moments carried" in learning_text(result)

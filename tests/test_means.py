@@ -381,7 +381,8 @@ def test_the_trainer_chooses_what_plan_prints(wake, config, realm, capsys, monke
 # Memory that runs out
 
 SHORT = """
-import json, resource, sys
+import gc, json, resource, sys
+gc.disable()  # as the trainer's process does
 from pathlib import Path
 import torch
 import core.worker
@@ -395,6 +396,8 @@ from core.quest import Settings
 from core.rendering import Renderer
 from core.train import HeroTrainer
 
+gc.freeze()
+gc.enable()
 folder, room = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 settings = Settings(**json.loads((folder / "settings.json").read_text()))

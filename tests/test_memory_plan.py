@@ -224,8 +224,9 @@ def test_the_peak_of_a_pass_is_as_high_as_planned(monkeypatch, means, rows_at_on
 
 
 STEPS = """
-import json, sys
+import gc, json, sys
 import numpy as np
+gc.disable()  # as the trainer's process does
 import core.worker, torch
 from core.forge.attention import ATTENTION
 from core.forge.hatch import micro_hero
@@ -233,6 +234,8 @@ from core.forge.loss import loss_sum
 from core.forge.packing import pack
 from core.forge.qwen3 import Compute
 
+gc.freeze()
+gc.enable()
 tokens, recompute = int(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 model = micro_hero(3)

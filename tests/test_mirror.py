@@ -236,6 +236,10 @@ def test_rows_that_the_mirror_cannot_ask_are_bad_by_line_field_and_remedy(realm,
     report = judged([*[good] * 8, good | {"skill": "LATIN"}, sums])
     assert [(error["line"], error["field"]) for error in report["errors"]] == [(9, "skill"), (10, "answer")]
     assert all(error["remedy"] for error in report["errors"])
+    marked = {"prompt": "2 + 3?", "answer": "5", "grader": "number"}
+    report = judged([*[marked] * 8, marked | {"response": "It is four."}])
+    assert [(error["line"], error["field"]) for error in report["errors"]] == [(9, "response")]
+    assert question_of(read(form("problem"), marked)).is_answered_by("I think that it is 5.")
     report = judged(
         [{"messages": [user, right], "sparring": "spot"}] * 8 + [{"messages": [user, right], "sparring": "no"}]
     )

@@ -8,6 +8,7 @@ import time
 from difflib import ndiff
 
 import pytest
+from browser import STILL
 from playwright.sync_api import expect
 from tavern_realm import add_checkpoint, add_quest, advance, empty_realm, fill, services
 from tavern_server import Stream, tavern
@@ -20,7 +21,7 @@ from core.training_queue import TrainingQueue
 
 @pytest.fixture
 def page(browser):
-    context = browser.new_context()
+    context = browser.new_context(**STILL)
     yield context.new_page()
     context.close()
 

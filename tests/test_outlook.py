@@ -86,11 +86,11 @@ def test_what_is_under_way_is_told_from_the_file_to_the_battle(paths):
     assert told(paths, **quiet).text.startswith("No quest waits. Drop a .jsonl")
     assert "practises its skills" in told(paths).text
     ledger = Ledger(paths.ledger)
-    ledger.set_mark(RESTING, "maxed_out")
+    ledger.set_mark(RESTING.format("DIO"), "maxed_out")
     assert "mastered every level" in told(paths).text
-    ledger.set_mark(RESTING, "what a newer trainer may say")
+    ledger.set_mark(RESTING.format("DIO"), "what a newer trainer may say")
     assert told(paths).text.endswith("the hero rests.")
-    ledger.set_mark(RESTING, None)
+    ledger.set_mark(RESTING.format("DIO"), None)
     ledger.close()
     (paths.claims / "lore-q000001.jsonl").touch()
     assert told(paths).text == "One file is being checked; what is understood is trained at once."

@@ -99,12 +99,16 @@ def test_where_all_is_known_it_is_soon_given_up_to_look_for_more(level, count, m
     assert known.asked <= LOOKED_THROUGH * count and len(draws) < 2 * LOOKED_THROUGH * count
 
 
-def test_a_closed_world_comes_round_twice_and_the_rest_is_of_the_level_above():
-    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 600, random.Random(2), ())]
-    world = {problem.prompt for problem in skill("BIN").sample(1, 3, 400)}
-    low, high = prompts[: 2 * 115], prompts[2 * 117 :]
-    assert len(prompts) == 600 and set(low) <= world and set(Counter(low).values()) == {1, 2}
-    assert len(set(high)) == len(high) and len(set(high) - world) > 0.7 * len(high)
+def test_closed_worlds_are_practised_together_as_exams_ask_them():
+    worlds = [{problem.prompt for problem in skill("BIN").sample(level, 3, 4096)} for level in (1, 2, 3)]
+    prompts = [prompt_of(row) for row in rows_of("BIN", 1, 2000, random.Random(2), ())]
+    inside = [sum(prompt in world for prompt in prompts) for world in worlds]
+    assert len(prompts) == 2000 and inside[0] < inside[1] < inside[2] and inside[2] > 0.97 * 2000
+    kinds = Counter(map(skill("BIN").kind, prompts))
+    asked = Counter(skill("BIN").kind(problem.prompt) for problem in skill("BIN").evaluation(3, 4, 200))
+    assert kinds.keys() == asked.keys() and min(kinds.values()) > 0.15 * max(kinds.values())
+    alone = [prompt_of(row) for row in rows_of("BIN", 3, 4000, random.Random(2), ())]
+    assert len(set(alone)) > 0.5 * len(worlds[2])
 
 
 @pytest.mark.parametrize(("name", "level"), [("BIN", 9), ("SEQ", 12), ("SY", 3), ("REV", 4)])
@@ -136,7 +140,7 @@ def test_a_hero_that_has_mastered_everything_rests_and_says_so_once(realm, ledge
 
 
 def test_overload_that_changes_nothing_leads_one_level_back_and_in_the_end_to_rest(realm, ledger, loop):
-    ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
+    ledger.add("evaluations", hero="DIO", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
     stand(realm, Standing({"REV": (1, 2)}))
     fought(ledger, [0.9] * (STRAINED - 1))
     assert loop(REV=1.0).write(1) and written(realm)[-1][0] == "train_REV_level3_00001"
@@ -150,7 +154,7 @@ def test_overload_that_changes_nothing_leads_one_level_back_and_in_the_end_to_re
 
 
 def test_a_level_back_is_told_once_and_of_the_skill_that_is_practised(realm, ledger, loop):
-    ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
+    ledger.add("evaluations", hero="DIO", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
     stand(realm, Standing({"REV": (1, 2)}))
     fought(ledger, [0.9] * STRAINED)
     both = loop(REV=1e-9, SEQ=1.0)
@@ -176,7 +180,7 @@ def test_prompts_that_a_power_cut_broke_are_set_aside_and_the_hero_goes_on(realm
 
 def test_while_it_is_quiet_the_past_is_counted_once(realm, ledger, loop):
     for _ in range(3):
-        ledger.add("quests", stem="q", origin=ORIGIN, state="failed", priority="low", created=0, updated=0)
+        ledger.add("quests", stem="q", hero="DIO", origin=ORIGIN, state="failed", priority="low", created=0, updated=0)
     hero, asked = loop(REV=1.0), []
     ledger.connection.set_trace_callback(lambda statement: asked.append("COUNT(*)" in statement))
     pause = hero.config.idle_generation.pause_seconds
@@ -187,7 +191,7 @@ def test_while_it_is_quiet_the_past_is_counted_once(realm, ledger, loop):
 
 
 def test_a_loss_that_is_high_and_falls_is_no_overload(realm, ledger, loop):
-    ledger.add("evaluations", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
+    ledger.add("evaluations", hero="DIO", kind="validation", school="scribe", quest=1, step=1, value=0.1, created=0)
     stand(realm, Standing({"REV": (1,)}))
     fought(ledger, [4.0 * 0.9**battle for battle in range(IN_VAIN)])
     assert loop(REV=1.0).write(9) and written(realm)[0][0] == "train_REV_level2_00009"

@@ -126,7 +126,9 @@ def test_the_hero_card_tells_what_exams_found_and_not_what_was_right_once(climbe
     ledger = Ledger(climbed.ledger)
     facts = {"stem": "q", "origin": "user", "priority": "low", "created": 0, "updated": 0}
     quest = ledger.add("quests", skill="REV", state="recently_completed", **facts)
-    ledger.add("evaluations", kind="preview", quest=quest, step=9, value=1.0, created=0)
+    fought = {"school": "scribe", "state": "done", "start_step": 0, "total_steps": 9, "started": 0}
+    ledger.add("battles", quest=quest, hero="DIO", **fought)
+    ledger.add("evaluations", hero="DIO", kind="preview", quest=quest, step=9, value=1.0, created=0)
     ledger.close()
     (card,) = views.skills(Realm(climbed, Config()))
     assert (card["mastered"], card["level"], card["right"]) == (2, 3, 21 / 32)

@@ -4,7 +4,7 @@ import importlib.resources
 import re
 
 import pytest
-from browser import fits, overhang
+from browser import STILL, fits, overhang
 from playwright.sync_api import expect
 from processes import until
 from tavern_realm import HOSTILE, advance, empty_realm, services
@@ -162,7 +162,7 @@ def test_a_page_finds_back_after_the_tavern_was_gone(browser, tmp_path):
     paths = empty_realm(tmp_path)
     ledger = Ledger(paths.ledger)
     with tavern(paths.root) as server:
-        context = browser.new_context()
+        context = browser.new_context(**STILL)
         page = context.new_page()
         page.goto(server.url)
         page.wait_for_function("document.documentElement.classList.contains('js')")
@@ -179,7 +179,7 @@ def test_the_locked_door_opens_with_the_token(browser, tmp_path):
     paths = empty_realm(tmp_path)
     paths.config.write_text('{"tavern": {"require_token": true}}')
     with tavern(paths.root) as server:
-        context = browser.new_context()
+        context = browser.new_context(**STILL)
         page = context.new_page()
         page.goto(server.url + "/vault")
         page.get_by_label("Token").fill("nonsense")

@@ -143,7 +143,7 @@ def test_a_battle_that_was_killed_in_its_midst_and_at_its_end_is_judged_like_one
     settings = {"validation_fraction": 0.1, "save_steps": 3, "eval_steps": 1000}
     for paths in (realm, twin):
         ledger = Ledger(paths.ledger)
-        ledger.add("evaluations", kind="validation", school="scribe", quest=0, step=0, value=0.1, created=0)
+        ledger.add("evaluations", hero="DIO", kind="validation", school="scribe", quest=0, step=0, value=0.1, created=0)
         quest = accept_sums(paths, ledger, "sums", 128, **settings)
     killed(BetweenSteps, "after_step", lambda self, facts: facts.step == 5 and self.worker.end_writing() is None)
     killed(BattleReport, "saved", lambda self, manifest: manifest.trained)

@@ -1,6 +1,7 @@
 """The trainer's process: parses its arguments, hands on how the last life ended, runs the resident hero."""
 
 import argparse
+import gc
 import os
 import sys
 from pathlib import Path
@@ -33,7 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     # What torch.compile made is found again after a restart; it compiles here, not in a pool of processes.
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(paths.kernels), TORCHINDUCTOR_COMPILE_THREADS="1")
     ledger = Ledger(paths.ledger, lambda: _make_room(reserve, lifeline))
+    gc.disable()  # while modules are imported there is nothing to be found, and looking takes a fifth of the time
     from core.worker import Worker  # and torch with it, which takes seconds
+
+    gc.freeze()
+    gc.enable()
 
     def awaken():
         crash = Crash.told(os.environ.get("REALM_LAST_CRASH", ""))

@@ -1,15 +1,13 @@
 """Greedy answers to many prompts, in batches that memory holds. It judges none, and changes neither weights nor random streams."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from core.forge.generate import greedy_answers
-from core.forge.out_of_memory import is_out_of_memory
+from core.forge.generate import TOKENS_AT_ONCE, Answer, greedy_answers, shared_out
 from core.rendering import Rendered, Renderer
 
-TOKENS_AT_ONCE = 16_384  # of prompts and answers together, which bounds the memory of their keys and values
 ENOUGH_SHORT = 32  # answers for which a batch of their own pays
 
 
@@ -34,8 +32,11 @@ def answers(
     for batch in batches(prompts, rooms):
         most = max(rooms[place] for place in batch)
         alive = _Alive(beat, done / len(prompts), len(batch) / len(prompts), most)
-        tokens = _answered(model, [prompts[place] for place in batch], renderer.stop_ids, most, alive)
-        for place, answer in zip(batch, tokens, strict=True):
+
+        def ask(places: list[int], most: int = most, alive: Callable[[], bool] = alive) -> list[Answer]:
+            return greedy_answers(model, [prompts[place] for place in places], renderer.stop_ids, most, alive)
+
+        for place, answer in zip(batch, shared_out(ask, batch), strict=True):
             said[place] = renderer.decode(answer, specials=False)
         done += len(batch)
     return said
@@ -70,18 +71,3 @@ class _Alive:
         self._beat(self._before + self._part * min(1.0, self._tokens / self._most))
         self._tokens += 1
         return False
-
-
-def _answered(
-    model: torch.nn.Module, prompts: list[np.ndarray], stops: Collection[int], most: int, alive: Callable[[], bool]
-) -> list[list[int]]:
-    """Greedy answers, in two halves where memory runs out."""
-    try:
-        return greedy_answers(model, prompts, stops, most, alive)
-    except (RuntimeError, MemoryError) as problem:
-        if len(prompts) == 1 or not is_out_of_memory(problem):
-            raise
-    half = len(prompts) // 2
-    return [
-        answer for part in (prompts[:half], prompts[half:]) for answer in _answered(model, part, stops, most, alive)
-    ]

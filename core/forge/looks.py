@@ -30,9 +30,9 @@ class Looks:
         sequences = held_out.sequences
         self.packs = held_out.packs(room, plan.settings.packing)
         self.questions = questions(plan) if asking else []
-        self._tokens = sum(len(tokens) for tokens, _ in sequences)
+        self._tokens = sum(len(tokens) for tokens, _ in sequences) + held_out.said
         self._to_train = plan.tokens
-        self._labels = sum(len(pack.labels_N) for pack in self.packs)
+        self._any = bool(held_out.said or sum(len(pack.labels_N) for pack in self.packs))
         self._budget, self._trained_tokens = TimeBudget(rates, share), 0
 
     def trained(self, seconds: float, tokens: int) -> None:
@@ -43,11 +43,11 @@ class Looks:
     @property
     def cheap_before(self) -> bool:
         """Whether the battle is so long that nobody minds an evaluation before its first step."""
-        return bool(self._labels) and self._tokens <= BEFORE_SHARE * self._to_train
+        return self._any and self._tokens <= BEFORE_SHARE * self._to_train
 
     def validation_due(self, last: bool) -> bool:
         guess = FORWARD_SHARE * self._tokens * self._budget.trained / max(1, self._trained_tokens)
-        return bool(self._labels) and (last or self._budget.affords("validation", self._tokens, guess))
+        return self._any and (last or self._budget.affords("validation", self._tokens, guess))
 
     def validating(self) -> AbstractContextManager[None]:
         return self._budget.spending("validation", self._tokens)

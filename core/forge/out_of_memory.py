@@ -45,7 +45,7 @@ def halved(plan: BattlePlan, steps: Sequence[int], room: int) -> int | None:
         return None
     widest = longest = 0
     for step in steps[-LOOKED_AT:]:
-        lengths = [len(tokens) for tokens, _ in plan.sequences_at(step)]
+        lengths = plan.lengths_at(step)
         widest = max(widest, *(sum(lengths[row] for row in members) for members in best_fit(lengths, room)))
         longest = max(longest, *lengths)
     tokens = max(longest, widest // 2)

@@ -5,7 +5,7 @@ prepared folder and belongs to the battle that last began with that quest.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,19 +41,27 @@ def write_references(
 ) -> None:
     """Ask `model` for all labels of a quest. `progress` is told what share is done, and may end the work by raising."""
     building, count = path.with_suffix(".tmp"), len(prepared.labels)
-    device = next(model.parameters()).device
-    with open(building, "wb") as file, evaluating(model):
+    with open(building, "wb") as file:
         for first in range(0, count, AT_ONCE):
             sequences = [prepared.sequence(number) for number in range(first, min(first + AT_ONCE, count))]
-            found: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
-            for members in best_fit([len(tokens) for tokens, _ in sequences], PASS_TOKENS):
-                one = pack([sequences[index] for index in members])
-                logps_N = label_scores(model, one.to(device)).logps_N.cpu().numpy()
-                labels_S = np.bincount(one.owner_N.numpy(), minlength=len(members))
-                for index, part in zip(members, np.split(logps_N, np.cumsum(labels_S)[:-1]), strict=True):
-                    found[index] = part
-            file.write(np.concatenate(found).astype(np.float32).tobytes())
+            file.write(np.concatenate(logps_of(model, sequences)).astype(np.float32).tobytes())
             progress(min(1.0, (first + AT_ONCE) / count))
     sync_file(building)
     os.replace(building, path)
     sync_folder(path.parent)
+
+
+def logps_of(
+    model: torch.nn.Module, sequences: Sequence[tuple[np.ndarray, np.ndarray]], temperature: float = 1.0
+) -> list[np.ndarray]:
+    """What `model` gives the labels of each sequence (tokens, trained), float32, logits divided by `temperature`."""
+    device = next(model.parameters()).device
+    found: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
+    with evaluating(model):
+        for members in best_fit([len(tokens) for tokens, _ in sequences], PASS_TOKENS):
+            one = pack([sequences[index] for index in members])
+            logps_N = label_scores(model, one.to(device), temperature=temperature).logps_N.cpu().numpy()
+            labels_S = np.bincount(one.owner_N.numpy(), minlength=len(members))
+            for index, part in zip(members, np.split(logps_N, np.cumsum(labels_S)[:-1]), strict=True):
+                found[index] = part
+    return found

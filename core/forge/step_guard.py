@@ -52,6 +52,10 @@ class StepGuard:
         self.flags = torch.full((), float(PASSED_OVER), device=self.device)
         return torch.full((), nan, device=self.device)
 
+    def skip(self) -> None:
+        """There was nothing to train in a step."""
+        self.flags = torch.zeros((), device=self.device)
+
     def bound(self) -> torch.Tensor:
         """The norm above which the next gradient is a spike; inf as long as too little is known."""
         mean, variance, count = self.running[:, 0]

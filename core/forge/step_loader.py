@@ -3,24 +3,27 @@
 It knows what a plan says and how wide a pass may be, and nothing about models.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from core.battle import BattlePlan
 from core.forge.lesson import FileLessons, Lessons
 from core.forge.packing import Pack
+from core.forge.step_facts import Mean
 
 EVERYTHING = 1 << 40  # tokens of a pass that must hold all rows of a step
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The packs of one optimizer step, and what they hold in all. `step`: its number in the plan."""
+    """The packs of one optimizer step, and what they hold in all. `step`: its number in the plan; `told`, `loss`: as in a Lesson."""
 
     packs: list[Pack]
     labels: int
     tokens: int
     step: int = 0
+    told: Mapping[str, Mean] = field(default_factory=dict)
+    loss: float | None = None
 
 
 class StepLoader:
@@ -50,6 +53,7 @@ class StepLoader:
     def batch(self, step: int) -> StepBatch:
         """The rows of `step` in as few passes as there is room for."""
         room = self.room(step)
-        packs = self.lessons.at(step).packs(room, self.plan.settings.packing or room == EVERYTHING)
+        lesson = self.lessons.at(step)
+        packs = lesson.packs(room, self.plan.settings.packing or room == EVERYTHING)
         labels, tokens = sum(len(pack.labels_N) for pack in packs), sum(len(pack.tokens_T) for pack in packs)
-        return StepBatch(packs, labels, tokens, step)
+        return StepBatch(packs, labels, tokens, step, lesson.told, lesson.loss)

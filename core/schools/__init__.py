@@ -38,7 +38,7 @@ ALL_SCHOOLS = {
             "mirror",
             "Mirror",
             "Look at your own words, and mend them.",
-            "conversations that end in the right answer, or prompt/answer with a skill: the hero answers them, and each wrong "
+            "conversations that end in the right answer, or prompt/answer with a skill or a grader: the hero answers, and each wrong "
             "answer becomes three rows that it is then taught, messages with sparring: spot, correct or confirm",
             "self-correction",
             ("correction", "problem", *(form for form in CONVERSATIONS if form != "text")),
@@ -77,7 +77,9 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME = {name: ALL_SCHOOLS[name] for name in ("champion", "whisper")}  # understood already, not taught yet
+TO_COME = {name: ALL_SCHOOLS[name] for name in ("whisper",)}  # understood already, not taught yet
+# Whose rows alone say what is to be learned, so that a cooldown can go on with them.
+COOLED = ("scribe", "mirror", "oracle")
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
 SCHOOLS = {name: card for name, card in ALL_SCHOOLS.items() if name not in TO_COME}
 

@@ -1,6 +1,6 @@
-"""What every school is: a loss over packs, what a step's losses are divided by, and what it reports beside them.
+"""What every school is: how rows become lessons, a loss over packs, what a step's losses are divided by, what it reports.
 
-A school knows tensors and a model, and nothing about files, battles or queues. Legend as in packing: N label positions of a
+A school knows tensors, a model and a battle's plan, and nothing about files or queues. Legend as in packing: N label positions of a
 pack, S its sequences.
 """
 
@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from core.battle import BattlePlan
 from core.forge.evaluate import Evaluation, evaluate
 from core.forge.label_scores import LabelScores, label_scores
+from core.forge.lesson import FileLessons, Learner, Lessons
 from core.forge.packing import Pack
 from core.forge.qwen3 import EAGER, Compute
 from core.forge.step_facts import Mean
@@ -27,6 +29,9 @@ class School(ABC):
 
     name: ClassVar[str]
     needs_reference = False  # whether packs have the parent's log-probabilities beside their labels, as "reference"
+    companion: str | None = None  # which other model has to be in memory: "parent" or "teacher"
+    leaps = True  # whether a loss far above the ones before is worth a word
+    temperature = 1.0  # that logits are divided by
 
     def __init__(self, settings: Any = None, surprise: Surprise | None = None, form: str = "messages"):
         self.settings = settings or default_settings(self.name)
@@ -38,6 +43,10 @@ class School(ABC):
     def together(self) -> int:
         """How many sequences, one after the other, must go through the same pass."""
         return 1
+
+    def lessons(self, plan: BattlePlan, learner: Learner) -> Lessons:
+        """What is trained in each step of `plan`; to be asked for before the first loss."""
+        return FileLessons(plan, self.together)
 
     def units(self, packs: Sequence[Pack]) -> float:
         """What the summed losses of `packs` are divided by."""
@@ -69,9 +78,8 @@ class School(ABC):
     def scores(self, model: torch.nn.Module, pack: Pack, compute: Compute, entropy: bool = False) -> LabelScores:
         """The labels' log-probabilities, and what the weights of this step are made from."""
         measure = self.surprise.measure if self.weighs else None
-        return label_scores(
-            model, pack, compute, entropy=entropy or measure == "entropy", runner_up=measure == "margin"
-        )
+        wanted = {"entropy": entropy or measure == "entropy", "runner_up": measure == "margin"}
+        return label_scores(model, pack, compute, self.temperature, **wanted)
 
     def weights(self, scores: LabelScores) -> torch.Tensor | float:
         """Of each label (N), 1 on average; 1.0 where surprise counts for nothing."""

@@ -74,8 +74,8 @@ def fill_ledger(paths: RealmPaths, ledger: Ledger, quests: int, steps: int, now:
         )
         for kind, value in (("validation", 1.45), ("accuracy", 0.6), ("preview", 0.5)):
             execute(
-                f"INSERT INTO evaluations (kind, school, quest, step, value, created) {counted} "
-                f"SELECT '{kind}', 'scribe', {first} + n, n * {length}, {value}, {now} FROM counted"
+                f"INSERT INTO evaluations (hero, kind, school, quest, step, value, created) {counted} "
+                f"SELECT '{hero}', '{kind}', 'scribe', {first} + n, n * {length}, {value}, {now} FROM counted"
             )
         execute(
             f"INSERT INTO events (time, service, level, code, text, data) {counted.replace(str(quests), str(5 * quests))} "

@@ -1,9 +1,10 @@
-"""`bench forge|ingest|learning|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning|schools|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
 
 import os
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
@@ -18,6 +19,8 @@ from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
 from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
 from training.bench.learning_page import learning_text, write_learning
 from training.bench.page import write_forge
+from training.bench.schools import PROMISES, SchoolOptions, run_schools
+from training.bench.schools_page import schools_text, write_schools
 from training.bench.table import forge_text
 from training.bench.tavern import QUICK, TavernOptions, promises, run_tavern, tavern_text
 from training.commands.verb import group, verb
@@ -28,7 +31,9 @@ QUICK_SECONDS = 540.0
 
 def register(verbs) -> None:
     actions = group(
-        verbs, "bench", "measure what the realm promises, on this machine: forge, ingest, learning, faults, tavern"
+        verbs,
+        "bench",
+        "measure what the realm promises, on this machine: forge, ingest, learning, schools, faults, tavern",
     )
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
@@ -66,6 +71,7 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
+    _register_schools(actions)
     parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
     parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
     parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
@@ -79,6 +85,17 @@ def register(verbs) -> None:
     )
     parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
     parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
+
+
+def _register_schools(actions) -> None:
+    parser = verb(actions, "schools", schools, "that every school teaches what it is for; exit 1 where one does not")
+    parser.add_argument("--quick", action="store_true", help="half the rows, one seed")
+    parser.add_argument("--seeds", type=int, metavar="N", help="heroes of each school (3)")
+    parser.add_argument("--schools", metavar="LIST", help=f"of {', '.join(PROMISES)} (default: all)")
+    parser.add_argument("--preferences", type=Path, metavar="FILE", help="preference rows for the Judge, in five folds")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
 
 
 def tavern(realm: Realm) -> int:
@@ -107,6 +124,25 @@ def faults(realm: Realm) -> int:
         for path in write_faults(result, CHECKOUT / "docs"):
             print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
     return 1 if result["violations"] else 0
+
+
+def schools(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    args = realm.args
+    if args.preferences and not args.preferences.is_file():
+        raise UserError(f"--preferences {args.preferences}: no such file")
+    options = SchoolOptions(
+        seeds=_positive(args.seeds, "seeds") or (1 if args.quick else 3),
+        schools=_chosen(args.schools, tuple(PROMISES), "school") if args.schools else tuple(PROMISES),
+        quick=args.quick,
+        preferences=args.preferences,
+    )
+    result = run_schools(options, _say)
+    realm.report(result, lambda: schools_text(result))
+    if args.write_docs:
+        for path in write_schools(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    return 0 if result["passed"] else 1
 
 
 def ingest(realm: Realm) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.config import Config, explain, fields
+from core.config import check_config, explain, fields, read_values
 from core.config_edit import set_value
 from training.commands.verb import group, verb
 from training.realm import Realm
@@ -23,7 +23,9 @@ def register(verbs) -> None:
 
 
 def show(realm: Realm) -> None:
-    realm.report(realm.config.model_dump(), lambda: "\n".join(_line(name, realm.config) for name in _settings()))
+    values, realms = realm.config.model_dump(), check_config(read_values(realm.paths.config)).model_dump()
+    hero = realm.config.hero.name
+    realm.report(values, lambda: "\n".join(_line(name, values, realms, hero) for name in _settings()))
 
 
 def _settings() -> list[str]:
@@ -31,18 +33,19 @@ def _settings() -> list[str]:
     return [name for name, field in fields().items() if not isinstance(field.default, BaseModel)]
 
 
-def _line(name: str, config: Config) -> str:
-    value, default = _at(config, name), explain(name)["default"]
-    if value == default:
+def _line(name: str, values: dict[str, Any], realms: dict[str, Any], hero: str) -> str:
+    """One setting as it is in effect; `realms`: as it is where the hero's profile says nothing of it."""
+    value, default = _at(values, name), explain(name)["default"]
+    whose = "" if value == _at(realms, name) else f"{hero}'s own, the realm's is {_text(_at(realms, name))}; "
+    if value == default and not whose:
         return f"  {name} = {_text(value)}"
-    return styled(f"* {name} = {_text(value)}", "bold") + styled(f"  (default {_text(default)})", "dim")
+    return styled(f"* {name} = {_text(value)}", "bold") + styled(f"  ({whose}default {_text(default)})", "dim")
 
 
-def _at(config: Config, name: str) -> Any:
-    value: Any = config
+def _at(values: Any, name: str) -> Any:
     for part in name.split("."):
-        value = getattr(value, part)
-    return value
+        values = values[part]
+    return values
 
 
 def _text(value: Any) -> str:

@@ -3,12 +3,14 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
-from core.config_edit import set_value
+from core.config_edit import save, seen
 from core.durable import sync_folder
 from core.errors import UserError, nearest
 from core.hero import base_models, describe
 from core.paths import RealmPaths
+from core.roster import HATCHED, Known, known_heroes, take_up
 from training.commands.verb import group, verb
 from training.realm import Realm
 from training.terminal import bytes_text, cell_text, styled, table
@@ -18,35 +20,53 @@ FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # data only: no pickl
 
 def register(verbs) -> None:
     actions = group(verbs, "hero", "the model in training: list, show, hatch, fetch, switch")
-    verb(actions, "list", list_bases, "models below models/ that a hero can start from")
+    verb(actions, "list", list_heroes, "the heroes, and the models below models/ that another can start from")
     verb(actions, "show", show, "the hero: name, newest checkpoint, step, shape")
     verb(actions, "hatch", hatch, "make checkpoint 0 now, from the base model or from random weights")
     parser = verb(actions, "fetch", fetch, "download a model from the Hugging Face Hub into models/")
     parser.add_argument("name", metavar="OWNER/NAME", help="e.g. Qwen/Qwen3-0.6B")
     parser.add_argument("--revision", help="a commit, tag or branch (default: the newest)")
-    parser = verb(actions, "switch", switch, "let another model be the hero")
-    parser.add_argument("base", metavar="BASE", help="folder below models/")
-    parser.add_argument("--name", help="the new hero's name (default: made from BASE)")
+    parser = verb(actions, "switch", switch, "train another hero: one that is known, or a new one from a model")
+    parser.add_argument("hero", metavar="NAME_OR_BASE", help="a hero of `hero list`, or a folder below models/")
+    parser.add_argument(
+        "--name", help="of a new hero, from the folder NAME_OR_BASE (default: made from the folder's name)"
+    )
 
 
-def list_bases(realm: Realm) -> None:
-    found = base_models(realm.existing)
-    text = table(
-        ("name", "type", "weights", "problem", "never read"),
+def list_heroes(realm: Realm) -> None:
+    heroes, bases = _heroes(realm), base_models(realm.existing)
+    told = [{"kind": "base", **base} for base in bases]
+    told += [{"kind": "hero", "problem": None, **hero.facts()} for hero in heroes.values()]
+    realm.report(told, lambda: f"{_hero_table(heroes)}\n\n{_base_table(realm.paths, bases)}")
+
+
+def _hero_table(heroes: dict[str, Known]) -> str:
+    rows = [(hero.facts(), "on" if hero.on else None) for hero in heroes.values()]
+    shown = ("name", "base_model", "global_step", "checkpoint", "standing")
+    return table(
+        ("hero", "from", "step", "newest checkpoint", "standing", "switched"),
+        ((*(facts[name] for name in shown), on) for facts, on in rows),
+    )
+
+
+def _base_table(paths: RealmPaths, bases: list[dict[str, Any]]) -> str:
+    if not bases:
+        return f"models/: none; bring one to {paths.models}, `hero fetch` one, or hatch a micro hero"
+    rows = (
         (
-            (
-                base["name"],
-                base["model_type"],
-                bytes_text(base["bytes"]),
-                base["problem"],
-                ", ".join(base["never_read"]) or None,
-            )
-            for base in found
-        ),
+            base["name"],
+            base["model_type"],
+            bytes_text(base["bytes"]),
+            base["problem"],
+            ", ".join(base["never_read"]) or None,
+        )
+        for base in bases
     )
-    realm.report(
-        found, text if found else f"none; bring one to {realm.paths.models}, `hero fetch` one, or hatch a micro hero"
-    )
+    return table(("models/", "type", "weights", "problem", "never read"), rows)
+
+
+def _heroes(realm: Realm) -> dict[str, Known]:
+    return known_heroes(realm.existing, realm.config, realm.ledger)
 
 
 def show(realm: Realm) -> None:
@@ -129,14 +149,38 @@ def download(name: str, revision: str | None, target: Path, quiet: bool) -> None
 
 def switch(realm: Realm) -> None:
     realm.refuse_while_running("the hero is switched")
-    base, name = realm.args.base, realm.args.name or _hero_name(realm.args.base)
-    _check_base(realm.existing, base)
-    before = realm.config.hero.name
-    set_value(realm.paths.config, "hero.base_model", base)
-    set_value(realm.paths.config, "hero.name", name)
-    back = f"{before}'s checkpoints stay; `config set hero.name {before}` brings it back."
-    text = f"The hero is {name}, from models/{base}. {back}"
-    realm.report({"base_model": base, "name": name, "before": before}, text)
+    wanted, before, heroes = realm.args.hero, realm.config.hero.name, _heroes(realm)
+    if wanted in heroes and not realm.args.name:
+        name, base = wanted, heroes[wanted].base_model
+        if heroes[name].here is None and base:
+            _check_base(realm.existing, base, heroes)
+        changes = {}
+    else:
+        base, name = wanted, realm.args.name or _hero_name(wanted)
+        _check_base(realm.existing, base, heroes)
+        _check_not_born_elsewhere(heroes.get(name), base)
+        changes = {f"heroes.{name}.base_model": base}
+    save(realm.paths.config, {"hero.name": name} | changes, seen(realm.paths.config))
+    hero = heroes.get(name)
+    if hero:
+        take_up(realm.paths, realm.ledger, hero)
+    realm.report({"base_model": base, "name": name, "before": before}, _switched(name, base, hero, before))
+
+
+def _switched(name: str, base: str | None, hero: Known | None, before: str) -> str:
+    back = f" {before}'s checkpoints stay; `hero switch {before}` brings it back." if name != before else ""
+    if hero and hero.here:
+        return f"The hero is {name}, at step {hero.here.step:,}: {hero.standing}.{back}"
+    source = f"models/{base}" if base and base != HATCHED else "the realm's base model, or random weights"
+    return f"The hero is {name}, to be born from {source}.{back}"
+
+
+def _check_not_born_elsewhere(hero: Known | None, base: str) -> None:
+    if hero and hero.here and hero.base_model not in (base, None):
+        raise UserError(
+            f"{hero.name} was born already, from {hero.base_model}: `hero switch {hero.name}` takes it up; "
+            f"--name OTHER makes a new hero from {base}"
+        )
 
 
 def _hero_name(base: str) -> str:
@@ -145,9 +189,13 @@ def _hero_name(base: str) -> str:
     return name or "Hero"
 
 
-def _check_base(paths: RealmPaths, name: str) -> None:
+def _check_base(paths: RealmPaths, name: str, heroes: dict[str, Known]) -> None:
     found = {base["name"]: base for base in base_models(paths)}
     if name not in found:
-        raise UserError(f"models/ has no {name!r}{nearest(name, found) or '.'} There: {', '.join(found) or 'none'}")
+        near = nearest(name, [*heroes, *found]) or "."
+        raise UserError(
+            f"{name!r} is neither a hero nor in models/{near} Heroes: {', '.join(heroes)}. "
+            f"In models/: {', '.join(found) or 'none'}"
+        )
     if found[name]["problem"]:
         raise UserError(f"models/{name}: {found[name]['problem']}")

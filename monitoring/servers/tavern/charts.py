@@ -43,6 +43,7 @@ KINDS = (
     Kind("learning_rate", "Learning rate", "AdamW", tiny, "learning_rate", from_zero=True, smooth=False),
 )
 ACCURACY = Kind("accuracy", "Right answers", "percent at the frontier, by step", percent_points, from_zero=True)
+HELD_OUT = Kind("held_out", "Held-out loss", "of each battle, by step", precise)
 HOUR = Kind("machine", "The last hour", "percent of what this machine has", percent_points, from_zero=True)
 
 
@@ -107,6 +108,20 @@ def accuracy(
         "marks": [{"x": scale.x(step), "name": name} for step, name in marks],
         "x_labels": [compact(round(step)) for step in scale.quarters()],
         "legend": [{"kind": key, "text": text} for key, text in entries],
+    }
+
+
+def held_out(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Losses on rows that were not trained, battle after battle."""
+    values = [value for _, value in points]
+    scale = _Scale.over([step for step, _ in points], values, False)
+    newest = precise(values[-1]) if values else None
+    told = f"{len(points)} times measured, between {precise(min(values))} and {precise(max(values))}" if values else ""
+    return _drawing(HELD_OUT, scale, newest, told) | {
+        "lines": [{"kind": "line first", "d": scale.line(*_columns(points))}],
+        "dots": [{"kind": "dots held-out", "d": scale.dots(points)}],
+        "x_labels": [compact(round(step)) for step in scale.quarters()],
+        "legend": [],
     }
 
 

@@ -41,7 +41,7 @@ class QueueEstimate:
     def _from_ledger(self, ledger: Ledger) -> float | None:
         pace = ledger.one(
             "SELECT SUM(seconds) AS seconds, SUM(bytes) AS bytes FROM (SELECT seconds, bytes FROM battles "
-            "JOIN quests ON quests.id = battles.quest WHERE hero=? AND battles.state='done' AND bytes > 0 AND seconds > 0 "
+            "JOIN quests ON quests.id = battles.quest WHERE battles.hero=? AND battles.state='done' AND bytes > 0 AND seconds > 0 "
             "ORDER BY battles.id DESC LIMIT ?)",
             (self._hero, LATELY),
         )

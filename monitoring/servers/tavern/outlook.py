@@ -82,7 +82,7 @@ def _under_way(status: dict, realm: Realm) -> Next:
 
 def _practice(realm: Realm) -> str:
     """What the idle hero does meanwhile."""
-    mark = realm.ledger.mark(RESTING)
+    mark = realm.ledger.mark(RESTING.format(realm.config.hero.name))
     rests = {
         "maxed_out": "the hero has mastered every level of its skills and rests.",
         "overload": "the hero rests, for practising its skills has not helped of late.",

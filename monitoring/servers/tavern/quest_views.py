@@ -71,7 +71,7 @@ def one(realm: Realm, quest: int) -> dict[str, Any]:
         "settings": [(name, settings[name]) for name in TOLD_SETTINGS if settings.get(name) is not None],
         "report": report,
         "plan": plan,
-        "battles": work.battles(realm, 20, quest),
+        "battles": work.battles_of(realm, quest, 20),
         "can": {
             "move": state in PRIORITIES,
             "cancel": state in (*PRIORITIES, "processing"),
@@ -222,6 +222,7 @@ def _plan(realm: Realm, settings: Settings, report: dict[str, Any]) -> dict[str,
 def _pace(realm: Realm) -> float | None:
     """Tokens a second of the newest battle that was fought to its end."""
     row = realm.ledger.one(
-        "SELECT tokens, seconds FROM battles WHERE state='done' AND seconds > 0 ORDER BY id DESC LIMIT 1"
+        "SELECT tokens, seconds FROM battles WHERE hero=? AND state='done' AND seconds > 0 ORDER BY id DESC LIMIT 1",
+        (realm.config.hero.name,),
     )
     return row["tokens"] / row["seconds"] if row and row["tokens"] else None

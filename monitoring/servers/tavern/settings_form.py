@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from core.config import Config, explain
 from core.config_edit import UNSET, changed, mistakes
 from core.errors import UserError
+from core.hero_profile import laid_over
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.settings_text import effect, known, parsed, shown_text, text_of, value_at, why_locked
 from monitoring.servers.tavern.settings_views import redacted
@@ -52,7 +53,7 @@ class Draft:
         return mistakes(changed(values, self.changes))
 
     def config(self, values: Any) -> Config:
-        return Config.model_validate(changed(values, self.changes), strict=True)
+        return laid_over(Config.model_validate(changed(values, self.changes), strict=True))
 
     def lines(self, values: Any) -> list[dict[str, Any]]:
         """Every field that would change: old and new, and when it counts."""

@@ -11,6 +11,7 @@ from core.config import Config, explain
 from core.config_edit import mistakes, seen
 from core.config_edit import text as file_text
 from core.durable import read_json
+from core.hero_profile import laid_over
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.settings_text import (
     choices,
@@ -30,7 +31,7 @@ GROUPS = {  # titles with the fields and sections below them, in the order of th
     "Steps and saves": ("eval_steps", "save_steps", "save_minutes"),
     "Memory and speed": ("memory", "packing", "pack_tokens", "trainer"),
     "Rows": ("validation_fraction", "validation_rows", "max_bad_rows", "replay_ratio"),
-    "Hero": ("hero",),
+    "Hero": ("hero", "heroes"),
     "When idle": ("idle_generation", "skill_priorities"),
     "Judgement": ("temple", "dice"),
     "Vault": ("retention", "backup", "disk"),
@@ -57,10 +58,12 @@ def groups(realm: Realm, file: dict[str, Any], texts: dict[str, str], errors: di
 def field(
     realm: Realm, name: str, file: dict[str, Any], texts: dict[str, str], errors: dict[str, str]
 ) -> dict[str, Any]:
-    """One field with all that is said of it. `running`: what the Tavern began with, where that is another value."""
+    """One field with all that is said of it. `own`: what the hero's profile sets in its place; `running`: what the Tavern
+    began with, where that is another value."""
     about, locked = explain(name), why_locked(name)
     given, meant = value_at(file["values"], name), file["config"] and value_at(file["config"].model_dump(), name)
     began = value_at(realm.config.model_dump(), name)
+    own = file["config"] and value_at(laid_over(file["config"]).model_dump(), name)
     return {
         "name": name,
         "description": about["description"],
@@ -73,7 +76,8 @@ def field(
         "long": is_map(name),
         "set": file["config"] is not None and meant != about["default"],
         "effect": effect(name),
-        "running": shown_text(name, began) if file["config"] is not None and meant != began else None,
+        "own": shown_text(name, own) if meant != own else None,
+        "running": shown_text(name, began) if file["config"] is not None and own != began else None,
         "locked": locked,
         "error": errors.get(name),
     }

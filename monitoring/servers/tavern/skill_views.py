@@ -54,8 +54,9 @@ def practice(realm: Realm, name: str) -> dict[str, Any]:
     """Battles of a skill's quests that were fought to their end, and their rows."""
     return realm.ledger.one(
         "SELECT COUNT(*) AS battles, COALESCE(SUM(quests.rows), 0) AS rows, MAX(battles.finished) AS last "
-        "FROM battles JOIN quests ON quests.id = battles.quest WHERE battles.state='done' AND UPPER(quests.skill)=?",
-        (name,),
+        "FROM battles JOIN quests ON quests.id = battles.quest WHERE battles.state='done' "
+        "AND battles.hero=? AND UPPER(quests.skill)=?",
+        (realm.config.hero.name, name),
     )
 
 

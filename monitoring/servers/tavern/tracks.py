@@ -98,7 +98,7 @@ def _battles(realm: Realm, wanted: list[int]) -> list[dict[str, Any]]:
     return realm.ledger.all(
         "SELECT battles.id, quest, start_step, total_steps, battles.state, COALESCE(stem, 'quest ' || quest) AS stem "
         "FROM battles LEFT JOIN quests ON quests.id = quest "
-        f"WHERE hero=? AND (battles.id IN ({newest}) OR battles.id IN ({marks})) ORDER BY battles.id DESC",
+        f"WHERE battles.hero=? AND (battles.id IN ({newest}) OR battles.id IN ({marks})) ORDER BY battles.id DESC",
         (hero, hero, OFFERED, *wanted),
     )
 

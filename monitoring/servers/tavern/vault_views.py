@@ -172,7 +172,8 @@ def one(realm: Realm, checkpoint: str) -> dict[str, Any]:
     row = _row(realm, brief(realm, checkpoint), pointers(realm.paths), tags(realm.ledger))
     if manifest:
         row |= {
-            name: getattr(manifest, name) for name in ("step", "parent", "quest", "validation_loss", "created", "bytes")
+            name: getattr(manifest, name)
+            for name in ("hero", "step", "parent", "quest", "validation_loss", "created", "bytes")
         }
     nodes = lineage.lineage(realm.paths, realm.ledger, checkpoint, known(realm)) if manifest else []
     here = next((node for node in nodes if node["id"] == checkpoint), None)
@@ -184,7 +185,7 @@ def one(realm: Realm, checkpoint: str) -> dict[str, Any]:
         "family": {node["id"] for node in nodes},
         "children": [node["id"] for node in nodes if node["above"] == checkpoint][:LISTED],
         "lines": lineage_view.lines(nodes, checkpoint),
-        "battle": _battle(realm, row["quest"]),
+        "battle": _battle(realm, row),
         "evaluations": evaluations(realm, row),
         "answers": answers(realm, row),
         "exported": str(realm.paths.exports / checkpoint) if (realm.paths.exports / checkpoint).is_dir() else None,
@@ -198,19 +199,21 @@ def _held(realm: Realm, manifest: Manifest) -> int:
     return sum(realm.ledger.one(query, ends)["count"] for ends in manifest.trained)
 
 
-def _battle(realm: Realm, quest: int | None) -> dict[str, Any] | None:
-    """The newest battle of the quest in which it was saved."""
-    return quest and realm.ledger.one(
-        "SELECT state, validation_loss_before, validation_loss, reason FROM battles WHERE quest=? ORDER BY id DESC",
-        (quest,),
+def _battle(realm: Realm, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The hero's newest battle of the quest in which it was saved."""
+    return row["quest"] and realm.ledger.one(
+        "SELECT state, validation_loss_before, validation_loss, reason FROM battles WHERE quest=? AND hero=? "
+        "ORDER BY id DESC",
+        (row["quest"], row.get("hero")),
     )
 
 
 def evaluations(realm: Realm, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each kind the newest value that is this checkpoint's: named so, or measured in its battle up to its step."""
     rows = realm.ledger.all(
-        "SELECT kind, value, step FROM evaluations WHERE checkpoint=? OR (quest=? AND step<=?) ORDER BY id DESC LIMIT 50",
-        (row["id"], row["quest"], row["step"]),
+        "SELECT kind, value, step FROM evaluations WHERE checkpoint=? OR (quest=? AND hero=? AND step<=?) "
+        "ORDER BY id DESC LIMIT 50",
+        (row["id"], row["quest"], row.get("hero"), row["step"]),
     )
     newest: dict[str, dict[str, Any]] = {}
     for evaluation in rows:
@@ -222,5 +225,5 @@ def answers(realm: Realm, row: dict[str, Any]) -> dict[str, Any] | None:
     """The last look at its answers in its battle up to its step, if one was recorded and is kept."""
     if row["quest"] is None or row["step"] is None:
         return None
-    looks = read_previews(realm.paths.metrics, row["quest"], KEPT_PREVIEWS)
+    looks = read_previews(realm.paths.metrics, row["quest"], KEPT_PREVIEWS, row.get("hero"))
     return next((look for look in looks if look["step"] <= row["step"]), None)

@@ -1,9 +1,7 @@
-"""What the Temple and the schools show, as plain dictionaries from config and ledger. It knows no HTML and no HTTP."""
+"""What the Temple shows, as plain dictionaries from config and ledger. It knows no HTML and no HTTP."""
 
 from typing import Any
 
-from core.formats import FORMS
-from core.schools import SCHOOLS, TO_COME
 from management.verdicts import verdicts
 from monitoring.servers.tavern.realm import Realm
 
@@ -18,20 +16,6 @@ MODES = {
     "advise": "A cursed battle is told and not promoted, and training goes on from it.",
     "off": "Nobody judges: every finished battle is promoted, and none earns experience.",
 }
-
-
-def schools(realm: Realm) -> list[dict[str, Any]]:
-    """The six, the open ones first. `told`: whether rows tell of it by their fields."""
-    fought = {row["school"]: row for row in realm.ledger.all(
-        "SELECT school, COUNT(*) AS battles, SUM(tokens) AS tokens FROM battles WHERE state='done' GROUP BY school"
-    )}  # fmt: skip
-    none = {"battles": 0, "tokens": 0}
-    known = [(card, True) for card in SCHOOLS.values()] + [(card, False) for card in TO_COME.values()]
-    told = {form.school for form in FORMS}
-    return [
-        {"card": card, "opened": opened, "told": card.name in told} | fought.get(card.name, none)
-        for card, opened in known
-    ]
 
 
 def temple(realm: Realm) -> dict[str, Any]:

@@ -148,12 +148,16 @@ def skills(realm: Realm) -> list[dict[str, Any]]:
 
     Of a skill that nobody examines, the share of answers that were right at the last look.
     """
+    hero = realm.config.hero.name
     trained = realm.ledger.all(
-        "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL GROUP BY skill"
+        "SELECT skill, COUNT(*) AS quests FROM quests WHERE +state='recently_completed' AND skill IS NOT NULL AND EXISTS "
+        "(SELECT 1 FROM battles WHERE battles.quest=quests.id AND +battles.hero=?) GROUP BY skill",
+        (hero,),
     )
     looks = realm.ledger.all(
-        "SELECT skill, value, MAX(looks.id) FROM (SELECT * FROM evaluations WHERE kind='preview' ORDER BY id DESC LIMIT 500) "
-        "AS looks JOIN quests ON quests.id = looks.quest WHERE skill IS NOT NULL GROUP BY skill"
+        "SELECT skill, value, MAX(looks.id) FROM (SELECT * FROM evaluations WHERE hero=? AND kind='preview' "
+        "ORDER BY id DESC LIMIT 500) AS looks JOIN quests ON quests.id = looks.quest WHERE skill IS NOT NULL GROUP BY skill",
+        (hero,),
     )
     right = {look["skill"]: look["value"] for look in looks}
     asked = {one["name"]: one for one in progress(realm.paths, realm.config, realm.ledger)} if trained else {}
@@ -176,13 +180,13 @@ def _skill_title(name: str) -> str:
 
 def battle(realm: Realm) -> dict[str, Any]:
     status = realm.status()
-    last = None if status["battle"] else next(iter(work.battles(realm, limit=1)), None)
+    last = None if status["battle"] else work.last_battle(realm)
     return {"battle": status["battle"], "paused": status["paused"], "last": last}
 
 
 def previews(realm: Realm) -> dict[str, Any] | None:
     """The newest look at the hero's answers, with the name of its quest."""
-    look = next(iter(read_previews(realm.paths.metrics, limit=1)), None)
+    look = next(iter(read_previews(realm.paths.metrics, limit=1, hero=realm.config.hero.name)), None)
     if look is None:
         return None
     row = realm.ledger.one("SELECT stem FROM quests WHERE id=?", (look["quest"],))

@@ -80,14 +80,19 @@ def totals(realm: Realm) -> dict[str, float]:
     """Everything the hero has gone through."""
     return realm.ledger.one(
         "SELECT COUNT(*) AS battles, COALESCE(SUM(tokens), 0) AS tokens, "
-        "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles"
+        "COALESCE(SUM(seconds), 0) AS seconds, COALESCE(SUM(xp), 0) AS xp FROM battles WHERE hero=?",
+        (realm.config.hero.name,),
     )
 
 
-def battles(realm: Realm, limit: int = 100, quest: int | None = None) -> list[dict[str, Any]]:
-    """Battles, newest first; of one quest or of all."""
-    where, values = ("WHERE battles.quest=?", [quest]) if quest is not None else ("", [])
-    return _battles(realm, where, [*values, limit])
+def battles_of(realm: Realm, quest: int, limit: int = 100) -> list[dict[str, Any]]:
+    """A quest's battles, newest first, whoever fought them."""
+    return _battles(realm, "WHERE battles.quest=?", [quest, limit])
+
+
+def last_battle(realm: Realm) -> dict[str, Any] | None:
+    """The hero's newest."""
+    return next(iter(_battles(realm, "WHERE battles.hero=?", [realm.config.hero.name, 1])), None)
 
 
 def _table(kind: str) -> str:

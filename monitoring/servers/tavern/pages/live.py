@@ -36,7 +36,7 @@ def _battle_marks(realm: Realm, curves: Curves) -> list[tuple[int, str]]:
         return []
     rows = realm.ledger.all(
         "SELECT start_step, stem FROM battles JOIN quests ON quests.id = battles.quest "
-        "WHERE hero=? AND start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
+        "WHERE battles.hero=? AND start_step BETWEEN ? AND ? ORDER BY battles.id DESC LIMIT 40",
         (realm.config.hero.name, curves.first[0], curves.last[-1]),
     )
     return [(row["start_step"] + 1, row["stem"]) for row in rows]

@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from core.config_edit import Overtaken, save
 from core.full_disk import is_no_space
+from core.hero_profile import laid_over
 from monitoring.servers.tavern import settings_views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.html import page
@@ -31,7 +32,7 @@ def _view(realm: Realm, draft: Draft | None = None, errors: dict[str, str] | Non
         "errors": errors,
         "strays": {name: text for name, text in errors.items() if name not in known},
         "behind": settings_views.behind(realm),
-        "memory": memory(realm.paths, file["config"]) if file["config"] else None,
+        "memory": memory(realm.paths, laid_over(file["config"])) if file["config"] else None,
     }
 
 
@@ -67,7 +68,7 @@ def _edit(request: Request, realm: Realm, body: str) -> Response:
 
 
 def _difference(realm: Realm, draft: Draft, file: dict[str, Any]) -> dict[str, Any]:
-    before = memory(realm.paths, file["config"]) if file["config"] else None
+    before = memory(realm.paths, laid_over(file["config"])) if file["config"] else None
     return {
         "lines": draft.lines(file["values"]),
         "diff": draft.diff(file["values"]),

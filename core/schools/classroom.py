@@ -1,0 +1,80 @@
+"""A model and a school as one module, so that a plain `transformers.Trainer` can train by any school's loss.
+
+    room = Classroom(model, school("judge", form="preference"), Renderer.load(folder, 1024))
+    room.remember(rows)                                    # what the Judge compares with: the model as it is now
+    arguments = TrainingArguments(..., remove_unused_columns=False, save_strategy="no")
+    Trainer(room, arguments, train_dataset=rows, data_collator=room.collate).train()
+    model.save_pretrained(...)
+
+Rows are dictionaries in any form that quests may have (docs/reference.md); those of one batch are one lesson, packed. It
+knows no realm.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+
+from core.forge.evaluate import evaluating
+from core.forge.label_scores import label_scores
+from core.forge.packing import Pack, pack, packs_of
+from core.formats import form, read
+from core.rendering import Renderer
+from core.rows import BadRow, Verdict
+from core.schools.base import School
+
+PASS_TOKENS = 4096
+
+
+class Classroom(torch.nn.Module):
+    """`room`: tokens of a pass at most."""
+
+    def __init__(self, model: torch.nn.Module, school: School, renderer: Renderer, room: int = PASS_TOKENS):
+        super().__init__()
+        self.model, self.school, self._renderer, self._room = model, school, renderer, room
+        self._references: dict[bytes, list[np.ndarray]] = {}
+        self._lessons = 0
+
+    def remember(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Keep what the model as it is now makes of the labels of `rows`."""
+        device = next(self.model.parameters()).device
+        with evaluating(self.model):
+            for row in rows:
+                sequences, _ = self._read(row)
+                packs = [pack([sequence]).to(device) for sequence in sequences]
+                self._references[_key(row)] = [label_scores(self.model, one).logps_N.cpu().numpy() for one in packs]
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, list[Pack]]:
+        """A batch. Raises BadRow, and KeyError for a row that had to be remembered and was not."""
+        sequences, beside = [], []
+        for row in rows:
+            own, known = self._read(row)
+            sequences += own
+            for place in range(len(own)):
+                if self.school.needs_reference:
+                    known |= dict.fromkeys(("reference", "old"), self._references[_key(row)][place])
+                beside.append(dict(known))
+        return {"packs": packs_of(sequences, self._room, True, beside, self.school.together)}
+
+    def forward(self, packs: list[Pack]) -> dict[str, torch.Tensor]:
+        """The step's loss."""
+        self.school.begin(self._lessons)
+        self._lessons += self.training
+        device = next(self.model.parameters()).device
+        total = sum(self.school.loss_sum(self.model, one.to(device)) for one in packs)
+        return {"loss": total / self.school.units(packs)}
+
+    def _read(self, row: dict[str, Any]) -> tuple[list[tuple[np.ndarray, np.ndarray]], dict[str, float]]:
+        """(tokens, trained) of the row's sequences, and what is known of the whole row."""
+        normal = read(form(self.school.form), row)
+        (rendered,) = self._renderer.render([normal])
+        if isinstance(rendered, BadRow):
+            raise rendered
+        known = {"side": normal.value, "advantage": normal.value} if isinstance(normal, Verdict) else {}
+        return [(each.input_ids, each.trained) for each in rendered.every], known
+
+
+def _key(row: dict[str, Any]) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,90 @@
+"""Surprise weighting: what weighs how much, over which schools, and the Oracle's battle."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from resident import accept_sums, fight, resident
+
+from core import checkpoints
+from core.forge.hatch import micro_hero
+from core.forge.label_scores import label_scores
+from core.forge.loss import hidden_states, loss_sum
+from core.forge.packing import packs_of
+from core.school_config import Schools, Surprise
+from core.schools import school
+from core.schools.surprise import surprise, weights
+
+
+@pytest.fixture(scope="module")
+def hero():
+    model = micro_hero(2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def pack():
+    draw = np.random.default_rng(1)
+    (found,) = packs_of([(draw.integers(5, 4000, length), draw.random(length) < 0.7) for length in (9, 40, 3)], 400)
+    return found
+
+
+def test_each_measure_is_what_its_name_says(hero, pack):
+    scores = label_scores(hero, pack, entropy=True, runner_up=True)
+    with torch.no_grad():
+        chances_NV = (hidden_states(hero, pack) @ hero.lm_head.weight.T).softmax(-1)
+    label_N = chances_NV.gather(1, pack.labels_N[:, None])[:, 0]
+    others_NV = chances_NV.scatter(1, pack.labels_N[:, None], 0)
+    wanted = {
+        "entropy": -(chances_NV * chances_NV.log()).sum(-1),
+        "probability": 1 - label_N,
+        "margin": 1 - (label_N - others_NV.amax(-1)),
+    }
+    for measure, values_N in wanted.items():
+        torch.testing.assert_close(surprise(scores, measure), values_N, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["entropy", "probability", "margin"])
+def test_weights_are_1_on_average_and_none_is_0(measure, hero, pack):
+    scores = label_scores(hero, pack, entropy=True, runner_up=True)
+    found_N = weights(scores, Surprise(measure=measure, strength=2.0, floor=0.05))
+    assert found_N.mean().item() == pytest.approx(1, rel=1e-5) and found_N.min() > 0
+    assert (found_N.argsort() == surprise(scores, measure).argsort()).float().mean() > 0.9 and not found_N.requires_grad
+    assert torch.equal(weights(scores, Surprise(measure=measure, strength=0.0)), torch.ones_like(found_N))
+
+
+def test_the_shift_is_right_a_label_weighs_by_its_own_probability(hero, pack):
+    """The gradient of a weighted loss is that of the weighted sum of single labels' losses."""
+    oracle = school("oracle", None, Surprise(warmup_steps=0))
+    hero.zero_grad()
+    oracle.loss_sum(hero, pack).backward()
+    ours = hero.lm_head.weight.grad.clone()
+    hero.zero_grad()
+    logits_NV = hidden_states(hero, pack) @ hero.lm_head.weight.T
+    nats_N = torch.nn.functional.cross_entropy(logits_NV, pack.labels_N, reduction="none")
+    weight_N = (1 - (-nats_N.detach()).exp()).clamp(min=0.1)
+    (weight_N / weight_N.mean() * nats_N).sum().backward()
+    torch.testing.assert_close(ours, hero.lm_head.weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_it_is_off_for_the_warm_up(hero, pack):
+    oracle = school("oracle", None, Surprise(warmup_steps=3))
+    for step, weighs in ((0, False), (2, False), (3, True)):
+        oracle.begin(step)
+        same = oracle.loss_sum(hero, pack).item() == pytest.approx(loss_sum(hero, pack).item(), rel=1e-6)
+        assert same != weighs
+
+
+def test_the_oracle_trains_a_quest_from_the_inbox_and_any_school_can_be_weighed(realm, ledger):
+    hero = resident(realm, ledger)
+    quest = accept_sums(realm, ledger, "sums", 64, school="oracle", eval_steps=2)
+    rows = [{"prompt": f"Say {n}.", "chosen": f"{n}.", "rejected": f"{n}! {n}!"} for n in range(64)]
+    other = accept_sums(realm, ledger, "taste", rows=rows, schools=Schools(surprise=Surprise(warmup_steps=1)))
+    assert fight(hero) and fight(hero)
+    assert checkpoints.holds(hero.tip.trained, quest) and checkpoints.holds(hero.tip.trained, other)
+    battles = ledger.all("SELECT school, state, validation_loss FROM battles ORDER BY id")
+    assert [(row["school"], row["state"]) for row in battles] == [("oracle", "done"), ("judge", "done")]
+    assert json.loads((realm.vault / hero.tip.id / "manifest.json").read_bytes())["settings"]["school"] == "judge"
