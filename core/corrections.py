@@ -20,6 +20,7 @@ JUDGE = "Is that answer correct or incorrect? Answer with one word."
 MEND = "That answer is incorrect. Give the correct one."
 CORRECT, INCORRECT = "correct", "incorrect"
 NOTHING = "(no answer)"
+SHOWN = 200  # characters of a wrong answer at least, and twice as many as the right one has
 
 
 def is_sparring(facts: Mapping[str, Any]) -> bool:
@@ -94,7 +95,7 @@ def _is_right(task: Task, said: str) -> bool:
 def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = None) -> Iterator[dict[str, Any]]:
     """The rows for questions and their wrong answers. `known`: one that was answered right, where only one was missed."""
     for place, (question, said) in enumerate(wrong):
-        shown = {"role": "assistant", "content": _shown(said), "train": False}
+        shown = {"role": "assistant", "content": _shown(said, question.right["content"]), "train": False}
         yield _row("spot", question, *question.prompt, shown, _ask(JUDGE), _say(INCORRECT))
         yield _row("correct", question, *question.prompt, shown, _ask(MEND), question.right)
         other = wrong[(place + 1) % len(wrong)][0] if len(wrong) > 1 else known or question
@@ -107,10 +108,12 @@ def _words(said: str) -> str:
     return undressed(after if closed else said)
 
 
-def _shown(said: str) -> str:
-    """A wrong answer's words; of one that never came to any that there are none."""
-    said = _words(said)
-    return said if said and not said.startswith("<think>") else NOTHING
+def _shown(said: str, right: str) -> str:
+    """A wrong answer's words; of one that never came to any that there are none, of one that never ended its beginning."""
+    said, most = _words(said), max(SHOWN, 2 * len(right))
+    if not said or said.startswith("<think>"):
+        return NOTHING
+    return said if len(said) <= most else f"{said[:most].rstrip()} …"
 
 
 def _row(kind: str, question: Question, *turns: Message) -> dict[str, Any]:
