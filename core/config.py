@@ -26,22 +26,18 @@ from core.hero_profile import (
 )
 from core.optimizer_names import ADAMW, DEFAULT
 from core.oracle_config import Oracle
+from core.profiles import ProfileName
 from core.school_config import SchoolName, Schools
 from core.trainer_keys import check_trainer_keys
 
 
 class Profile(Section):
-    name: Literal["none", "emoji_think", "regime3"] = Field(
+    name: ProfileName = Field(
         "none",
-        description="How answers are dressed before training. Only `none` exists today; the others come with the schools.",
+        description="How the answers of conversations are dressed before training. `emoji_think`: every other row asks for "
+        "emoji ahead of the answer and stop signs behind it, no thoughts in tags; the Oracle's answers end there. `regime3`: "
+        "the answer between <<ANS_START>> and <<ANS_END>>. Exams ask plainly and read either.",
     )
-
-    @field_validator("name")
-    @classmethod
-    def only_none_yet(cls, value: str) -> str:
-        if value != "none":
-            raise ValueError(f"profile {value!r} comes with the schools; use 'none'")
-        return value
 
 
 class Temple(Section):

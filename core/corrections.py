@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.errors import UserError
 from core.formats import Form
+from core.graders import OWN, GraderFailed, Task, mark
+from core.profiles import undressed
 from core.rows import BadRow, Conversation, Message, Problem, Row, Turns, context, is_trained
-from core.skills import Problem as Exercise
-from core.skills import skill, skills
 from core.skills.base import final_answer
 
 SCHOOL, FORM = "mirror", "correction"
@@ -21,6 +20,7 @@ JUDGE = "Is that answer correct or incorrect? Answer with one word."
 MEND = "That answer is incorrect. Give the correct one."
 CORRECT, INCORRECT = "correct", "incorrect"
 NOTHING = "(no answer)"
+SHOWN = 200  # characters of a wrong answer at least, and twice as many as the right one has
 
 
 def is_sparring(facts: Mapping[str, Any]) -> bool:
@@ -30,12 +30,12 @@ def is_sparring(facts: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and the right answer as it is taught. `exercise`: for the skill that grades it, if one does."""
+    """What is asked, and the right answer as it is taught. `task`: for the skill or grader that marks it, if one does."""
 
     prompt: Turns
     right: Message
     tools: tuple[dict, ...] | None = None
-    exercise: Exercise | None = None
+    task: Task | None = None
 
     @property
     def conversation(self) -> Conversation:
@@ -43,10 +43,10 @@ class Question:
         return Conversation((*self.prompt, self.right), self.tools)
 
     def is_answered_by(self, said: str) -> bool:
-        """Graded by its skill; else right in every letter but for space around it, or in its final answer."""
+        """By full marks; else by every letter but for space around them, or by the final answer. Raises GraderFailed."""
         said = _words(said)
-        if self.exercise:
-            return skill(self.exercise.skill).grade(self.exercise, said) == 1.0
+        if self.task:
+            return mark(self.task, said) == 1.0
         right = self.right["content"]
         return said == right.strip() or ((settled := final_answer(said)) is not None and settled == final_answer(right))
 
@@ -65,7 +65,7 @@ def asking(form: Form) -> Form:
 def question_of(row: Row) -> Question:
     """Raises BadRow."""
     if isinstance(row, Problem):
-        return _exercise(row)
+        return _problem(row)
     *before, last = row.messages
     if not is_trained(last):
         raise BadRow("messages", "ends with an answer that has train: false, where the right one must stand")
@@ -74,29 +74,28 @@ def question_of(row: Row) -> Question:
     return Question(context(before), last, row.tools)
 
 
-def _exercise(row: Problem) -> Question:
-    if row.skill is None:
-        raise BadRow("skill", "is missing", None, f"the Mirror grades by a skill; known: {', '.join(skills())}")
+def _problem(row: Problem) -> Question:
+    task, right = (
+        Task(row.prompt[-1]["content"], row.answer, row.skill, row.grader, row.level),
+        row.response or row.answer,
+    )
+    if (row.skill or row.grader in OWN) and not _is_right(task, right):  # others may be slow
+        field, by = "response" if row.response else "answer", row.skill or row.grader
+        raise BadRow(field, f"is not right by the grader of {by}", right, "write it as the hero would have to say it")
+    return Question(context(row.prompt), {"role": "assistant", "content": right}, row.tools, task)
+
+
+def _is_right(task: Task, said: str) -> bool:
     try:
-        known = skill(row.skill)
-    except UserError:
-        raise BadRow("skill", "is not known", row.skill, f"known: {', '.join(skills())}") from None
-    exercise = Exercise(row.prompt[-1]["content"], row.answer, row.level or 0, known.name)
-    right = row.response or row.answer
-    try:
-        graded = known.grade(exercise, right)
-    except (TypeError, ValueError):  # a grader reads the answer as its own skill writes it
-        graded = 0.0
-    if graded != 1.0:
-        field, remedy = "response" if row.response else "answer", f"`skill sample {known.name}` shows how it is written"
-        raise BadRow(field, f"is not right by the grader of {known.name}", right, remedy)
-    return Question(context(row.prompt), {"role": "assistant", "content": right}, row.tools, exercise)
+        return mark(task, said) == 1.0
+    except GraderFailed:
+        return False
 
 
 def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = None) -> Iterator[dict[str, Any]]:
     """The rows for questions and their wrong answers. `known`: one that was answered right, where only one was missed."""
     for place, (question, said) in enumerate(wrong):
-        shown = {"role": "assistant", "content": _shown(said), "train": False}
+        shown = {"role": "assistant", "content": _shown(said, question.right["content"]), "train": False}
         yield _row("spot", question, *question.prompt, shown, _ask(JUDGE), _say(INCORRECT))
         yield _row("correct", question, *question.prompt, shown, _ask(MEND), question.right)
         other = wrong[(place + 1) % len(wrong)][0] if len(wrong) > 1 else known or question
@@ -104,15 +103,17 @@ def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = 
 
 
 def _words(said: str) -> str:
-    """An answer without its thoughts, whether it or its prompt has opened them."""
+    """An answer without its thoughts, whether it or its prompt has opened them, and without a profile's dress."""
     _, closed, after = said.rpartition("</think>")
-    return (after if closed else said).strip()
+    return undressed(after if closed else said)
 
 
-def _shown(said: str) -> str:
-    """A wrong answer's words; of one that never came to any that there are none."""
-    said = _words(said)
-    return said if said and not said.startswith("<think>") else NOTHING
+def _shown(said: str, right: str) -> str:
+    """A wrong answer's words; of one that never came to any that there are none, of one that never ended its beginning."""
+    said, most = _words(said), max(SHOWN, 2 * len(right))
+    if not said or said.startswith("<think>"):
+        return NOTHING
+    return said if len(said) <= most else f"{said[:most].rstrip()} …"
 
 
 def _row(kind: str, question: Question, *turns: Message) -> dict[str, Any]:

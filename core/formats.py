@@ -6,16 +6,18 @@ mark before the first line is the reader's to strip.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from core.errors import UserError, nearest
+from core.profiles import dress
 from core.row_forms import FORMS, Form
 from core.rows import MAX_DEPTH, BadRow, Conversation, Preference, Problem, Row, Verdict, check_depth
 
 __all__ = ["FORMS", "MAX_LINE_BYTES", "BadRow", "Conversation", "Form", "Preference", "Problem", "Row", "Verdict",
-           "detect", "form", "read", "strict_json"]  # fmt: skip
+           "detect", "dressed", "form", "read", "strict_json"]  # fmt: skip
 
 MAX_LINE_BYTES = 8 << 20
 SAMPLE_ROWS = 100
@@ -82,6 +84,11 @@ def read(form: Form, row: Any, columns: Mapping[str, str] | None = None) -> Row:
     if form.school == "scribe" and row.get("label") is False:
         raise BadRow("label", "is false, and such rows are never imitated", False, "give labelled rows their own file")
     return form.read(row)
+
+
+def dressed(form: Form, profile: str) -> Form:
+    """`form`, whose rows are dressed as `profile` has it."""
+    return form if profile == "none" else replace(form, read=lambda values: dress(form.read(values), profile))
 
 
 def rename(row: dict[str, Any], columns: Mapping[str, str] | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import orjson
 
 from core.durable import read_json, sync_file, sync_folder, write_json
 from core.errors import UserError
-from core.formats import BadRow
+from core.formats import BadRow, dressed
 from core.formats import form as form_named
 from core.graders import Task
 from core.quest import Settings
@@ -56,6 +56,7 @@ def cache_name(quest_sha256: str, form: str, settings: Settings, renderer: Rende
         sorted(settings.columns.items()),
         settings.seed,
         renderer.fingerprint,
+        *([] if settings.profile == "none" else [settings.profile]),
     )
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:24]
 
@@ -195,7 +196,7 @@ def prepare(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            rows = read_rows(path, form_named(form), settings.columns, hasher)
+            rows = read_rows(path, dressed(form_named(form), settings.profile), settings.columns, hasher)
             stack.enter_context(_collecting_seldom())
             for chunk in chunks(rows, CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]

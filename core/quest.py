@@ -16,6 +16,7 @@ from core.durable import read_json
 from core.errors import UserError, nearest
 from core.hero_profile import HeroName
 from core.paths import PRIORITIES
+from core.profiles import ProfileName
 from core.regular_file import open_regular
 from core.school_config import SchoolName, Schools
 
@@ -33,6 +34,7 @@ class Sidecar(Section):
         None, description="Overrides the folder it was dropped in."
     )
     school: SchoolName | None = Field(None, description="School that trains it.")
+    profile: ProfileName | None = Field(None, description="How its answers are dressed before training.")
     schools: Schools | None = Field(None, description="Settings of schools, over those of the config.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="Rows per optimizer step.")
@@ -73,6 +75,7 @@ class Settings(Section):
     optimizer_state: Literal["carry", "reset"] = "carry"
     replay_ratio: float = 0.0
     schools: Schools = Schools()
+    profile: str = "none"
 
     def planned_steps(self, rows: int) -> int:
         """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""
@@ -91,6 +94,7 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
         "epochs": sidecar.epochs or config.training_defaults.epochs,
         "seed": config.seed if sidecar.seed is None else sidecar.seed,
         "columns": sidecar.columns,
+        "profile": sidecar.profile or config.profile.name,
         "optimizer_state": sidecar.optimizer_state or config.training_defaults.optimizer_state,
         "schools": _schools(config.schools, sidecar.schools),
     }

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from core.errors import UserError
-from core.formats import BadRow, Form, detect
+from core.formats import BadRow, Form, detect, dressed
 from core.formats import form as form_named
 from core.quest_file import lines_of, parse, to_row
 from core.regular_file import open_regular
 from core.rendering import Renderer, Sequence
-from core.rows import Conversation, Row, is_trained
+from core.rows import Row, thinking
 
 DETECT_ROWS = 100
 PAGE_BYTES = 2 << 20  # lines of a page, but for its first one
@@ -33,14 +33,15 @@ def preview(
     at: int = 0,
     line: int = 0,
     most_tokens: int | None = None,
+    profile: str = "none",
 ) -> dict[str, Any]:
     """`rows` rows from byte `at` on, which stands behind line `line`; `next`: where to go on. Raises UserError, OSError.
 
-    `form`: its name, where it is known. Of a sequence with more than `most_tokens`, beginning, end and the first learned
-    tokens are shown.
+    `form`: its name, where it is known; `profile`: how answers are dressed. Of a sequence with more than `most_tokens`,
+    beginning, end and the first learned tokens are shown.
     """
     with open_regular(path) as file:
-        known = form_named(form) if form else _form_at_the_beginning(file, columns)
+        known = dressed(form_named(form) if form else _form_at_the_beginning(file, columns), profile)
         file.seek(at)
         shown, size, goes_on = [], 0, True
         for number, text, problem in lines_of(file, line):
@@ -52,7 +53,7 @@ def preview(
             if len(shown) >= rows or size >= PAGE_BYTES or not goes_on:
                 break
         more = goes_on and file.read(1) != b""
-    return {"form": known.name, "rows": shown, "next": {"at": at, "line": line} if more else None}
+    return {"form": known.name, "profile": profile, "rows": shown, "next": {"at": at, "line": line} if more else None}
 
 
 def _form_at_the_beginning(file, columns: dict[str, str]) -> Form:
@@ -70,14 +71,6 @@ def _shown(renderer: Renderer, row: Row | BadRow, most_tokens: int | None) -> di
     sides += [(sequence, "rejected") for sequence in rendered.rejected]
     told = [{"side": side, **_sequence(renderer, sequence, most_tokens)} for sequence, side in sides]
     return {"problem": None, "thinking": thinking(row), "sequences": told}
-
-
-def thinking(row: Row) -> str | None:
-    """Whether the learned answers come with reasoning: `learned`, `off`, `mixed`; None where there are no turns."""
-    if not isinstance(row, Conversation) or row.text is not None:
-        return None
-    found = {bool(turn.get("reasoning_content")) for turn in row.messages if is_trained(turn)}
-    return "mixed" if len(found) == 2 else "learned" if True in found else "off"
 
 
 def _sequence(renderer: Renderer, sequence: Sequence, most_tokens: int | None) -> dict[str, Any]:

@@ -112,6 +112,14 @@ def prompts_of(row: Row) -> list[str]:
     return [turn["content"] for turn in turns if turn["role"] == "user"]
 
 
+def thinking(row: Row) -> str | None:
+    """Whether the learned answers come with reasoning: `learned`, `off`, `mixed`; None where there are no turns."""
+    if not isinstance(row, Conversation) or row.text is not None:
+        return None
+    found = {bool(turn.get("reasoning_content")) for turn in row.messages if is_trained(turn)}
+    return "mixed" if len(found) == 2 else "learned" if True in found else "off"
+
+
 def context(turns) -> Turns:
     """The same turns with no assistant turn trained."""
     return tuple({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in turns)

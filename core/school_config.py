@@ -99,11 +99,11 @@ class Schools(Section):
     """Of every school, and of what goes with any."""
 
     scribe: ScribeSettings = Field(ScribeSettings(), description="Supervised fine-tuning.")
-    mirror: MirrorSettings = Field(MirrorSettings(), description="Sparring.")
+    mirror: MirrorSettings = Field(MirrorSettings(), description="How the hero spars.")
     judge: JudgeSettings = Field(JudgeSettings(), description="Preferences.")
     champion: ChampionSettings = Field(ChampionSettings(), description="Rewards that can be checked.")
     whisper: WhisperSettings = Field(WhisperSettings(), description="Distillation.")
-    oracle: OracleSettings = Field(OracleSettings(), description="Surprise.")
+    oracle: OracleSettings = Field(OracleSettings(), description="Surprise-weighted fine-tuning.")
     surprise: Surprise | None = Field(None, description="Surprise weighting; the Oracle has it in any case.")
 
     def settings(self, school: str) -> Section:

@@ -34,7 +34,7 @@ from core.training_queue import TrainingQueue
 from core.wishes import Ending
 
 ORIGIN, PRIORITY = "mirror", "high"
-HANDED_ON = ("epochs", "batch_size", "seed", "optimizer_state")  # from a quest's settings to its corrections
+HANDED_ON = ("epochs", "batch_size", "seed", "optimizer_state", "profile")  # from a quest's settings to its corrections
 WAITING_OR_TRAINED = ("queued", "processing", "recently_completed")
 
 

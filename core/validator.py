@@ -6,7 +6,8 @@ up to `EXACT_BYTES`, an even sample of a larger one, and the report says which. 
 
 import hashlib
 from array import array
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,11 +18,11 @@ import numpy as np
 from core.corrections import asking, is_sparring
 from core.errors import UserError
 from core.file_kinds import HEAD_BYTES, other_kind
-from core.formats import BadRow, Form, detect
+from core.formats import BadRow, Form, detect, dressed
 from core.quest import Settings
 from core.quest_file import chunks, parse, read_lines, to_row
 from core.rendering import Renderer
-from core.rows import Row, prompts_of
+from core.rows import Row, prompts_of, thinking
 from core.schools import school_for
 from core.skills import evaluated_by
 from core.token_lengths import histogram
@@ -52,6 +53,7 @@ class Tally:
     trained_tokens: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     keys: array = field(default_factory=lambda: array("Q"))
+    thinking: Counter[str] = field(default_factory=Counter)
 
     @property
     def copies(self) -> int:
@@ -149,7 +151,8 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
         school = school_for(form.name, settings.school)
         if school == "whisper" and not settings.schools.whisper.teacher:
             raise UserError(NO_TEACHER)
-        return asking(form) if is_sparring({"school": school, "form": form.name}) else form, school, None
+        sparring = is_sparring({"school": school, "form": form.name})
+        return asking(form) if sparring else dressed(form, settings.profile), school, None
     except UserError as problem:
         return form, None, str(problem)
 
@@ -183,6 +186,7 @@ def judge(
             _count_bad(number, line, row, tally, aside)
         else:
             tally.rows += 1
+            tally.thinking.update(filter(None, [thinking(row)]))
             if len(tally.keys) < REMEMBERED_ROWS:
                 tally.keys.frombytes(hashlib.blake2b(line, digest_size=8).digest())
 
@@ -242,6 +246,16 @@ def _verdict(tally: Tally, settings: Settings) -> str | None:
     return None
 
 
+def _warnings(tally: Tally) -> Iterator[str]:
+    """What is trained as it stands, though it may not be what is wanted."""
+    if len(tally.thinking) > 1 or "mixed" in tally.thinking:
+        learned = tally.thinking["learned"] + tally.thinking["mixed"]
+        yield (
+            f"{learned:,} of {tally.thinking.total():,} rows have reasoning: those learn to think, the others to answer with "
+            "thinking switched off. A hero asked to think may learn both; else give each its own file."
+        )
+
+
 def report_of(
     path: Path,
     form: Form | None,
@@ -281,6 +295,8 @@ def report_of(
         "rows": tally.rows,
         "bad_rows": tally.bad_rows,
         "copies": tally.copies,
+        "thinking": dict(tally.thinking),
+        "warnings": list(_warnings(tally)),
         "tokens": tokens,
         "errors": tally.errors,
         "errors_listed": len(tally.errors),

@@ -117,7 +117,7 @@ def test_a_config_never_changes_after_the_check():
 
 @pytest.mark.parametrize(
     "values",
-    [{"profile": {"name": "regime3"}}, {"dice": {"sides": 20}}],
+    [{"profile": {"name": "regime4"}}, {"dice": {"sides": 20}}],
 )
 def test_what_is_not_built_yet_is_refused_and_not_ignored(values):
     complaint(values)

@@ -201,14 +201,16 @@ def test_what_was_trained_may_be_asked_and_what_was_asked_may_be_trained_but_nei
         (realm.inbox / f"{name}.quest.json").write_text(json.dumps(sidecar))
         (realm.inbox / f"{name}.jsonl").write_text(content)
 
-    put("a"), put("b", school="mirror")
+    put("a"), put("b", school="mirror", profile="regime3")
     assert {quest["state"] for quest in take_in()} == {"queued"}
     put("c"), put("d", school="mirror")
     assert {quest["reason"] for quest in take_in()} == {"duplicate"}
     hero = resident(realm, ledger)
     assert fight(hero) and fight(hero)
     put("e"), put("f", school="mirror")
-    again = {quest["stem"]: quest["state"] for quest in take_in()}
+    quests = {quest["stem"]: quest for quest in take_in()}
+    assert TrainingQueue(realm, ledger).find(quests["sparring_b"]["id"]).settings.profile == "regime3"
+    again = {stem: quest["state"] for stem, quest in quests.items()}
     assert again == {"e": "rejected", "f": "queued", "sparring_b": "queued"}
 
 
@@ -236,6 +238,10 @@ def test_rows_that_the_mirror_cannot_ask_are_bad_by_line_field_and_remedy(realm,
     report = judged([*[good] * 8, good | {"skill": "LATIN"}, sums])
     assert [(error["line"], error["field"]) for error in report["errors"]] == [(9, "skill"), (10, "answer")]
     assert all(error["remedy"] for error in report["errors"])
+    marked = {"prompt": "2 + 3?", "answer": "5", "grader": "number"}
+    report = judged([*[marked] * 8, marked | {"response": "It is four."}])
+    assert [(error["line"], error["field"]) for error in report["errors"]] == [(9, "response")]
+    assert question_of(read(form("problem"), marked)).is_answered_by("I think that it is 5.")
     report = judged(
         [{"messages": [user, right], "sparring": "spot"}] * 8 + [{"messages": [user, right], "sparring": "no"}]
     )
@@ -262,7 +268,8 @@ def test_each_missed_question_is_called_wrong_mended_and_told_right_once():
     assert rows[3]["messages"][2] == {"role": "assistant", "content": NOTHING, "train": False}
     assert rows[2]["messages"][1]["content"] == "Ask 2" and rows[5]["messages"][1]["content"] == "Ask 1"
     assert rows[1]["messages"][-1]["reasoning_content"] == "Think."
-    (_, _, alone) = corrections([(one, "Answer: 7")], three)
+    (endless, _, alone) = corrections([(one, "and so on " * 99)], three)
+    assert endless["messages"][2]["content"] == ("and so on " * 20).strip() + " …"
     assert alone["messages"][1]["content"] == "Ask 3"
     renderer = Renderer.load(BUNDLED_TOKENIZER, 256)
     for row in orjson.loads(orjson.dumps(rows)):

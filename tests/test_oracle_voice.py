@@ -253,3 +253,15 @@ def test_within_the_budget_the_voice_longest_unused_goes_and_one_that_speaks_sta
         assert voices.loaded == ("a", "c")
         with voices.using("c"), pytest.raises(RealmBusy):
             voices.load("d", other, lambda key: None)
+
+
+def test_under_emoji_think_a_voice_keeps_to_words_unless_thoughts_are_wished_for(folder):
+    plain, held = Voice(folder), Voice(folder, profile="emoji_think")
+    tag = next(each for each in plain.renderer.control_ids if plain.renderer.decode([each]) == "<think>")
+    for voice in (plain, held):  # a model that would think whatever it is asked
+        read = voice.decoder.read
+        voice.decoder.read = lambda *asked, read=read: read(*asked).index_fill(0, torch.tensor(tag), 60.0)
+    asked = request(temperature=0, max_tokens=16)
+    assert tokens(plain, asked) == [tag] * 16 and tag not in tokens(held, asked)
+    wished = request(temperature=0, max_tokens=16, chat_template_kwargs={"enable_thinking": True})
+    assert tokens(held, wished) == [tag] * 16

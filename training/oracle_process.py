@@ -71,7 +71,7 @@ def _app(paths: RealmPaths, config: Config, shelf: Shelf) -> Starlette:
 
     door = Tavern(host=LOOPBACK, port=config.tavern.port, require_token=config.tavern.require_token)
     rules = Rules.of(door, read_or_make_token(paths), frozenset())
-    return create_app(shelf, Voices(config.oracle.memory_gib), rules)
+    return create_app(shelf, Voices(config.oracle.memory_gib, profile=config.profile.name), rules)
 
 
 def _listen(port: int) -> socket.socket:

@@ -16,15 +16,20 @@ from core.chat_reply import Part
 from core.chat_request import ChatRequest, Sampling
 from core.errors import NotFinite, UserError
 from core.forge.decoder import Decoder
+from core.forge.penalties import Penalties
 from core.rendering import Renderer
 
 PIECE = 256  # tokens of a prompt that are read at once
 
 
 class Voice:
-    """The model in `folder`, which holds safetensors and a checked config.json; `context`: tokens of prompt and answer."""
+    """The model in `folder`, which holds safetensors and a checked config.json; `context`: tokens of prompt and answer.
 
-    def __init__(self, folder: Path, device: str = "cpu"):
+    `profile`: what its answers are held to.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", profile: str = "none"):
+        self._profile = profile
         self.decoder = Decoder(folder, device)
         self.context = self.decoder.positions
         self.renderer = Renderer.load(folder, self.context)
@@ -37,7 +42,9 @@ class Voice:
             raise UserError(
                 f"messages: have {len(prompt):,} tokens; this Oracle holds {self.context:,} with the answer. Leave some out."
             )
-        return Answer(self, prompt, min(asked.most, self.context - len(prompt)), asked.sampling)
+        question = next((turn["content"] for turn in reversed(asked.messages) if turn["role"] == "user"), "")
+        penalties = Penalties(self.renderer, self._profile, question, asked.thinking)
+        return Answer(self, prompt, min(asked.most, self.context - len(prompt)), asked.sampling, penalties)
 
     def parts(self, asked: ChatRequest) -> Iterator[Part]:
         """All of an answer, for who is alone with this voice."""
@@ -56,7 +63,8 @@ class Voice:
 class Answer:
     """Tokens in the order of being said. `step` does a little work and returns one, or None while the prompt is read."""
 
-    def __init__(self, voice: Voice, prompt: list[int], most: int, sampling: Sampling):
+    def __init__(self, voice: Voice, prompt: list[int], most: int, sampling: Sampling, penalties: Penalties):
+        self._penalties = penalties
         self.prompt_tokens, self.most, self.tokens = len(prompt), most, 0
         self._voice, self._sampling = voice, sampling
         self._unread = prompt
@@ -72,6 +80,7 @@ class Answer:
         token = self._drawn(logits_V.cpu())
         self.tokens += 1
         self._said[token] += 1
+        self._penalties.said(token)
         self._unread = [token]
         return token
 
@@ -80,6 +89,7 @@ class Answer:
         if not torch.isfinite(logits_V).all():
             raise NotFinite("this checkpoint's weights give what is no number; ask another one")
         logits_V = logits_V - how.frequency_penalty * self._said - how.presence_penalty * (self._said > 0)
+        logits_V = self._penalties(logits_V)
         if how.temperature == 0:
             return int(logits_V.argmax())
         chances_V, order_V = (logits_V / how.temperature).softmax(-1).sort(descending=True)

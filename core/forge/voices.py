@@ -17,10 +17,11 @@ from core.forge.voice import Voice
 
 
 class Voices:
-    """`gib`: the budget in GiB, None for the default. `device`: where the models are. Not thread-safe, but for `using`."""
+    """`gib`: the budget in GiB, None for the default. `device`: where the models are; `profile`: what their answers are held
+    to. Not thread-safe, but for `using`."""
 
-    def __init__(self, gib: float | None, device: str = "cpu"):
-        self._gib, self._device = gib, device
+    def __init__(self, gib: float | None, device: str = "cpu", profile: str = "none"):
+        self._gib, self._device, self._profile = gib, device, profile
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._needs: dict[str, Needs] = {}
         self._users: Counter[str] = Counter()
@@ -38,7 +39,7 @@ class Voices:
             check(key)
             needs = Needs.of(folder)
             self._make_room(needs)
-            self._voices[key], self._needs[key] = Voice(folder, self._device), needs
+            self._voices[key], self._needs[key] = Voice(folder, self._device, self._profile), needs
             for other, voice in self._voices.items():
                 voice.context = min(voice.decoder.positions, self._needs[other].context(self._room_of_one()))
         self._voices.move_to_end(key)

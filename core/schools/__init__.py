@@ -38,7 +38,7 @@ ALL_SCHOOLS = {
             "mirror",
             "Mirror",
             "Look at your own words, and mend them.",
-            "conversations that end in the right answer, or prompt/answer with a skill: the hero answers them, and each wrong "
+            "conversations that end in the right answer, or prompt/answer with a skill or a grader: the hero answers, and each wrong "
             "answer becomes three rows that it is then taught, messages with sparring: spot, correct or confirm",
             "self-correction",
             ("correction", "problem", *(form for form in CONVERSATIONS if form != "text")),

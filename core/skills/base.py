@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from core.errors import UserError
+from core.profiles import undressed
 
 ANSWER_MARK = "Answer:"
 # A hero that thinks aloud is graded on what it says afterwards.
@@ -133,8 +134,8 @@ def distinct(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def without_thought(text: str) -> str:
-    """What a hero says after it has thought aloud."""
-    return _THOUGHT.sub("", text).strip()
+    """What a hero says after it has thought aloud, without what a profile puts around it."""
+    return undressed(_THOUGHT.sub("", text))
 
 
 def final_answer(text: str) -> str | None:

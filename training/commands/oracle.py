@@ -115,7 +115,8 @@ def _answer_here(realm: Realm, request: dict[str, Any], about: dict[str, str]) -
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
     from core.forge.voices import Voices  # torch
 
-    yield from Voices(realm.config.oracle.memory_gib).load(checkpoint, folder, shelf.check).parts(asked)
+    voices = Voices(realm.config.oracle.memory_gib, profile=realm.config.profile.name)
+    yield from voices.load(checkpoint, folder, shelf.check).parts(asked)
 
 
 # Serve
@@ -159,7 +160,7 @@ def _voices(realm: Realm):
     from core.forge.voices import Voices, best_device  # torch
 
     device = best_device() if realm.args.device == "auto" else realm.args.device
-    return Voices(realm.config.oracle.memory_gib or BOX_SHARE * main_memory() / GIB, device)
+    return Voices(realm.config.oracle.memory_gib or BOX_SHARE * main_memory() / GIB, device, realm.config.profile.name)
 
 
 def _rules(realm: Realm, port: int):

@@ -41,6 +41,7 @@ def register(actions) -> None:
 
 def _take_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--school", help="school that trains it; `school list` shows them")
+    parser.add_argument("--profile", help="how its answers are dressed before training")
     parser.add_argument("--epochs", type=int, help="passes over the rows")
     parser.add_argument(
         "--columns",
@@ -62,7 +63,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 def _sidecar(args: argparse.Namespace) -> dict:
     """The flags as a sidecar's values, only those given. Raises UserError for a value that it does not take."""
-    values = {name: getattr(args, name, None) for name in ("priority", "school", "epochs", "skill", "seed")}
+    values = {name: getattr(args, name, None) for name in ("priority", "school", "profile", "epochs", "skill", "seed")}
     values |= {"columns": dict(args.columns), "force": getattr(args, "force", False)}
     given = {name: value for name, value in values.items() if value is not None and value is not False and value != {}}
     check_sidecar(given, "quest")
@@ -161,6 +162,7 @@ def judgement(report: dict) -> list[str]:
             f"tokens a row: median {tokens['median']}, p95 {tokens['p95']}, max {tokens['max']}; "
             f"{tokens['truncated_rows']} rows cut{'' if tokens['exact'] else ' (in a sample)'}"
         )
+    lines += [styled(visible(f"  {warning}"), "gold") for warning in report.get("warnings", ())]
     errors = report.get("errors") or []
     for error in errors[:SHOWN_ERRORS]:
         remedy = f"; {error['remedy']}" if error.get("remedy") else ""
@@ -175,8 +177,10 @@ def preview(realm: Realm) -> None:
 
     settings = _settings(realm)
     with _as_lines(realm.args.file) as path:
-        shown = preview(path.resolve(), settings.columns, _renderer(realm, settings), realm.args.rows)
-    realm.report(shown, lambda: "\n\n".join(map(_row_text, shown["rows"])))
+        renderer = _renderer(realm, settings)
+        shown = preview(path.resolve(), settings.columns, renderer, realm.args.rows, profile=settings.profile)
+    head = [] if shown["profile"] == "none" else [f"form {shown['form']}, dressed by the profile {shown['profile']}"]
+    realm.report(shown, lambda: "\n\n".join([*head, *map(_row_text, shown["rows"])]))
 
 
 def _row_text(row: dict) -> str:

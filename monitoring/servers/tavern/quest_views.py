@@ -31,10 +31,11 @@ TOLD_SETTINGS = (
     "seed",
     "validation_fraction",
     "optimizer_state",
+    "profile",
 )
 
 MOST_MOVES = 4  # of a file under a reader's hands: inbox, judged, waiting, in training, done
-NO_REPORT = {"errors": [], "more": 0, "path": None, "text": None, "tokens": None}
+NO_REPORT = {"errors": [], "warnings": [], "more": 0, "path": None, "text": None, "tokens": None}
 
 
 @dataclass(frozen=True)
