@@ -1,7 +1,7 @@
 """What the Mirror asks, when an answer is right, and the rows that a wrong one becomes. It knows no model and no queue.
 
-A wrong answer becomes three rows of the form `correction`: `spot`, where it is called incorrect; `correct`, where the right
-one is given instead; `confirm`, where the right answer to another question that was missed is given and called correct. So
+A wrong answer becomes three rows of the form `correction`: `spot`, where it is called incorrect; `correct`, where it is asked
+once more and the right one given; `confirm`, where the right answer to another question that was missed is given and called correct. So
 each of those questions stands once beside either word, which the words of a question alone do not betray.
 """
 
@@ -17,7 +17,7 @@ from core.skills.base import final_answer
 
 SCHOOL, FORM = "mirror", "correction"
 JUDGE = "Is that answer correct or incorrect? Answer with one word."
-MEND = "That answer is incorrect. Give the correct one."
+MEND = "That answer is incorrect. Once more:"
 CORRECT, INCORRECT = "correct", "incorrect"
 NOTHING = "(no answer)"
 SHOWN = 200  # characters of a wrong answer at least, and twice as many as the right one has
@@ -97,7 +97,8 @@ def corrections(wrong: Sequence[tuple[Question, str]], known: Question | None = 
     for place, (question, said) in enumerate(wrong):
         shown = {"role": "assistant", "content": _shown(said, question.right["content"]), "train": False}
         yield _row("spot", question, *question.prompt, shown, _ask(JUDGE), _say(INCORRECT))
-        yield _row("correct", question, *question.prompt, shown, _ask(MEND), question.right)
+        again = f"{MEND}\n\n{question.prompt[-1]['content']}"
+        yield _row("correct", question, *question.prompt, shown, _ask(again), question.right)
         other = wrong[(place + 1) % len(wrong)][0] if len(wrong) > 1 else known or question
         yield _row("confirm", other, *other.prompt, other.right, _ask(JUDGE), _say(CORRECT))
 

@@ -146,7 +146,10 @@ class QuestActs:
         if not force:
             raise WrongState(f"quest {quest.id} was trained to its end; --force trains it again")
         card = quest.card
-        sidecar = {name: card["settings"][name] for name in ("school", "epochs", "seed", "columns")}
+        settings = card["settings"]
+        sidecar = {
+            name: settings[name] for name in ("school", "epochs", "seed", "columns", "profile") if name in settings
+        }
         with _only_reader(quest) as source:
             self._drop(
                 quest, source, sidecar | {name: card[name] for name in ("skill", "origin") if card.get(name)}, force

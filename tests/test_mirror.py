@@ -267,7 +267,9 @@ def test_each_missed_question_is_called_wrong_mended_and_told_right_once():
     assert ends == [INCORRECT, "Work.\nAnswer: 1", CORRECT, INCORRECT, "Work.\nAnswer: 2", CORRECT]
     assert rows[3]["messages"][2] == {"role": "assistant", "content": NOTHING, "train": False}
     assert rows[2]["messages"][1]["content"] == "Ask 2" and rows[5]["messages"][1]["content"] == "Ask 1"
-    assert rows[1]["messages"][-1]["reasoning_content"] == "Think."
+    assert rows[1]["messages"][-1]["reasoning_content"] == "Think." and rows[1]["messages"][-2]["content"].endswith(
+        "Ask 1"
+    )
     (endless, _, alone) = corrections([(one, "and so on " * 99)], three)
     assert endless["messages"][2]["content"] == ("and so on " * 20).strip() + " …"
     assert alone["messages"][1]["content"] == "Ask 3"

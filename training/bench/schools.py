@@ -23,7 +23,7 @@ from training.bench.machine import describe_machine, versions
 from training.terminal import duration_text
 
 FOLDS, LIFE_SECONDS = 5, 1500
-ROWS = {"scribe": 1024, "mirror": 256, "judge": 512, "champion": 512, "whisper": 1024, "oracle": 1024}
+ROWS = {"scribe": 1024, "mirror": 512, "judge": 512, "champion": 512, "whisper": 1024, "oracle": 1024}
 Say = Callable[[str], None]
 
 
