@@ -62,7 +62,11 @@ class ChampionSettings(Section):
     )
     num_generations: int = Field(8, ge=2, le=256, description="Answers to each prompt that are compared.")
     max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of an answer at most.")
-    temperature: Positive = Field(1.0, le=10, description="Of the draws.")
+    temperature: Positive = Field(
+        1.0,
+        le=10,
+        description="Of the draws. Below 1 where hardly any draw is right though the likeliest answer often is.",
+    )
     scale_rewards: Literal["group", "batch", "none"] = Field(
         "group", description="Whose standard deviation an advantage is divided by."
     )
