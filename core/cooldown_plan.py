@@ -19,7 +19,7 @@ from core.paths import RealmPaths
 from core.prepare import cache_name, prepare
 from core.quest import Quest, Settings, parse_name
 from core.rendering import Renderer
-from core.schools import ALL_SCHOOLS, COOLED
+from core.schools import COOLED, SCHOOLS
 
 SHARE, MOST_STEPS = 0.1, 1000  # of the steps since birth; Hägele et al. find 10 to 20 % of a training to be enough
 BREADTH = 8
@@ -79,7 +79,7 @@ def cooldown_plan(
         raise UserError(f"{manifest.id} has not been trained yet; there is nothing to cool down")
     settings = Settings(**manifest.settings)
     if settings.school not in COOLED:
-        taught = ALL_SCHOOLS[settings.school].title
+        taught = SCHOOLS[settings.school].title
         raise UserError(
             f"{manifest.id} was taught by the {taught} last; a cooldown imitates rows, and would take some of that back"
         )

@@ -9,7 +9,7 @@ from tavern_realm import empty_realm, fill
 from tavern_server import OURS, PAGE, client_of
 
 from core import lore
-from core.schools import ALL_SCHOOLS
+from core.schools import SCHOOLS
 from core.skills import skill
 from monitoring.servers.tavern.pages import PAGES
 from monitoring.servers.tavern.security import STATIC
@@ -62,7 +62,7 @@ def test_no_page_speaks_the_realms_tongue_to_whom_wants_plain_words(path, realm,
     paths = request.getfixturevalue(realm)
     with client_of(paths) as client:
         said = Said(client.get(path, headers=PAGE | PLAIN).text).texts
-    schools = {card.title for card in ALL_SCHOOLS.values()}  # names of their own
+    schools = {card.title for card in SCHOOLS.values()}  # names of their own
     assert [text for text in said if LORE.search(text) and text not in schools] == []
 
 

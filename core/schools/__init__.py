@@ -22,7 +22,7 @@ class SchoolCard:
     forms: tuple[str, ...]
 
 
-ALL_SCHOOLS = {
+SCHOOLS = {
     card.name: card
     for card in (
         SchoolCard(
@@ -77,36 +77,28 @@ ALL_SCHOOLS = {
         ),
     )
 }
-TO_COME: dict[str, SchoolCard] = {}  # understood already, not taught yet
 # Whose rows alone say what is to be learned, so that a cooldown can go on with them.
 COOLED = ("scribe", "mirror", "oracle")
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
-SCHOOLS = {name: card for name, card in ALL_SCHOOLS.items() if name not in TO_COME}
 
 
 def schools() -> list[SchoolCard]:
-    """The schools that teach today."""
+    """The six, in the order of the book."""
     return list(SCHOOLS.values())
 
 
 def school(name: str, *settings: Any, **options: Any) -> Any:
     """The school's working part, as core/schools/base.py describes it, loaded on first use (this imports torch)."""
-    return import_module(f"core.schools.{ALL_SCHOOLS[name].name}").School(*settings, **options)
+    return import_module(f"core.schools.{SCHOOLS[name].name}").School(*settings, **options)
 
 
 def school_for(form: str, wished: str) -> str:
     """Which school teaches rows of `form`: the one that is `wished`; where the Scribe is and cannot, the form's own. Raises
     UserError."""
-    able = [card.name for card in ALL_SCHOOLS.values() if form in card.forms]
+    able = [card.name for card in SCHOOLS.values() if form in card.forms]
     if wished not in able and wished != "scribe":
-        takes = ", ".join(ALL_SCHOOLS[wished].forms) or "none from files"
+        takes = ", ".join(SCHOOLS[wished].forms) or "none from files"
         raise UserError(
             f"the school {wished} teaches from rows of the forms {takes}; these are of the form {form}, for {' or '.join(able)}"
         )
-    chosen = wished if wished in able else form_named(form).school
-    if chosen not in SCHOOLS:
-        raise UserError(
-            f"rows of the form {form} go to the {ALL_SCHOOLS[chosen].title}, a school that has not opened yet; "
-            f"open are {', '.join(SCHOOLS)}"
-        )
-    return chosen
+    return wished if wished in able else form_named(form).school

@@ -43,7 +43,7 @@ KINDS = (
     Kind("learning_rate", "Learning rate", "AdamW", tiny, "learning_rate", from_zero=True, smooth=False),
 )
 ACCURACY = Kind("accuracy", "Right answers", "percent at the frontier, by step", percent_points, from_zero=True)
-HELD_OUT = Kind("held_out", "Held-out loss", "of each battle, by step", precise)
+HELD_OUT = Kind("held_out", "Held-out loss", "nats, by step", precise)
 HOUR = Kind("machine", "The last hour", "percent of what this machine has", percent_points, from_zero=True)
 
 

@@ -65,11 +65,4 @@ def hand_in(paths: RealmPaths, row: dict[str, Any], made_by: str, models: tuple[
 
 def fate(row: dict[str, Any]) -> str:
     """What the realm, as it is today, will do with a file of such rows."""
-    form = detect([row])
-    if form.school in SCHOOLS:
-        return f"The {SCHOOLS[form.school].title} teaches it to the hero when its turn comes."
-    school = form.school.capitalize()
-    return (
-        f"It is for the {school}, whose school has not opened yet: until then the file lies in queue/rejected/, whole and "
-        f"with that reason, and “Judge it anew” on the board hands it in again when the {school} teaches."
-    )
+    return f"The {SCHOOLS[detect([row]).school].title} teaches it to the hero when its turn comes."

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.schools import ALL_SCHOOLS, SCHOOLS
+from core.schools import SCHOOLS
 from core.steps import last_told
 from monitoring.servers.tavern import charts
 from monitoring.servers.tavern.realm import Realm
@@ -22,13 +22,12 @@ def schools(realm: Realm) -> list[dict[str, Any]]:
     return [
         {
             "card": card,
-            "opened": card.name in SCHOOLS,
             "settings": settings(realm, card.name),
             "curve": curve(realm, card.name) if card.name in fought else None,
             "told": told(realm, fought.get(card.name, none)["quest"]),
             **fought.get(card.name, none),
         }
-        for card in ALL_SCHOOLS.values()
+        for card in SCHOOLS.values()
     ]
 
 

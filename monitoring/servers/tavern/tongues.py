@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from core import lore
-from core.schools import ALL_SCHOOLS
+from core.schools import SCHOOLS
 from monitoring.servers.tavern.words import number
 
 STATES = {  # the realm's state, in its own words and in plain ones
@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 def method(school: str) -> str:
     """A school's name in the plain tongue: what the field calls its loss."""
-    return ALL_SCHOOLS[school].method if school in ALL_SCHOOLS else school
+    return SCHOOLS[school].method if school in SCHOOLS else school
 
 
 def state_words(state: str) -> str:

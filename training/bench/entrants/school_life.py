@@ -95,7 +95,8 @@ def champion(task: Row) -> Row:
         {"prompt": each.prompt, "answer": each.answer, "skill": SKILL, "level": LEVEL}
         for each in skill(SKILL).sample(LEVEL, task["seed"] + 99, task["rows"])
     ]
-    hall.fight("duels", rows, batch_size=8, school="champion")
+    cool = {"champion": {"temperature": 0.4}}  # a young hero's draws at 1 are hardly ever right, and teach nothing
+    hall.fight("duels", rows, batch_size=8, school="champion", schools=cool)
     return {"before": before, "after": hall.asked(fresh).accuracy}
 
 
@@ -119,8 +120,8 @@ def _hall(task: Row, name: str = "realm", **config: Any) -> Hall:
 def _half_taught(task: Row) -> tuple[Hall, list[Problem]]:
     """A hero that knows some of the skill, taught until at least a quarter of other problems is right."""
     hall, fresh = _hall(task), _problems(FRESH + task["seed"])
-    for part in range(12):
-        hall.fight(f"lessons_{part}", _taught(task["seed"] + part, 256), batch_size=16)
+    for part in range(24):
+        hall.fight(f"lessons_{part}", _taught(task["seed"] + part, 128), batch_size=16)
         if hall.asked(_problems(FRESH + 1_000 + task["seed"])).accuracy >= 0.25:
             break
     return hall, fresh
