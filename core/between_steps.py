@@ -20,6 +20,7 @@ from core.paths import RealmPaths
 from core.previews import Question, preview
 from core.quest import Quest
 from core.rendering import Renderer
+from core.save_pace import Interval
 from core.wishes import Ending, Resting, cancel_waiting
 
 LOOK_SECONDS = 0.25
@@ -34,7 +35,7 @@ class Resident(Resting, Protocol):
     beat: Callable[[], None]
     enter: Callable[..., None]
     writer: CheckpointWriter
-
+    seconds_to_save: float
     guard: StepGuard
 
     def hero_facts(self) -> dict[str, Any]: ...
@@ -59,16 +60,23 @@ class BetweenSteps:
         self._skill = None if plan.form == CORRECTION else quest.card.get("skill")  # no grader knows its words
         self.ending: Ending | None = None
         self._looked_at = Looked()
-        self._looked = self._saved = time.monotonic()
+        self._looked = time.monotonic()
         self._saved_step = -1
-        self._owed = False  # a save that came due while the one before was being written
+        self._interval = Interval(plan.settings.save_steps, 60 * plan.settings.save_minutes)
+
+    def begin(self, global_step: int) -> None:
+        """Before the first step: the battle before may have left as much on no disk as can be."""
+        self.worker.writer.rested()
+        if self._is_full(global_step):
+            self.worker.collect(patient=True)
 
     def after_step(self, facts: StepFacts) -> bool:
         """True when the battle is to be left here. Most steps wait for nothing: what they brought is read when it is shown."""
         self.worker.report.step(facts)
         now, last = time.monotonic(), facts.step >= self.plan.total_steps
         looked_at = last or facts.global_step % self.plan.settings.eval_steps == 0
-        self.worker.enter("evaluation" if looked_at else "step", facts.global_step)
+        phase = "evaluation" if looked_at else "step"
+        self.worker.enter(phase, facts.global_step)
         if now - self._looked >= LOOK_SECONDS or facts.step == 1:
             self._looked = now
             self._read()
@@ -76,10 +84,37 @@ class BetweenSteps:
             self.worker.report.show(self.worker.hero_facts())
             if not last:  # after the last step there is nothing left to skip
                 self.ending = self._wait(self.worker, self.quest, self.plan, facts.step) or self._listen(facts)
-        due = self._owed or now - self._saved >= 60 * self.plan.settings.save_minutes
-        if due and self.ending is None and not last and not self.worker.writer.busy:
-            self._save(facts.global_step, facts.step)
+        if not last and self.ending is None:
+            self.ending = self._keep_pace(facts, phase)
         return self.ending is not None
+
+    def _keep_pace(self, facts: StepFacts, phase: str) -> Ending | None:
+        """Begin a checkpoint when one is due, and wait while no more work may be on no disk; wishes are heard meanwhile."""
+        worker, writer, ending = self.worker, self.worker.writer, None
+        if writer.has_come():
+            worker.collect()
+        self._save_if_due(facts)
+        if not self._is_full(facts.global_step):
+            return None
+        worker.enter("checkpoint", seconds=worker.seconds_to_save)
+        while ending is None and self._is_full(facts.global_step):
+            if writer.stuck is not None:
+                ending = self._wait(worker, self.quest, self.plan, facts.step)
+            elif writer.has_come(LOOK_SECONDS):
+                worker.collect()
+            else:
+                ending = wished(worker, self.quest)
+            self._save_if_due(facts)
+        worker.enter(phase, facts.global_step)
+        return ending
+
+    def _save_if_due(self, facts: StepFacts) -> None:
+        writer = self.worker.writer
+        if not writer.busy and writer.pace.due(facts.global_step, time.monotonic(), self._interval):
+            self._save(facts.global_step, facts.step)
+
+    def _is_full(self, global_step: int) -> bool:
+        return self.worker.writer.pace.full(global_step, time.monotonic(), self._interval)
 
     def validated(self, global_step: int, evaluation: Evaluation) -> None:
         self._read()
@@ -95,14 +130,9 @@ class BetweenSteps:
         self.worker.beat()
 
     def save(self, global_step: int, step: int) -> None:
-        """The trainer's loop wants a checkpoint: by `save_steps`, which can wait, or because the battle is over.
-
-        Nobody waits for the last one of a quest. One that was asked for by a stop, skip or cancel is there afterwards.
-        """
-        if self.worker.writer.busy and self.ending is None and step < self.plan.total_steps:
-            self._owed = True
-        else:
-            self._save(global_step, step)
+        """The battle is over. Nobody waits for the last checkpoint of a quest; one that was asked for by a stop, skip or
+        cancel is there afterwards."""
+        self._save(global_step, step)
         if self.ending is not None:
             self.worker.collect(patient=True)
 
@@ -117,7 +147,7 @@ class BetweenSteps:
         self.worker.report.record.flush()  # what the weights hold is on record before they are
         if step != self._saved_step:
             self.worker.save(self.quest, self.plan, global_step, step, self._looked_at)
-        self._saved, self._saved_step, self._owed = time.monotonic(), step, False
+        self._saved_step = step
 
     def _listen(self, facts: StepFacts) -> Ending | None:
         """Stops and wishes; a pause saves and waits here, the hero stays in memory."""
@@ -135,6 +165,7 @@ class BetweenSteps:
                 worker.should_exit.wait(LOOK_SECONDS)
                 ending = wished(worker, self.quest, at_rest=True)
             worker.enter("step")
+            worker.writer.rested()
         return ending
 
 

@@ -7,6 +7,7 @@ checkpoint for which there is no room stays in memory, and is written when there
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -19,6 +20,7 @@ from core.forge.snapshot import Snapshot
 from core.full_disk import is_no_space
 from core.paths import RealmPaths
 from core.room import Room
+from core.save_pace import SavePace
 
 NICENESS = 10  # a tenth of a busy core
 BEAT_SECONDS = 0.25
@@ -39,6 +41,7 @@ class CheckpointWriter:
 
     tip: Manifest
     held: Manifest
+    pace: SavePace
 
     def __init__(self, paths: RealmPaths, beat: Callable[[], None], hurried: Callable[[], bool] = lambda: False):
         self._paths, self._beat, self._hurried = paths, beat, hurried
@@ -51,11 +54,20 @@ class CheckpointWriter:
     def stand_on(self, tip: Manifest) -> None:
         """The weights in memory are those of `tip`."""
         self.tip = self.held = tip
+        self.pace = SavePace(tip.step, time.monotonic())
+
+    def rested(self) -> None:
+        """Training begins with what is in memory."""
+        self.pace.rested(self.held.step, time.monotonic())
 
     @property
     def busy(self) -> bool:
         """Whether a checkpoint was started and not collected."""
         return self._commit is not None
+
+    def has_come(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to collect; at most `seconds` are waited for it."""
+        return self._commit is not None and bool(wait((self._commit,), seconds).done)
 
     def start(self, facts: Manifest, model: Any, optimizer: Any, texts: Mapping[str, bytes], guard: Any) -> None:
         """Copy what the checkpoint holds, and have it written; `texts`: further small files, by name."""
@@ -63,6 +75,7 @@ class CheckpointWriter:
         self._snapshot.take(model, optimizer, texts, guard)
         self._commit = self._thread.submit(self._write, facts, self._paths.vault / self.tip.id)
         self.held = facts
+        self.pace.begun(facts.step, time.monotonic())
 
     def _write(self, facts: Manifest, parent: Path) -> Manifest:
         """In the thread. The tip moves as soon as the checkpoint is there, however long the trainer's step takes."""
@@ -109,7 +122,9 @@ class CheckpointWriter:
         if problem := commit.exception():
             raise WriteFailed(str(problem)) from problem
         come = commit.result()
-        self.tip = self.tip if come.branch else come
+        if come.branch is None:
+            self.tip = come
+            self.pace.landed(time.monotonic())
         return come
 
 

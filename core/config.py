@@ -191,10 +191,13 @@ class Config(Section):
         "one for which 5 % of the battle's time do not suffice is left out, but the last.",
     )
     save_steps: int = Field(
-        200, ge=1, description="Optimizer steps between two checkpoints, as in Hugging Face's Trainer."
+        200,
+        ge=1,
+        description="Optimizer steps between two checkpoints, each begun early enough to be on disk by then: "
+        "a power cut costs no more of them.",
     )
     save_minutes: float = Field(
-        5.0, gt=0, description="Minutes after which a checkpoint is due, whatever `save_steps` says."
+        5.0, gt=0, description="The same in minutes of training: a checkpoint is due by whichever comes first."
     )
     profile: Profile = Field(Profile(), description="How answers are dressed before training.")
     trainer: dict[str, Any] = Field(

@@ -205,7 +205,7 @@ class HeroTrainer(Trainer):
             self._forget_moments()
         self._autocast = self.wants_autocast(settings)
         honoured = self._defaults | {key: value for key, value in settings.trainer.items() if key in PER_BATTLE}
-        for key, value in (honoured | {"eval_steps": settings.eval_steps, "save_steps": settings.save_steps}).items():
+        for key, value in (honoured | {"eval_steps": settings.eval_steps}).items():
             setattr(self.args, key, value)
         optimizers.tune(self.optimizer, honoured, learning_rate)
         optimizers.begin(self.optimizer)

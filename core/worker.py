@@ -268,6 +268,7 @@ class Worker:
         rate = learning_rate_of(settings, self.parameters)
         self.report.begin(quest, plan, first, held, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
+        battle.begin(self.trainer.global_step)
         self.enter("warm-up")
         if self._short_of_memory and self._short_of_memory.id == quest.id:
             self.trainer.narrow(plan, first, self.crash.step - self.trainer.global_step + first)
@@ -342,10 +343,15 @@ class Worker:
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
             self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)
 
+    @property
+    def seconds_to_save(self) -> float:
+        """A checkpoint that takes longer hangs."""
+        return self.parameters / SLOWEST_SAVE
+
     def collect(self, patient: bool = False) -> None:
         """Record a checkpoint that has come, and do what waited for it. Raises WriteFailed."""
         if patient and self.writer.busy:
-            self.enter("checkpoint", seconds=self.parameters / SLOWEST_SAVE)
+            self.enter("checkpoint", seconds=self.seconds_to_save)
         if tip := self.writer.collect(patient):
             self.report.saved(tip, "saved")
             self.ledger.change("quests", tip.quest, failures=0)

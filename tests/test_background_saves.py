@@ -15,7 +15,7 @@ from resident import accept_sums, hold_back, resident
 
 from core import between_steps, checkpoint_writer, control
 from core.between_steps import BetweenSteps
-from core.checkpoints import pointed, verify
+from core.checkpoints import pointed, read, verify
 from core.forge.snapshot import Snapshot
 from core.ledger import Ledger
 from core.paths import CHECKOUT, RealmPaths
@@ -216,11 +216,34 @@ def test_a_disk_that_fills_up_in_the_background_holds_the_battle_up_and_nothing_
     assert [tuple(row.values()) for row in rows] == [(first, 0, 4), (second, 4, 14)]
 
 
-def test_a_save_that_comes_due_during_another_waits_for_it_and_training_does_not(realm, ledger, enqueue, gate, at_step):
-    quest = enqueue("sums", 320, save_steps=2)
+def test_training_waits_where_as_much_as_an_interval_is_on_no_disk_and_hears_wishes_meanwhile(
+    realm, ledger, enqueue, gate, at_step
+):
+    quest, seen = enqueue("sums", 320, save_steps=4), {}
     hero = resident(realm, ledger)
-    at_step(quest, 8, lambda battle: (gate.set(), hero.collect(patient=True)))
+
+    def look(battle):
+        """In the midst of the wait, from a thread of its own."""
+        seen.update(step=hero.trainer.global_step, tip=hero.tip.step, begun=hero.writer.held.step)
+        seen["skipped"] = wish_of(ledger, "skip", quest)
+        threading.Timer(0.3, gate.set).start()
+
+    at_step(quest, 4, lambda battle: threading.Timer(1.0, look, [battle]).start())
     hero.loop()
-    hero.end_writing()
-    saved = ledger.all("SELECT step FROM checkpoints WHERE step > 0 ORDER BY step")
-    assert [row["step"] for row in saved][:2] == [2, 8] and hero.tip.step == 19
+    assert {key: seen[key] for key in ("step", "tip", "begun")} == {"step": 4, "tip": 0, "begun": 3}
+    assert seen["skipped"]()["result"] == "done" and hero.tip.open == {quest: 4}
+
+
+def test_checkpoints_are_on_disk_before_their_interval_is_over(realm, ledger, enqueue, monkeypatch):
+    enqueue("first", 240, save_steps=5), enqueue("second", 240, save_steps=5)
+    after_step, at_risk = BetweenSteps.after_step, []
+
+    def watch(self, facts):
+        tip = read(realm.vault / pointed(realm.tip))
+        at_risk.append(facts.global_step - tip.step)
+        return after_step(self, facts)
+
+    monkeypatch.setattr(BetweenSteps, "after_step", watch)
+    monkeypatch.setattr(between_steps, "LOOK_SECONDS", 0.05)
+    train_all(resident(realm, ledger))
+    assert max(at_risk) <= 5 and len(at_risk) == 30

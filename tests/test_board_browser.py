@@ -29,9 +29,16 @@ def card(page, stem):
 
 
 def drag(page, card, to, y, done):
-    """By the card's edge: its middle may be the menu of priorities, which is no handle."""
+    """By the card's edge: its middle may be the menu of priorities, which is no handle. Let go where the page shows that
+    it would fall: after one move alone the browser may not know yet that it may."""
+    card.hover(position={"x": 8, "y": 8})
+    page.mouse.down()
+    place = to.bounding_box()
+    for beside in (20, 0):
+        page.mouse.move(place["x"] + 40, place["y"] + y + beside, steps=4)
+    expect(page.locator(".drop-before, .drop-here")).to_have_count(1)
     with page.expect_response(lambda answer: "/parts/board" in answer.url):  # the drop was asked for, and answered
-        card.drag_to(to, source_position={"x": 8, "y": 8}, target_position={"x": 40, "y": y})
+        page.mouse.up()
     until(done)
 
 

@@ -262,7 +262,7 @@ def test_three_in_a_row_go_back_and_past_the_stretch_and_a_clock_or_a_kill_chang
 
         def die(self, last=last):
             found = read(self)
-            if self._battle["step"] == last and len(self.ledger.all("SELECT 1 FROM events WHERE code='went_back'")):
+            if self._battle["step"] >= last and len(self.ledger.all("SELECT 1 FROM events WHERE code='went_back'")):
                 raise Killed
             return found
 
@@ -403,7 +403,7 @@ def test_a_quest_whose_rows_are_rendered_otherwise_now_begins_anew(realm, hero, 
     with pytest.raises(Killed):
         train(hero)
     monkeypatch.setattr(type(hero), "save", finish)
-    assert hero.tip.open == {quest: 3} and hero.tip.prepared.keys() == {str(quest)}
+    assert hero.tip.open == {quest: 2} and hero.tip.prepared.keys() == {str(quest)}
     monkeypatch.setattr(rendering, "RENDERING_VERSION", 10**6)
     torch.set_num_threads(2)
     again = resident(realm, ledger, "-9")

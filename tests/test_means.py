@@ -323,7 +323,7 @@ def test_a_hero_of_few_bits_that_is_killed_ends_in_the_same_weights(
         turn(wake("-9", twin))
     monkeypatch.setattr(BetweenSteps, "after_step", after_step)
     worker = wake("-9", twin)
-    assert worker.tip.step == 2
+    assert worker.tip.step == 3
     turn(worker)
     ours, theirs = ((paths.current_model / "model.safetensors").read_bytes() for paths in (realm, twin))
     assert ours == theirs and AutoModelForCausalLM.from_pretrained(twin.current_model).dtype == torch.bfloat16

@@ -25,7 +25,7 @@ def arguments(folder: Path) -> TrainingArguments:
         gradient_accumulation_steps=1,
         use_cpu=not torch.cuda.is_available(),
         eval_steps=1,
-        save_steps=1,
+        save_steps=1 << 30,  # at the end; what is saved before is the observer's to say
         adam_beta2=0.95,
         warmup_steps=10,
     )

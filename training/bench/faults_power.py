@@ -90,6 +90,8 @@ def struck(
     losses.append(max(0, done - step))
     if step < safe and not found:
         found.append(Violation("I2", "tip", f"step {safe} was on the disk, and the tip is at {step}"))
+    if losses[-1] > INTERVAL and not found:
+        found.append(Violation("I2", "tip", f"{losses[-1]} steps were on no disk, {INTERVAL} may be"))
     return found
 
 
@@ -161,7 +163,7 @@ def _real_turn(
     _finally(paths, expected, outcome, where, found)
 
 
-PROMISE = "whenever the power fails, all that was said to be safe is there (I1-I5)"
+PROMISE = "whenever the power fails, all that was said to be safe is there (I1-I5), and no more work is lost than one interval"
 DRIVERS = (
     Driver("power", PROMISE, run, share=2.0),
     Driver("power-trainer", PROMISE, run_real, share=1.0),
