@@ -49,8 +49,11 @@ class PoweredDisk:
         _call("mount", "-o", "loop", str(self.image), str(self.place))
         return self
 
-    def __exit__(self, *_) -> None:
-        self._leave()
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is None:
+            self._leave()
+        else:  # whoever uses it still must not hide what went wrong
+            _call("umount", "--lazy", str(self.place))
 
     def cut(self, flag: int) -> None:
         """From now on every call fails, and nothing more reaches the disk. Whoever uses it is to be killed then."""
