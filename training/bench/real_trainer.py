@@ -34,7 +34,11 @@ class RealTrainer:
 
     @property
     def awake(self) -> bool:
-        """Whether it has told so; what it tells of its steps is read by the way."""
+        """Whether it has told so; a verdict may have it load an earlier checkpoint, and wake up again."""
+        return self.look()
+
+    def look(self) -> bool:
+        """Read what it tells of itself, its steps among it; whether it is awake."""
         told = read_json(self._paths.status, {})
         if told.get("time", 0.0) < self._before or told.get("state") == "loading":
             return False
