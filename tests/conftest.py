@@ -53,6 +53,20 @@ def config() -> Config:
     return Config(idle_generation=IdleGeneration(enabled=False), exam_share=0.0)
 
 
+@pytest.fixture
+def small_hero(request, monkeypatch):
+    """Heroes are hatched with 170 thousand parameters, for tests in which none has to learn much; those marked `micro` keep
+    the two million of the micro hero."""
+    if request.node.get_closest_marker("micro"):
+        return
+    from resident import SMALL
+
+    from core.forge import hatch
+
+    for name, value in SMALL.items():
+        monkeypatch.setitem(hatch.MICRO, name, value)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Not for the whole session: as long as it lives, its thread has a running event loop."""

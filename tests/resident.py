@@ -16,6 +16,7 @@ from pathlib import Path
 from core.between_steps import BetweenSteps
 from core.config import Config, IdleGeneration
 from core.dossier import Crash
+from core.forge import hatch
 from core.forge.snapshot import Snapshot
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
@@ -25,6 +26,15 @@ from core.training_queue import TrainingQueue
 from core.validator import validate_file
 from core.worker import Worker
 from safety.crash_detector import Evidence, diagnose
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
 
 
 def accept_sums(
@@ -98,6 +108,7 @@ def hold_back(gate: threading.Event, replace: Callable[[object, str, object], No
 
 
 def die_in_the_second_battle(root: Path) -> None:
+    hatch.MICRO.update(SMALL)
     hold_back(threading.Event())
     paths = RealmPaths(root)
     worker = resident(paths, Ledger(paths.ledger))

@@ -21,6 +21,8 @@ from core.ledger import Ledger
 from core.paths import CHECKOUT, RealmPaths
 from core.status import quest_in_battle
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 @pytest.fixture
 def enqueue(realm, ledger):

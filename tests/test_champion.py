@@ -28,6 +28,8 @@ from core.school_config import ChampionSettings, Schools
 from core.steps import last_told
 from core.validator import validate_file
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 OURS = """
 def letters(said, right):
     return sum(letter in right for letter in said) / max(1, len(said))
@@ -79,6 +81,7 @@ def _reported(hero, name: str) -> list[float]:
     return [row["value"] for row in rows]
 
 
+@pytest.mark.micro
 def test_a_hero_learns_what_its_grader_rewards(realm, ledger):
     hero, draw = resident(realm, ledger), random.Random(1)
     either = [{"prompt": f"Say {n}.", "completion": draw.choice(("red.", "blue."))} for n in range(128)]

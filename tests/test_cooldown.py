@@ -34,6 +34,8 @@ from management.export import LONG_NAMES
 from training.commands import vault_models
 from training.realm import Realm
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 CONFIG = Config(idle_generation=IdleGeneration(enabled=False))
 
 

@@ -17,6 +17,8 @@ from core.paths import RealmPaths
 from core.room import Room
 from core.training_daemon import TrainingDaemon
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 ASLEEP = Config(idle_generation=IdleGeneration(enabled=False))
 
 

@@ -19,6 +19,8 @@ from core.forge.state import load_state, save_model, save_state
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, CHECKOUT, RealmPaths
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 KILLED = "-9"
 SETTINGS = {"batch_size": 8, "save_steps": 3, "eval_steps": 4, "trainer": {"warmup_steps": 6}}
 

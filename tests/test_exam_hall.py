@@ -17,6 +17,8 @@ from core.progress import mastered, progress
 from core.standing import Standing
 from core.worker import Worker
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 ASLEEP = Config(idle_generation=IdleGeneration(enabled=False))
 
 

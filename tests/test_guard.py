@@ -29,6 +29,8 @@ from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.train import HeroTrainer
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 NAN = float("nan")
 
 

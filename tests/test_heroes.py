@@ -28,6 +28,8 @@ from core.training_daemon import TrainingDaemon
 from monitoring.servers.tavern.app import create_app
 from training.cli import main
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 ADA = {"skill_priorities": {"REV": 1}, "idle_generation": {"level": 2}, "training_defaults": {"epochs": 2}}
 BO = {"skill_priorities": {"SEQ": 1}, "seed": 11}
 

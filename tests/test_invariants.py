@@ -15,6 +15,8 @@ from core.paths import RealmPaths
 from core.training_queue import TrainingQueue
 from training.doctor import examine
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> RealmPaths:

@@ -18,6 +18,8 @@ from core.school_config import JudgeSettings, Schools
 from core.steps import last_told
 from core.validator import validate_file
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 WORDS = ("red", "blue", "green", "gold", "iron", "salt", "snow", "moss")
 
 

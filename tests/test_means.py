@@ -35,6 +35,8 @@ from core.paths import CHECKOUT, RealmPaths
 from core.train import HeroTrainer
 from training.cli import main
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 BF16 = Means(weights="bf16", rounding="stochastic", moments="8bit")
 OWN = ("adafactor", "sgd", "adagrad", "rmsprop")
 
@@ -128,6 +130,7 @@ def test_a_key_that_is_honoured_changes_what_is_learned(plan, tmp_path, keys):
     assert results[0] != results[1]
 
 
+@pytest.mark.micro
 @pytest.mark.parametrize(
     ("keys", "again"),
     [
@@ -177,6 +180,7 @@ def test_a_battle_is_compiled_where_it_is_wished_and_goes_on_as_it_began(plan, t
 # Optimizers
 
 
+@pytest.mark.micro
 @pytest.mark.parametrize("name", OWN)
 def test_an_optimizer_by_name_learns_and_comes_back_bit_for_bit(plan, tmp_path, name):
     keys = {"optim": name, "weight_decay": 0.1} | ({"optim_args": "momentum=0.9"} if name == "sgd" else {})
@@ -344,6 +348,7 @@ def test_what_cannot_be_is_refused_when_the_hero_is_loaded_with_what_to_do(tmp_p
         forge_means.settle(tmp_path, config_with(**sections), lambda code, text: None)
 
 
+@pytest.mark.micro
 def test_rows_that_would_be_too_long_are_warned_of_and_the_hero_wakes_up(tmp_path):
     hero().config.save_pretrained(tmp_path)
     told = []
@@ -428,6 +433,7 @@ print(json.dumps({"losses": losses, "told": told}))
 """
 
 
+@pytest.mark.micro
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of address space is Linux's")
 def test_a_step_for_which_memory_is_short_is_shared_out_and_begun_again_and_it_is_remembered(plan, tmp_path):
     quest = plan(rows=100, batch_size=100, pack_tokens=8192, validation_fraction=0.0, epochs=2)

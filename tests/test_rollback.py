@@ -5,6 +5,7 @@ import shutil
 import time
 from functools import partial
 
+import pytest
 from processes import cli, free_port, in_state, status, until
 from resident import accept_sums, fight, resident
 from test_realm import drop, write_rows
@@ -16,6 +17,8 @@ from core.durable import read_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.worker import Worker
+
+pytestmark = pytest.mark.usefixtures("small_hero")
 
 
 def weights(paths: RealmPaths) -> bytes:
@@ -104,7 +107,7 @@ def test_a_running_realm_is_turned_by_the_command_line_in_the_midst_of_a_battle(
         drop(paths, write_rows(tmp_path / "first.jsonl", 200))
         until(lambda: in_state(paths, "recently_completed", "first"))
         target = pointed(paths.current_model)
-        drop(paths, write_rows(tmp_path / "long.jsonl", 6000, 3))
+        drop(paths, write_rows(tmp_path / "long.jsonl", 3000, 3))
         until(lambda: ((status(root)["battle"] or {}).get("step") or 0) > 12)
         began = time.monotonic()
         told = json.loads(cli(root, "vault", "rollback", target, "--json").stdout)

@@ -16,6 +16,8 @@ from core.school_config import Schools, Surprise
 from core.schools import school
 from core.schools.surprise import surprise, weights
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 @pytest.fixture(scope="module")
 def hero():

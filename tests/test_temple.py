@@ -16,6 +16,8 @@ from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.temple import Standing, judge, word, worst
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 def quality(before, after, unfit=None):
     return judge(before, after, unfit).quality
@@ -175,6 +177,7 @@ def test_answers_that_belong_to_their_prompts_are_told_from_shuffled_ones(realm)
     assert found["whole"] > 6 > 3 > found["shuffled"], found
 
 
+@pytest.mark.micro
 def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(realm, hashed):
     worker = awake(realm)
     fight(worker, "good")
@@ -199,6 +202,7 @@ def test_a_cursed_battle_is_taken_back_and_the_next_one_begins_where_it_did(real
     assert again.tip.id == worker.tip.id and not again.loop(), "nothing is trained again"
 
 
+@pytest.mark.micro
 def test_a_kill_before_the_verdict_is_carried_out_changes_nothing(realm, monkeypatch):
     worker = awake(realm)
     fight(worker, "good")
@@ -215,6 +219,7 @@ def test_a_kill_before_the_verdict_is_carried_out_changes_nothing(realm, monkeyp
     assert len(fought) == 1, "the battle was not fought a second time"
 
 
+@pytest.mark.micro
 def test_a_mark_that_a_kill_kept_from_the_ledger_is_made_up_for(realm, monkeypatch):
     worker = awake(realm)
     fight(worker, "good")
@@ -225,6 +230,7 @@ def test_a_mark_that_a_kill_kept_from_the_ledger_is_made_up_for(realm, monkeypat
     assert [row["state"] for row in facts(awake(realm), quest["id"])] == ["recently_completed", "cursed", "cursed"]
 
 
+@pytest.mark.micro
 def test_the_way_through_a_cursed_battle_is_left_behind(realm):
     worker = awake(realm)
     birth = worker.tip.id
@@ -246,6 +252,7 @@ def test_a_campaign_may_be_called_cursed(realm):
     assert states == {"saved", "promoted", "done"}
 
 
+@pytest.mark.micro
 def test_a_cursed_checkpoint_that_cannot_be_read_or_a_file_that_was_altered_keep_nobody_from_waking_up(
     realm, monkeypatch
 ):
@@ -272,6 +279,7 @@ def test_a_cursed_checkpoint_that_cannot_be_read_or_a_file_that_was_altered_keep
     assert awake(realm).tip.id == before
 
 
+@pytest.mark.micro
 def test_advice_is_given_and_not_followed(realm, hashed):
     worker = awake(realm, "advise")
     fight(worker, "good")

@@ -28,6 +28,8 @@ from core.quest import Settings, Sidecar, check_sidecar, freeze
 from core.rendering import Renderer
 from core.train import HeroTrainer
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 RATE = 1e-3
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -132,6 +134,7 @@ def weights(model) -> dict[str, bytes]:
 # Learning
 
 
+@pytest.mark.micro
 def test_the_loss_falls_and_so_does_that_of_rows_it_never_saw(plan, tmp_path):
     trainer = trainer_of(hero(), tmp_path)
     quest = plan(rows=80, epochs=4, eval_steps=9)

@@ -24,6 +24,8 @@ from core.steps import last_told
 from core.teacher import check_room, teacher_folder
 from core.validator import validate_file
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 @pytest.fixture(scope="module")
 def teacher():
@@ -38,6 +40,7 @@ def _whisper(teacher: str | None = "sage", **settings) -> dict:
     return {"school": "whisper", "schools": Schools(whisper=WhisperSettings(teacher=teacher, **settings))}
 
 
+@pytest.mark.micro
 def test_a_hero_comes_nearer_to_its_teacher_which_is_let_go_afterwards(realm, ledger, teacher):
     hero = resident(realm, ledger)  # before the folder is there: it would be the hero's own beginning
     save_model(teacher, realm.models / "sage", BUNDLED_TOKENIZER)

@@ -25,6 +25,8 @@ from core.training_queue import TrainingQueue
 from core.worker import Worker
 from safety.crash_detector import Evidence, diagnose
 
+pytestmark = pytest.mark.usefixtures("small_hero")
+
 
 @pytest.fixture
 def enqueue(realm, ledger, config):
@@ -167,6 +169,7 @@ def test_steps_that_are_read_together_are_recorded_each_with_its_own_numbers(rea
     assert len(rows) == 10 and len({loss for _, loss, *_ in rows}) == 10
 
 
+@pytest.mark.micro
 def test_learning_by_heart_raises_an_alarm_that_ends_with_the_battle(wake, enqueue, ledger, monkeypatch):
     worker, dice, shown = wake(), random.Random(1), []
     worker.trainer.look_share = float("inf")
@@ -184,6 +187,7 @@ def test_learning_by_heart_raises_an_alarm_that_ends_with_the_battle(wake, enque
     assert battle["validation_loss"] == losses[-1] > min(losses) + 0.02
 
 
+@pytest.mark.micro
 def test_the_heros_answers_stand_beside_the_expected_ones_and_only_the_newest_looks_are_kept(realm, wake, enqueue):
     worker = wake()
     worker.trainer.look_share = float("inf")
