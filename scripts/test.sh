@@ -19,6 +19,7 @@ has_browser || .venv/bin/python -m playwright install chromium
 if [ $# -gt 0 ]; then
     exec .venv/bin/python -m pytest "$@"
 fi
-# One more than a small machine has cores, for a good part of these tests is waiting: for disks, processes, browsers.
-.venv/bin/python -m pytest --numprocesses 3 --dist loadfile -m "not alone"
+# One more than a small machine has cores, for a good part of these tests is waiting: for disks, processes, browsers. Files
+# in their order: sorted by their number of tests, those with few long ones would come last and be waited for.
+.venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not alone"
 grep -l 'pytest\.mark\.alone' tests/test_*.py | xargs .venv/bin/python -m pytest -m alone  # the other files need not be read
