@@ -14,7 +14,7 @@ import orjson
 from core.errors import UserError, nearest
 from core.profiles import dress
 from core.row_forms import FORMS, Form
-from core.rows import MAX_DEPTH, BadRow, Conversation, Preference, Problem, Row, Verdict, check_depth
+from core.rows import MAX_DEPTH, BadRow, Conversation, Preference, Problem, Row, Verdict, check_depth, learning
 
 __all__ = ["FORMS", "MAX_LINE_BYTES", "BadRow", "Conversation", "Form", "Preference", "Problem", "Row", "Verdict",
            "detect", "dressed", "form", "read", "strict_json"]  # fmt: skip
@@ -86,9 +86,11 @@ def read(form: Form, row: Any, columns: Mapping[str, str] | None = None) -> Row:
     return form.read(row)
 
 
-def dressed(form: Form, profile: str) -> Form:
-    """`form`, whose rows are dressed as `profile` has it."""
-    return form if profile == "none" else replace(form, read=lambda values: dress(form.read(values), profile))
+def dressed(form: Form, profile: str, learned: str = "assistant") -> Form:
+    """`form`, whose rows are dressed as `profile` has it, and trained on what is to be `learned` of them."""
+    if profile == "none" and learned == "assistant":
+        return form
+    return replace(form, read=lambda values: learning(dress(form.read(values), profile), learned))
 
 
 def rename(row: dict[str, Any], columns: Mapping[str, str] | None) -> dict[str, Any]:

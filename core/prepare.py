@@ -57,6 +57,7 @@ def cache_name(quest_sha256: str, form: str, settings: Settings, renderer: Rende
         settings.seed,
         renderer.fingerprint,
         *([] if settings.profile == "none" else [settings.profile]),
+        *([] if settings.learned == "assistant" else [settings.learned]),
     )
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:24]
 
@@ -196,7 +197,9 @@ def prepare(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            rows = read_rows(path, dressed(form_named(form), settings.profile), settings.columns, hasher)
+            rows = read_rows(
+                path, dressed(form_named(form), settings.profile, settings.learned), settings.columns, hasher
+            )
             stack.enter_context(_collecting_seldom())
             for chunk in chunks(rows, CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]

@@ -77,6 +77,11 @@ class Settings(Section):
     schools: Schools = Schools()
     profile: str = "none"
 
+    @property
+    def learned(self) -> str:
+        """What of a conversation is trained."""
+        return self.schools.scribe.loss_on if self.school in ("scribe", "oracle") else "assistant"
+
     def planned_steps(self, rows: int) -> int:
         """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""
         held_out = min(self.validation_rows, int(rows * self.validation_fraction))

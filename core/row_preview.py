@@ -34,14 +34,15 @@ def preview(
     line: int = 0,
     most_tokens: int | None = None,
     profile: str = "none",
+    learned: str = "assistant",
 ) -> dict[str, Any]:
     """`rows` rows from byte `at` on, which stands behind line `line`; `next`: where to go on. Raises UserError, OSError.
 
-    `form`: its name, where it is known; `profile`: how answers are dressed. Of a sequence with more than `most_tokens`,
-    beginning, end and the first learned tokens are shown.
+    `form`: its name, where it is known; `profile`: how answers are dressed; `learned`: what of a row is trained. Of a sequence
+    with more than `most_tokens`, beginning, end and the first learned tokens are shown.
     """
     with open_regular(path) as file:
-        known = dressed(form_named(form) if form else _form_at_the_beginning(file, columns), profile)
+        known = dressed(form_named(form) if form else _form_at_the_beginning(file, columns), profile, learned)
         file.seek(at)
         shown, size, goes_on = [], 0, True
         for number, text, problem in lines_of(file, line):

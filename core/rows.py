@@ -5,7 +5,7 @@ A message is a dict with `role` (system, user, assistant, tool) and `content` (t
 `name` and `tool_call_id`. Nothing else of the row survives, so what a template sees has one shape.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -45,11 +45,13 @@ class BadRow(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages whose assistant turns are trained, save those with `train: False`; or plain `text`, trained whole."""
+    """Messages whose assistant turns are trained, save those with `train: False`, and, of a `whole` one, what stands between
+    them; or plain `text`, trained whole."""
 
     messages: Turns = ()
     tools: tuple[dict, ...] | None = None
     text: str | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Verdict:
     def asked(self) -> Turns:
         """What the answer answers: all turns up to and with the last of the user."""
         turns = self.conversation.messages
-        return turns[: max(index for index, turn in enumerate(turns) if turn["role"] == "user") + 1]
+        return turns[: _after_the_user(turns)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,21 @@ def thinking(row: Row) -> str | None:
 def context(turns) -> Turns:
     """The same turns with no assistant turn trained."""
     return tuple({**turn, "train": False} if turn["role"] == "assistant" else turn for turn in turns)
+
+
+def learning(row: Row, learned: str) -> Row:
+    """`row`, of which an `assistant`'s turns, the `completion` or `all` is trained."""
+    if learned == "assistant" or not isinstance(row, Conversation) or row.text is not None:
+        return row
+    if learned == "all":
+        return replace(row, whole=True)
+    end = _after_the_user(row.messages)
+    return replace(row, messages=context(row.messages[:end]) + row.messages[end:])
+
+
+def _after_the_user(turns: Turns) -> int:
+    """How many turns there are up to and with the last of the user; of none, where no user speaks."""
+    return max((place for place, turn in enumerate(turns, 1) if turn["role"] == "user"), default=0)
 
 
 def is_trained(turn: Message) -> bool:

@@ -10,6 +10,7 @@ from pydantic import Field
 from core.config_words import Section
 
 SchoolName = Literal["scribe", "mirror", "judge", "champion", "whisper", "oracle"]
+Learned = Literal["assistant", "completion", "all"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -30,6 +31,12 @@ class Surprise(Section):
 
 class ScribeSettings(Section):
     """Supervised fine-tuning."""
+
+    loss_on: Learned = Field(
+        "assistant",
+        description="Tokens that are learned: those of every `assistant` turn; of the `completion`, what follows the last user "
+        "turn; or `all`, prompts as well. Turns with `train: false` never are. Plain texts are learned whole. The Oracle's too.",
+    )
 
 
 class MirrorSettings(Section):

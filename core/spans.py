@@ -54,18 +54,22 @@ class SpanWriter:
         last: tuple[str, str, int] | None = (
             None  # of the newest script, if it may go on: prompt, answer, its trained end
         )
+        whole = conversation.whole
         for place, turn in enumerate(conversation.messages):
             if not is_trained(turn):
+                whole = whole and turn["role"] != "assistant"
                 continue
             prompt, answer = self._turn(messages, tools, place)
             before = prompt
             if last and prompt.startswith(last[0]) and prompt.startswith(last[1], len(last[0])):
                 before = prompt[len(last[0]) + last[2] :]
             else:
+                whole = whole and not scripts  # what an earlier sequence shows is learned there
                 scripts.append([])
             begin, end = self._bounds(answer, "reasoning_content" in messages[place])
-            for words, trained in ((before, False), (answer[:begin], False), (answer[begin:end], True)):
+            for words, trained in ((before, whole), (answer[:begin], whole), (answer[begin:end], True)):
                 scripts[-1] += self._split(words, trained, mark)
+            whole = conversation.whole
             learned = prompt[-32:] + answer[max(end - 32, 0) : end]
             goes_on = not (mark or begin) and self._seam(prompt, answer) and self._seam(learned, answer[end:])
             last = (prompt, answer, end) if goes_on else None

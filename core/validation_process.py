@@ -212,7 +212,7 @@ def _preview(task: dict[str, Any]) -> dict[str, Any]:
     path, settings = Path(task["path"]), Settings(**task["settings"])
     renderer = _renderer(task["tokenizer"], settings.max_length)
     where = {name: task[name] for name in ("rows", "form", "at", "line", "most_tokens")}
-    shown = preview(path, settings.columns, renderer, profile=settings.profile, **where)
+    shown = preview(path, settings.columns, renderer, profile=settings.profile, learned=settings.learned, **where)
     return shown | ({"glance": glance(path, settings, renderer)} if task["glance"] else {})
 
 

@@ -152,7 +152,7 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
         if school == "whisper" and not settings.schools.whisper.teacher:
             raise UserError(NO_TEACHER)
         sparring = is_sparring({"school": school, "form": form.name})
-        return asking(form) if sparring else dressed(form, settings.profile), school, None
+        return asking(form) if sparring else dressed(form, settings.profile, settings.learned), school, None
     except UserError as problem:
         return form, None, str(problem)
 

@@ -1,7 +1,9 @@
 """What is trained is what inference sees: masks, sharing, special tokens, truncation, for three kinds of template."""
 
 import json
+import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from core.errors import UserError
 from core.formats import BadRow, Conversation, detect, read
 from core.rendering import Renderer
 from core.row_preview import rendered_runs
+from core.rows import learning
 
 MICRO = Path(__file__).parents[1] / "core" / "assets" / "tokenizer"
 END = "<|im_end|>"
@@ -277,6 +280,35 @@ def test_a_template_that_always_opens_a_thought_has_it_closed_in_the_prompt():
     assert trained == ("Hello<|im_end|>", True)
     ((_, trained),) = rendered_runs(renderer, chat("Hi", "Hello", reasoning_content="polite"))
     assert trained == ("polite\n</think>\n\nHello<|im_end|>", True)
+
+
+ALL = "Be kind. 1? One. 2? Two. 3? Three."
+
+
+@pytest.mark.parametrize("name", ["micro", "plain"])
+@pytest.mark.parametrize(
+    ("learned", "kept", "expected"),
+    [
+        ("assistant", True, ["One.", "Two.", "Three."]),
+        ("completion", True, ["Three."]),
+        ("all", True, [ALL]),
+        ("all", False, ["Be kind. 1? One.", "Three."]),
+    ],
+)
+def test_of_a_conversation_the_last_answer_or_everything_may_be_learned(renderers, name, learned, kept, expected):
+    """Not `kept`: the second answer is not to be learned, and so is nothing that stands between its neighbours."""
+    row = chat("1?", "One.", "2?", "Two.", "3?", "Three.")
+    row.messages[3]["train"] = kept
+    row = learning(replace(row, messages=({"role": "system", "content": "Be kind."}, *row.messages)), learned)
+    runs = [renderers[name].decode(tokens) for _, tokens in trained_runs(renderers[name], one(renderers[name], row))]
+    said = [" ".join(re.sub(r"<.im_start.>\w+\n|<.im_end.>", " ", run).split()) for run in runs]
+    assert said == expected
+
+
+def test_where_a_template_shows_turns_otherwise_later_all_is_learned_once(renderers):
+    row = learning(chat("1?", "One.", "2?", "Two.", reasoning_content="so"), "all")
+    first, second = one(renderers["forgetful"], row)
+    assert first.trained.all() and not second.trained.all()
 
 
 def test_context_turns_are_not_trained(renderers):

@@ -178,7 +178,14 @@ def preview(realm: Realm) -> None:
     settings = _settings(realm)
     with _as_lines(realm.args.file) as path:
         renderer = _renderer(realm, settings)
-        shown = preview(path.resolve(), settings.columns, renderer, realm.args.rows, profile=settings.profile)
+        shown = preview(
+            path.resolve(),
+            settings.columns,
+            renderer,
+            realm.args.rows,
+            profile=settings.profile,
+            learned=settings.learned,
+        )
     head = [] if shown["profile"] == "none" else [f"form {shown['form']}, dressed by the profile {shown['profile']}"]
     realm.report(shown, lambda: "\n\n".join([*head, *map(_row_text, shown["rows"])]))
 
