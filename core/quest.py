@@ -109,7 +109,9 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
 def _schools(usual: Schools, own: Schools | None) -> Schools:
     """`usual`, but for what `own` says."""
     kept, said = usual.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True) if own else {}
-    return Schools(**kept | {name: (kept.get(name) or {}) | (values or {}) for name, values in said.items()})
+    for name, values in said.items():
+        kept[name] = None if values is None else (kept.get(name) or {}) | values  # none is said, too: no surprise
+    return Schools(**kept)
 
 
 def read_sidecar(path: Path, source: str | None = None) -> Sidecar:

@@ -31,6 +31,8 @@ from core.rows import (
 )
 from core.skills import skills
 
+MAX_REWARD = 1e6  # what is compared is held in float32, and squared
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -116,6 +118,8 @@ def _rewarded(row: dict) -> Verdict:
     reward = row["reward"]
     if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
         raise BadRow("reward", "is not a number", reward)
+    if abs(reward) > MAX_REWARD:
+        raise BadRow("reward", "is beyond a million", reward, "scale the rewards of the whole file: they are compared")
     return Verdict(_answered(row), reward=float(reward))
 
 

@@ -20,7 +20,7 @@ class Surprise(Section):
     measure: Literal["entropy", "probability", "margin"] = Field(
         "probability",
         description="What surprise is: `entropy` of the hero's distribution; `probability`, 1 - p(label); `margin`, how far the "
-        "label is behind the likeliest other token.",
+        "label is behind the likeliest other token. Labels of one pass are compared.",
     )
     strength: float = Field(
         1.0, ge=0, le=10, description="Power that surprise is raised to; 0 weighs all labels alike."
@@ -89,11 +89,6 @@ class WhisperSettings(Section):
         None,
         description="Folder below models/ or checkpoint id of the same tokenizer, whose distributions are imitated.",
     )
-    url: str | None = Field(
-        None,
-        description="OpenAI-compatible server whose answers are imitated instead; its key lies in state/whisper.key.",
-    )
-    model: str | None = Field(None, description="Model to ask of that server.")
     beta: float = Field(0.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between them Jensen-Shannon.")
     temperature: Positive = Field(1.0, le=10, description="That both distributions are softened by.")
     on_policy: float = Field(

@@ -95,6 +95,23 @@ def fight(worker: Worker) -> bool:
     return trained
 
 
+class Killed(BaseException):
+    """A life of the trainer ends where it stands."""
+
+
+def dying_at(step: int) -> Callable:
+    """`BetweenSteps.after_step` that dies there, the checkpoint before on disk."""
+    after_step = BetweenSteps.after_step
+
+    def die(self, facts):
+        if facts.step == step:
+            self.worker.collect(patient=True)
+            raise Killed
+        return after_step(self, facts)
+
+    return die
+
+
 def hold_back(gate: threading.Event, replace: Callable[[object, str, object], None] = setattr) -> None:
     """Every checkpoint's files are written, but it is not committed before `gate` opens."""
     write = Snapshot.write

@@ -260,6 +260,7 @@ BAD_ROWS = [
     ({"prompt": "x", "response": "y", "reward": "high"}, "reward"),
     ({"prompt": "x", "response": "y", "reward": float("nan")}, "reward"),
     ({"prompt": "x", "response": "y", "reward": True}, "reward"),
+    ({"prompt": "x", "response": "y", "reward": 1e39}, "reward"),
     ({"prompt": [ASK, REPLY], "answer": "x", "skill": "BIN"}, "prompt"),
     ({"prompt": "x", "answer": "", "skill": "BIN"}, "answer"),
     ({"prompt": "x", "answer": "y", "skill": 4}, "skill"),

@@ -1,17 +1,21 @@
 """Surprise weighting: what weighs how much, over which schools, and the Oracle's battle."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from resident import accept_sums, fight, resident
+from resident import Killed, accept_sums, dying_at, fight, resident
 
 from core import checkpoints
+from core.between_steps import BetweenSteps
+from core.checkpoints import Manifest
+from core.config import Config
 from core.forge.hatch import micro_hero
 from core.forge.label_scores import label_scores
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import packs_of
+from core.ledger import Ledger
+from core.paths import RealmPaths
+from core.quest import Sidecar, freeze
 from core.school_config import Schools, Surprise
 from core.schools import school
 from core.schools.surprise import surprise, weights
@@ -80,13 +84,39 @@ def test_it_is_off_for_the_warm_up(hero, pack):
         assert same != weighs
 
 
-def test_the_oracle_trains_a_quest_from_the_inbox_and_any_school_can_be_weighed(realm, ledger):
-    hero = resident(realm, ledger)
-    quest = accept_sums(realm, ledger, "sums", 64, school="oracle", eval_steps=2)
-    rows = [{"prompt": f"Say {n}.", "chosen": f"{n}.", "rejected": f"{n}! {n}!"} for n in range(64)]
-    other = accept_sums(realm, ledger, "taste", rows=rows, schools=Schools(surprise=Surprise(warmup_steps=1)))
-    assert fight(hero) and fight(hero)
-    assert checkpoints.holds(hero.tip.trained, quest) and checkpoints.holds(hero.tip.trained, other)
-    battles = ledger.all("SELECT school, state, validation_loss FROM battles ORDER BY id")
-    assert [(row["school"], row["state"]) for row in battles] == [("oracle", "done"), ("judge", "done")]
-    assert json.loads((realm.vault / hero.tip.id / "manifest.json").read_bytes())["settings"]["school"] == "judge"
+SUMS = [{"question": f"{n} plus 1?", "answer": f"It is {n + 1}."} for n in range(128)]
+TASTES = [{"prompt": f"Say {n}.", "chosen": f"{n}.", "rejected": f"{n}! {n}!"} for n in range(128)]
+
+
+def trained(paths: RealmPaths, rows: list[dict], **settings) -> Manifest:
+    """The tip after a quest of `rows`, in a realm of its own."""
+    paths.make()
+    hero = resident(paths, Ledger(paths.ledger))
+    quest = accept_sums(paths, hero.ledger, "rows", rows=rows, save_steps=2, **settings)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    return hero.tip
+
+
+@pytest.mark.parametrize(("name", "rows"), [("oracle", SUMS), ("judge", TASTES)])
+def test_a_weighed_battle_is_another_and_killed_it_goes_on_to_the_same_weights(name, rows, tmp_path, monkeypatch):
+    def weighed(strength: float) -> dict:
+        wished = {"school": name} if name == "oracle" else {}
+        return wished | {"schools": Schools(surprise=Surprise(warmup_steps=1, strength=strength))}
+
+    plain, straight = (trained(RealmPaths(tmp_path / str(n)), rows, **weighed(n)) for n in (0.0, 1.0))
+    assert straight.settings["school"] == name and straight.files != plain.files
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", dying_at(5))
+        with pytest.raises(Killed):
+            trained(paths := RealmPaths(tmp_path / "killed"), rows, **weighed(1.0))
+    hero = resident(paths, Ledger(paths.ledger))
+    assert 0 < hero.tip.step < 5 and fight(hero) and hero.tip.files == straight.files
+
+
+def test_a_quest_is_weighed_only_if_it_or_its_realm_says_so():
+    realm = Config(schools=Schools(surprise=Surprise(strength=2.0)))
+    assert freeze(Config(), Sidecar(schools=Schools.model_validate({"surprise": None}))).schools.surprise is None
+    assert freeze(realm, Sidecar()).schools.surprise.strength == 2.0
+    assert freeze(realm, Sidecar(schools=Schools.model_validate({"surprise": None}))).schools.surprise is None
+    own = freeze(realm, Sidecar(schools=Schools.model_validate({"surprise": {"measure": "margin"}}))).schools.surprise
+    assert (own.measure, own.strength) == ("margin", 2.0)

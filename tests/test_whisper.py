@@ -13,6 +13,7 @@ from core import checkpoints
 from core.between_steps import BetweenSteps
 from core.config import Config
 from core.errors import UserError
+from core.forge.divergence import divergence_sum
 from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
@@ -114,6 +115,13 @@ def test_a_teacher_that_cannot_be_heard_is_named_before_anything_is_lost(realm, 
     with pytest.raises(UserError, match=r"its weights take 0.01 GiB, 0.00 GiB are free; take a smaller teacher"):
         check_room(realm.models / "sage", 1000)
     assert teacher_folder(realm, hero.tip.id) == realm.vault / hero.tip.id
+
+
+def test_a_pass_without_labels_has_no_divergence():
+    none_ND, head_VD = torch.zeros(0, 4, requires_grad=True), torch.ones(7, 4, requires_grad=True)
+    total, each_N = divergence_sum(none_ND, head_VD, torch.zeros(0, 4), torch.ones(7, 4))
+    total.backward()
+    assert total.item() == 0 and len(each_N) == 0 and not head_VD.grad.any()
 
 
 def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):

@@ -73,7 +73,7 @@ class _Divergence(torch.autograd.Function):
     def forward(ctx, student_ND, student_VD, teacher_NE, teacher_VE, weights_N, beta, temperature):
         rows = min(rows_at_once(student_VD), rows_at_once(teacher_VE))
         total, found, grads, grad_VD = torch.zeros((), device=student_ND.device), [], [], None
-        weights = [None] * -(-len(student_ND) // rows) if weights_N is None else weights_N.split(rows)
+        weights = [None] * max(1, -(-len(student_ND) // rows)) if weights_N is None else weights_N.split(rows)
         for mine_CD, theirs_CE, weight_C in zip(student_ND.split(rows), teacher_NE.split(rows), weights, strict=True):
             teacher_CV = ((theirs_CE @ teacher_VE.T).float() / temperature).log_softmax(-1)
             with torch.enable_grad():

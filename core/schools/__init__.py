@@ -63,7 +63,7 @@ SCHOOLS = {
             "whisper",
             "Whisper",
             "Listen to a greater one, and think as it thinks.",
-            "prompts with a teacher's probabilities",
+            "conversations and texts, and a teacher of the same tokenizer",
             "distillation",
             CONVERSATIONS,
         ),

@@ -22,6 +22,7 @@ def surprise(scores: LabelScores, measure: str) -> torch.Tensor:
 
 
 def weights(scores: LabelScores, settings: Surprise) -> torch.Tensor:
-    """The labels' weights (N) in a pass, with a mean of 1; none is 0."""
-    raised_N = surprise(scores, settings.measure).clamp(min=settings.floor) ** settings.strength
+    """The labels' weights (N), with a mean of 1 in each pass. The likeliest ones' may be 0 where `strength` is large."""
+    surprise_N = surprise(scores, settings.measure).clamp(min=settings.floor)
+    raised_N = (surprise_N / surprise_N.amax(0, keepdim=True)) ** settings.strength if len(surprise_N) else surprise_N
     return raised_N / raised_N.mean()

@@ -57,8 +57,9 @@ def judge(task: Row) -> Row:
 
 
 def judge_of_file(task: Row) -> Row:
-    """The same of a user's file: one fold of five is held out, the hero having imitated the chosen answers of the others."""
-    rows = [orjson.loads(line) for line in Path(task["file"]).read_bytes().splitlines()]
+    """The same of a user's file, a row a line or one array: of five folds one is held out, the others are its battle."""
+    content = Path(task["file"]).read_bytes().strip()
+    rows = orjson.loads(content) if content.startswith(b"[") else list(map(orjson.loads, content.splitlines()))
     random.Random(task["seed"]).shuffle(rows)
     held_out, others = (
         rows[task["fold"] :: task["folds"]],
