@@ -53,15 +53,11 @@ def test_each_school_has_its_own_part_of_the_page(school, tmp_path):
     assert "bench schools --peers --quick --schools judge" in once and "3.00 x" in peers_text(answer)
 
 
-def test_without_trl_the_schools_are_measured_alone_and_it_is_said_how_to_bring_it(monkeypatch):
-    told = []
-    monkeypatch.setattr(peers, "installed", lambda python, packages: set())
-    found = run_peers(PeerOptions(("judge",), quick=True, rounds=1), told.append)
-    alone = found["schools"]["judge"]["contestants"]
-    assert alone[OURS]["state"] == "measured" and alone["dpo"]["state"] == "not installed"
-    assert found["ratio"] == {"judge": None} and any("bootstrap_bench.sh" in line for line in told)
-    assert alone[OURS]["reference_seconds"]["median"] > 0
-    json.dumps(found)
+def test_without_trl_the_school_is_told_alone():
+    found = compared("judge", LOAD, 32, [run(OURS, 0, 2, 500, 1)])
+    assert found["ratio_quickest"] is None and found["memory_ratio"] == {}
+    assert {name: each["state"] for name, each in found["contestants"].items()} == {
+        OURS: "measured", **dict.fromkeys((peer.name for peer in PEERS["judge"]), "not installed")}  # fmt: skip
 
 
 @pytest.mark.skipif(not PEER_PYTHON.exists(), reason="the peers are not installed: bash scripts/bootstrap_bench.sh")
@@ -72,6 +68,7 @@ def test_both_sides_train_the_same_tokens_in_as_many_steps(monkeypatch):
     assert ours["tokens"] == theirs["tokens"] and found["ratio_quickest"] > 0
     assert len(ours["runs"][0]["seconds"]) == len(theirs["runs"][0]["seconds"]) == LOAD.steps
     assert min(each["reference_seconds"]["median"] for each in (ours, theirs)) > 0
+    json.dumps(found)
 
 
 def test_a_school_without_a_peer_is_answered_with_those_that_have_one(capsys):

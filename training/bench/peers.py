@@ -151,14 +151,16 @@ class _Bench:
         self._left = sum(1 + len(PEERS[name]) for name in options.schools) * options.rounds
 
     def hatch(self) -> None:
-        """Everybody's weights in a realm that is copied for each run of ours, and a teacher of other weights beside them."""
-        for name, seed in (("realm", SEED), ("teacher", SEED + 1)):
+        """Everybody's weights in a realm that is copied for each run, and the Whisper's teacher, of other weights, beside them."""
+        seeds = {"realm": SEED} | ({"teacher": SEED + 1} if "whisper" in self.options.schools else {})
+        for name, seed in seeds.items():
             paths = RealmPaths(self.folder / name)
             paths.make()
             paths.config.write_bytes(orjson.dumps({"seed": seed, "disk": {"reserve_bytes": 0}}))
             self._ask("weights", paths.root, 1, {"seed": seed})
-        own, other = (RealmPaths(self.folder / name).models for name in ("realm", "teacher"))
-        shutil.copytree(other / "bench", own / "teacher")
+        if "teacher" in seeds:
+            own, other = (RealmPaths(self.folder / name).models for name in ("realm", "teacher"))
+            shutil.copytree(other / "bench", own / "teacher")
 
     def measure(self, school: str, peers: tuple[Peer, ...]) -> dict[str, Any]:
         """All rounds of one school."""

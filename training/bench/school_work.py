@@ -36,10 +36,10 @@ class Load:
 
 LOADS = {
     "mini": {
-        "judge": Load(6, 4, 120),
-        "champion": Load(4, 3, answers=4, answer_tokens=16),
-        "whisper": Load(6, 4, 120),
-        "oracle": Load(6, 4, 120),
+        "judge": Load(8, 4, 120),
+        "champion": Load(8, 3, answers=4, answer_tokens=16),
+        "whisper": Load(8, 4, 120),
+        "oracle": Load(8, 4, 120),
     },
     "4m": {
         "judge": Load(12, 6),
