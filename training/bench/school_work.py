@@ -42,10 +42,10 @@ LOADS = {
         "oracle": Load(8, 4, 120),
     },
     "4m": {
-        "judge": Load(12, 6),
-        "champion": Load(8, 4, answers=8, answer_tokens=64),
-        "whisper": Load(24, 6),
-        "oracle": Load(24, 6),
+        "judge": Load(8, 4),
+        "champion": Load(8, 3, answers=8, answer_tokens=64),
+        "whisper": Load(16, 4),
+        "oracle": Load(24, 4),
     },
 }
 
