@@ -86,16 +86,16 @@ def standing(case: Case, runs: list[Run], missing: Iterable[str]) -> dict[str, A
         "rounds": 1 + max(run.round for run in runs),
         "gemm_flops": max(run.gemm for run in runs),
         "roofline_tokens_per_second": roof,
-        "ratio": _ratios(runs, PEERS, lambda run: run.whole),
-        "ratio_steady": _ratios(runs, PEERS, lambda run: run.steady),
-        "ratio_range": _ratios(runs, PEERS, lambda run: run.whole, _range),
-        "ratio_steady_range": _ratios(runs, PEERS, lambda run: run.steady, _range),
-        "ratio_cpu": _ratios(runs, PEERS, lambda run: run.thrift),
-        "ratio_compiled": _ratios(runs, everybody, lambda run: run.whole, mine=COMPILED),
-        "ratio_compiled_steady": _ratios(runs, everybody, lambda run: run.steady, mine=COMPILED),
-        "ratio_others": _ratios(runs, others, lambda run: run.whole),
-        "ratio_others_steady": _ratios(runs, others, lambda run: run.steady),
-        "ratio_others_cpu": _ratios(runs, others, lambda run: run.thrift),
+        "ratio": ratios(runs, PEERS, lambda run: run.whole),
+        "ratio_steady": ratios(runs, PEERS, lambda run: run.steady),
+        "ratio_range": ratios(runs, PEERS, lambda run: run.whole, _range),
+        "ratio_steady_range": ratios(runs, PEERS, lambda run: run.steady, _range),
+        "ratio_cpu": ratios(runs, PEERS, lambda run: run.thrift),
+        "ratio_compiled": ratios(runs, everybody, lambda run: run.whole, mine=COMPILED),
+        "ratio_compiled_steady": ratios(runs, everybody, lambda run: run.steady, mine=COMPILED),
+        "ratio_others": ratios(runs, others, lambda run: run.whole),
+        "ratio_others_steady": ratios(runs, others, lambda run: run.steady),
+        "ratio_others_cpu": ratios(runs, others, lambda run: run.thrift),
         "contestants": {name: contestants[name] for name in CONTESTANTS if name in contestants},
     }
 
@@ -110,9 +110,9 @@ def _contestant(name: str, runs: list[Run], case: Case, roof: float) -> dict[str
     about = {"title": known.title, "equal": known.equal, **setting}
     if not done:
         return {**about, "state": "failed", "problem": runs[-1].found["problem"]}
-    steady = _spread(run.steady for run in done)
+    steady = spread(run.steady for run in done)
     measures = {
-        key: _spread(run.found[key] for run in done)
+        key: spread(run.found[key] for run in done)
         for key in ("peak_bytes", "device_peak_bytes", "ready_seconds", "first_step_seconds", "held_out_loss")
     }
     problems = [run.found["problem"] for run in runs if not run.done]
@@ -120,16 +120,16 @@ def _contestant(name: str, runs: list[Run], case: Case, roof: float) -> dict[str
         **about,
         "state": "measured",
         **({"problem": problems[-1]} if problems else {}),
-        "tokens_per_second": _spread(run.whole for run in done),
+        "tokens_per_second": spread(run.whole for run in done),
         "steady_tokens_per_second": steady,
-        "tokens_per_cpu_second": _spread(run.thrift for run in done),
+        "tokens_per_cpu_second": spread(run.thrift for run in done),
         "roofline_share": steady["median"] / roof,
         **measures,
         "runs": [{"round": run.round, "gemm_flops": run.gemm, **run.found} for run in runs],
     }
 
 
-def _spread(values: Iterable[float | None]) -> dict[str, float] | None:
+def spread(values: Iterable[float | None]) -> dict[str, float] | None:
     known = [value for value in values if value is not None]
     return {"median": median(known), "min": min(known), "max": max(known)} if known else None
 
@@ -138,7 +138,7 @@ def _range(values: list[float]) -> list[float]:
     return [min(values), max(values)]
 
 
-def _ratios(
+def ratios(
     runs: list[Run],
     peers: Iterable[str],
     speed: Callable[[Run], float],

@@ -19,6 +19,9 @@ from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
 from training.bench.learning import QUICK_SECONDS as LEARNING_SECONDS
 from training.bench.learning_page import learning_text, write_learning
 from training.bench.page import write_forge
+from training.bench.peers import PEERS as SCHOOL_PEERS
+from training.bench.peers import PeerOptions, run_peers
+from training.bench.peers_page import peers_text, write_peers
 from training.bench.schools import PROMISES, SchoolOptions, run_schools
 from training.bench.schools_page import schools_text, write_schools
 from training.bench.table import forge_text
@@ -94,6 +97,11 @@ def _register_schools(actions) -> None:
     parser.add_argument("--schools", metavar="LIST", help=f"of {', '.join(PROMISES)} (default: all)")
     parser.add_argument("--preferences", type=Path, metavar="FILE", help="preference rows for the Judge, in five folds")
     parser.add_argument(
+        "--peers",
+        action="store_true",
+        help=f"instead: speed and memory of {', '.join(SCHOOL_PEERS)} beside TRL's trainers (quick: of a tiny model)",
+    )
+    parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
 
@@ -129,6 +137,8 @@ def faults(realm: Realm) -> int:
 def schools(realm: Realm) -> int:
     """The realm it is called in is not touched."""
     args = realm.args
+    if args.peers:
+        return school_peers(realm)
     if args.preferences and not args.preferences.is_file():
         raise UserError(f"--preferences {args.preferences}: no such file")
     options = SchoolOptions(
@@ -143,6 +153,25 @@ def schools(realm: Realm) -> int:
         for path in write_schools(result, CHECKOUT / "docs"):
             print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
     return 0 if result["passed"] else 1
+
+
+def school_peers(realm: Realm) -> int:
+    args, known = realm.args, tuple(SCHOOL_PEERS)
+    options = PeerOptions(_chosen(args.schools, known, "school") if args.schools else known, args.quick)
+    result = run_peers(options, _say)
+    realm.report(result, lambda: peers_text(result))
+    if args.write_docs:
+        for path in write_peers(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    failed = [
+        each["title"]
+        for school in result["schools"].values()
+        for each in school["contestants"].values()
+        if each["state"] == "failed"
+    ]
+    if failed:
+        raise RealmError(f"failed: {', '.join(failed)}")
+    return 0
 
 
 def ingest(realm: Realm) -> int:

@@ -23,11 +23,16 @@ def run(task: Task, stopwatch: Stopwatch) -> torch.nn.Module:
     trainer = worker.trainer
     fight, compiled = trainer.fight, task.options.get("compiled", False)
     trainer.fight = lambda *battle, **options: fight(*battle, **options | {"compiled": compiled})
-    worker.report.begin = _then(stopwatch.begin, worker.report.begin)
-    worker.report.step = _also(worker.report.step, lambda facts: stopwatch.step(facts.tokens))
+    timed(worker, stopwatch)
     worker.loop()
     worker.end_writing()
     return trainer.model
+
+
+def timed(worker: Any, stopwatch: Stopwatch) -> None:
+    """The next battle of `worker` is timed from its begin on."""
+    worker.report.begin = _then(stopwatch.begin, worker.report.begin)
+    worker.report.step = _also(worker.report.step, lambda facts: stopwatch.step(facts.tokens))
 
 
 def _then(first: Callable[[], None], second: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from training.bench.material import MAX_LENGTH, SEED
 
 def run(task: Task) -> dict:
     material = task.material
-    torch.manual_seed(SEED)
+    torch.manual_seed(task.options.get("seed", SEED))
     words = Renderer.load(BUNDLED_TOKENIZER, MAX_LENGTH)
     names = {"bos_token_id": None, "eos_token_id": words.eos_id, "pad_token_id": words.pad_id}
     model = Qwen3ForCausalLM(Qwen3Config(**material.size.shape, **names))
