@@ -87,27 +87,20 @@ def grader(name: str) -> Grader:
 
 def mark(task: Task, said: str) -> float:
     """The reward of an answer. Raises GraderFailed with the grader's own words where it breaks or gives no finite number."""
-    if task.grader:
-        named, grade = f"grader {task.grader}", _with(task.answer, grader(task.grader))
-    else:
-        problem = Problem(task.prompt, task.answer, task.level or 0, task.skill)
-        named, grade = f"skill {task.skill}", _with_problem(problem)
+    named = f"grader {task.grader}" if task.grader else f"skill {task.skill}"
     try:
-        found = float(grade(said))
-    except Exception as problem:
+        found = float(_grade(task, said))
+    except Exception as problem:  # its package, too, may be broken or gone
         raise GraderFailed(_told(named, f"raised {type(problem).__name__}: {problem}", said)) from problem
     if not isfinite(found):
         raise GraderFailed(_told(named, f"gave {found}", said))
     return found
 
 
-def _with(right: str, grade: Grader) -> Callable[[str], float]:
-    return lambda said: grade(said, right)
-
-
-def _with_problem(problem: Problem) -> Callable[[str], float]:
-    grade = skill(problem.skill).grade
-    return lambda said: grade(problem, said)
+def _grade(task: Task, said: str) -> float:
+    if task.grader:
+        return grader(task.grader)(said, task.answer)
+    return skill(task.skill).grade(Problem(task.prompt, task.answer, task.level or 0, task.skill), said)
 
 
 def _told(named: str, what: str, said: str) -> str:
