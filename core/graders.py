@@ -63,7 +63,8 @@ def number(said: str, right: str) -> float:
 def json(said: str, right: str) -> float:
     """The same value as JSON, in a code fence or not."""
     wanted = _json(right)
-    return float(wanted is not None and _json(said) == wanted)
+    found = _json(said)
+    return float(None not in (wanted, found) and _same(found, wanted))
 
 
 OWN: dict[str, Grader] = {each.__name__: each for each in (exact, final, contains, number, json)}
@@ -115,7 +116,7 @@ def _announced() -> dict[str, EntryPoint]:
 def _number(text: str) -> Decimal | None:
     lines = without_thought(text).splitlines()
     words = lines[-1].replace(",", "").split() if lines else []
-    found = (_decimal(word.strip("$€£%.:;!?*()=")) for word in reversed(words))
+    found = (_decimal(word.lstrip("$€£%:;!?*()=").rstrip("$€£%.:;!?*()=")) for word in reversed(words))
     return next((value for value in found if value is not None), None)
 
 
@@ -125,6 +126,18 @@ def _decimal(word: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return value if value.is_finite() else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As JSON has it: 1 is 1.0 and is not true, which in Python it is."""
+    match one, other:
+        case (bool(), _) | (_, bool()):
+            return one is other
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        case [*_], [*_]:
+            return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
 
 
 def _json(text: str) -> Any:

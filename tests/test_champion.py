@@ -236,7 +236,11 @@ def test_what_no_champion_can_use_is_refused_by_line_field_and_remedy(realm):
         ("final", "42", "6 times 7\nAnswer: 42", "42\n43"),
         ("contains", "Rome", "It is Rome.", "It is Paris."),
         ("number", "1200", "All in all\nthat makes 1,200.00 $.", "1200 or\n1300"),
+        ("number", ".5", "It is $0.50.", "It is 5."),
+        ("number", "-0.5", "**-.5**", ".5"),
         ("json", '{"a": [1, null]}', '```json\n{"a":[1,null]}\n```', '{"a": [1]}'),
+        ("json", "true", " true", "1"),
+        ("json", '{"a": [1, 0]}', '{"a": [1.0, 0]}', '{"a": [true, false]}'),
     ],
 )
 def test_graders_tell_right_from_wrong(grader, right, said, wrong):
