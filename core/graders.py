@@ -63,7 +63,8 @@ def number(said: str, right: str) -> float:
 def json(said: str, right: str) -> float:
     """The same value as JSON, in a code fence or not."""
     wanted = _json(right)
-    return float(wanted is not None and _json(said) == wanted)
+    found = _json(said)
+    return float(None not in (wanted, found) and _same(found, wanted))
 
 
 OWN: dict[str, Grader] = {each.__name__: each for each in (exact, final, contains, number, json)}
@@ -87,27 +88,20 @@ def grader(name: str) -> Grader:
 
 def mark(task: Task, said: str) -> float:
     """The reward of an answer. Raises GraderFailed with the grader's own words where it breaks or gives no finite number."""
-    if task.grader:
-        named, grade = f"grader {task.grader}", _with(task.answer, grader(task.grader))
-    else:
-        problem = Problem(task.prompt, task.answer, task.level or 0, task.skill)
-        named, grade = f"skill {task.skill}", _with_problem(problem)
+    named = f"grader {task.grader}" if task.grader else f"skill {task.skill}"
     try:
-        found = float(grade(said))
-    except Exception as problem:
+        found = float(_grade(task, said))
+    except Exception as problem:  # its package, too, may be broken or gone
         raise GraderFailed(_told(named, f"raised {type(problem).__name__}: {problem}", said)) from problem
     if not isfinite(found):
         raise GraderFailed(_told(named, f"gave {found}", said))
     return found
 
 
-def _with(right: str, grade: Grader) -> Callable[[str], float]:
-    return lambda said: grade(said, right)
-
-
-def _with_problem(problem: Problem) -> Callable[[str], float]:
-    grade = skill(problem.skill).grade
-    return lambda said: grade(problem, said)
+def _grade(task: Task, said: str) -> float:
+    if task.grader:
+        return grader(task.grader)(said, task.answer)
+    return skill(task.skill).grade(Problem(task.prompt, task.answer, task.level or 0, task.skill), said)
 
 
 def _told(named: str, what: str, said: str) -> str:
@@ -122,7 +116,7 @@ def _announced() -> dict[str, EntryPoint]:
 def _number(text: str) -> Decimal | None:
     lines = without_thought(text).splitlines()
     words = lines[-1].replace(",", "").split() if lines else []
-    found = (_decimal(word.strip("$€£%.:;!?*()=")) for word in reversed(words))
+    found = (_decimal(word.lstrip("$€£%:;!?*()=").rstrip("$€£%.:;!?*()=")) for word in reversed(words))
     return next((value for value in found if value is not None), None)
 
 
@@ -132,6 +126,18 @@ def _decimal(word: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return value if value.is_finite() else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """As JSON has it: 1 is 1.0 and is not true, which in Python it is."""
+    match one, other:
+        case (bool(), _) | (_, bool()):
+            return one is other
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        case [*_], [*_]:
+            return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
 
 
 def _json(text: str) -> Any:

@@ -27,18 +27,19 @@ _TURN = re.compile(r"<\|im_start\|>(?:user|tool)\n(.*?)(?=<\|im_end\|>|<\|im_sta
 @dataclass(frozen=True)
 class Question:
     """A held-out prompt and the answer that the file gives, both in tokens. `row`: its number among the good rows; `task`: what
-    marks an answer, where the file says so instead of giving one."""
+    marks an answer, where the file says so instead of giving one. `is_right`: whether the expected answer is known to be good."""
 
     row: int
     prompt: np.ndarray
     expected: np.ndarray
     task: Task | None = None
+    is_right: bool = True
 
 
 @dataclass(frozen=True)
 class Preview:
     """One prompt answered. `score`: 1.0 for the expected answer, by the grader where the row or the quest has one, else by its
-    words; None for an answer that was cut short."""
+    words; None for an answer that was cut short, and where none is expected, since the file gives only rewarded ones."""
 
     prompt: str
     answer: str
@@ -47,8 +48,11 @@ class Preview:
 
 
 def questions(plan: BattlePlan, count: int = QUESTIONS) -> list[Question]:
-    """The prompts of the held-out rows with the smallest keys, each different row once; none where nothing is held out."""
+    """The prompts of the held-out rows with the smallest keys, each different row once; none where nothing is held out.
+    Those whose answer is labelled bad are passed over."""
     rows = [int(row) for row in plan.held_out_rows]
+    if plan.form == "label":
+        rows = [row for row in rows if plan.prepared.values[row] > 0]
     distinct = {int(plan.prepared.keys[row]): row for row in reversed(rows)}
     ask = partial(_problem, plan) if plan.form == "problem" else partial(_question, plan)
     found = [ask(distinct[key]) for key in sorted(distinct)]
@@ -67,7 +71,8 @@ def _question(plan: BattlePlan, row: int) -> Question:
     first = int(trained.argmax()) or max(1, len(tokens) // 2)
     run = trained[first:]
     end = len(tokens) if run.all() else first + int(run.argmin())
-    return Question(row, np.asarray(tokens[:first], np.int64), np.asarray(tokens[first:end], np.int64))
+    prompt, expected = (np.asarray(part, np.int64) for part in (tokens[:first], tokens[first:end]))
+    return Question(row, prompt, expected, is_right=plan.form != "reward")
 
 
 def most_tokens(asked: Sequence[Question]) -> int:
@@ -84,9 +89,12 @@ def preview(question: Question, answer: Sequence[int], renderer: Renderer, skill
     if question.task:
         return _marked(question, renderer.decode(answer, specials=False), ended, renderer)
     said, expected = (renderer.decode(tokens, specials=False).strip() for tokens in (answer, wanted))
+    prompt, shown = _question_text(renderer.decode(question.prompt)), said if ended else f"{said} …"
+    if not question.is_right:
+        return Preview(prompt, shown, "", None)
     return Preview(
-        prompt=_question_text(renderer.decode(question.prompt)),
-        answer=said if ended else f"{said} …",
+        prompt=prompt,
+        answer=shown,
         expected=expected if len(wanted) == len(question.expected) else f"{expected} …",
         score=_score(skill_name, said, expected) if ended else _agreement(answer, wanted),
     )

@@ -6,7 +6,9 @@ corrections that are in the realm already are not handed in twice. What they loo
 
 import hashlib
 import heapq
+import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ from core.forge.optimizers import weights_to_use
 from core.forge.qwen3 import autocast
 from core.formats import BadRow
 from core.formats import form as form_named
+from core.graders import GraderFailed
 from core.inbox import drop, safe_stem
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -32,6 +35,8 @@ from core.rendering import Renderer
 from core.train import HeroTrainer
 from core.training_queue import TrainingQueue
 from core.wishes import Ending
+
+log = logging.getLogger(__name__)
 
 ORIGIN, PRIORITY = "mirror", "high"
 HANDED_ON = ("epochs", "batch_size", "seed", "optimizer_state", "profile")  # from a quest's settings to its corrections
@@ -47,23 +52,34 @@ class Sparring(Resident, Protocol):
     def renderer(self, max_length: int) -> Renderer: ...
 
 
+@dataclass
+class Marked:
+    """What `asked` answers were worth. `known`: a question that was answered right; `problems`: why others were not marked."""
+
+    asked: int
+    wrong: list[tuple[Question, str]] = field(default_factory=list)
+    known: Question | None = None
+    problems: list[str] = field(default_factory=list)
+
+
 def spar(worker: Sparring, quest: Quest) -> Ending | None:
     """Finish `quest`, its corrections handed in; or how it is to be left."""
     worker.enter("evaluation")
     try:
         with Preparation(worker, quest, "sparring") as progress:
             questions = list(_questions(quest, progress))
-            answered = _answered(worker, quest, questions, progress)
+            marked = _marked(_answered(worker, quest, questions, progress), progress)
     except LeftEarly as left:
         return left.ending
-    wrong = [(question, said) for question, said in answered if not question.is_answered_by(said)]
-    missed = {id(question) for question, _ in wrong}
-    known = next((question for question, _ in answered if id(question) not in missed), None)
-    name = _hand_in(worker, quest, b"".join(map(_line, corrections(wrong, known)))) if wrong else None
-    outcome = f"{len(wrong):,} of {len(answered):,} wrong; " + (
-        f"corrections are {name}" if name else "nothing to mend"
-    )
-    told = {"asked": len(answered), "wrong": len(wrong), "corrections": name}
+    asked, wrong, problems = marked.asked, marked.wrong, marked.problems
+    name = _hand_in(worker, quest, b"".join(map(_line, corrections(wrong, marked.known)))) if wrong else None
+    told = {"asked": asked, "wrong": len(wrong), "corrections": name}
+    outcome = f"{len(wrong):,} of {asked:,} wrong"
+    if problems:
+        told |= {"not_marked": len(problems), "problem": problems[0]}
+        outcome += f", {len(problems):,} not marked"
+        log.warning("%d of %d answers could not be marked and are left out; %s", len(problems), asked, problems[0])
+    outcome += f"; corrections are {name}" if name else "; nothing to mend"
     write_json(quest.companion(".report.json"), {**quest.report, "sparring": told})
     worker.queue.finish(quest, outcome)
     worker.ledger.event("trainer", "sparred", f"{quest.stem}: {outcome}.", quest=quest.id, **told)
@@ -104,6 +120,25 @@ def _answered(
     with numbers, weights_to_use(trainer.optimizer):
         said = answers.answers(trainer.model, renderer, prompts, rooms, progress)
     return [(question, words) for (question, _), words in zip(put, said, strict=True)]
+
+
+def _marked(answered: list[tuple[Question, str]], progress: Preparation) -> Marked:
+    """Raises GraderFailed where none of the answers can be marked."""
+    marked = Marked(len(answered))
+    for question, said in answered:
+        progress(1.0)  # a grader may be slow
+        try:
+            is_right = question.is_answered_by(said)
+        except GraderFailed as problem:
+            marked.problems.append(str(problem))
+            continue
+        if not is_right:
+            marked.wrong.append((question, said))
+        elif marked.known is None:
+            marked.known = question
+    if marked.problems and len(marked.problems) == marked.asked:
+        raise GraderFailed(f"none of the {marked.asked} answers could be marked; {marked.problems[0]}")
+    return marked
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -211,18 +211,26 @@ def read_previews(
     return [dict(row) | {"answers": orjson.loads(row["answers"])} for row in rows]
 
 
+_TOLD = "FROM told WHERE hero=(SELECT id FROM heroes WHERE name=:hero) AND quest=:quest"
+# Each name, and each one's last value, is sought through the key, so that it does not matter how many steps there were.
+LAST_TOLD = f"""
+    WITH RECURSIVE
+    names(name) AS (
+        SELECT (SELECT name {_TOLD} ORDER BY name LIMIT 1)
+        UNION ALL SELECT (SELECT name {_TOLD} AND name > names.name ORDER BY name LIMIT 1) FROM names WHERE name IS NOT NULL),
+    last(name, value) AS (
+        SELECT name, (SELECT value {_TOLD} AND name=names.name AND value IS NOT NULL ORDER BY step DESC LIMIT 1) FROM names)
+    SELECT name, value FROM last WHERE value IS NOT NULL"""
+
+
 def last_told(path: Path, hero: str, quest: int) -> dict[str, float]:
     """What the school of `quest` reported beside the loss, each as of the last step that it was reported of."""
-    query = (
-        "SELECT name, value, MAX(step) FROM told WHERE hero=(SELECT id FROM heroes WHERE name=?) AND quest=? "
-        "AND value IS NOT NULL GROUP BY name ORDER BY name"
-    )
     try:
         connection = open_read_only(path)
         if connection is None:
             return {}
         with closing(connection):
-            return {row["name"]: row["value"] for row in connection.execute(query, (hero, quest))}
+            return dict(map(tuple, connection.execute(LAST_TOLD, {"hero": hero, "quest": quest})))
     except sqlite3.Error:  # not a database yet, or one of an older version
         return {}
 

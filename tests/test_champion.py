@@ -24,7 +24,7 @@ from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.quest import Sidecar, freeze
 from core.rendering import Renderer
-from core.school_config import ChampionSettings, Schools
+from core.school_config import ChampionSettings, MirrorSettings, Schools
 from core.steps import last_told
 from core.validator import validate_file
 
@@ -38,6 +38,11 @@ def picky(said, right):
     if right == "never" or len(said) % 2:
         raise LookupError("no table")
     return 0.5
+
+def fussy(said, right):
+    if right == "never":
+        raise LookupError("no table")
+    return 0.0
 """
 
 
@@ -47,7 +52,10 @@ def package(tmp_path, monkeypatch):
     info = tmp_path / "site" / "ours-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{graders.GROUP}]\nletters = our_marks:letters\npicky = our_marks:picky\n")
+    (info / "entry_points.txt").write_text(
+        f"[{graders.GROUP}]\nletters = our_marks:letters\npicky = our_marks:picky\nfussy = our_marks:fussy\n"
+        "gone = no_such_package:marks\n"
+    )
     (info.parent / "our_marks.py").write_text(OURS)
     monkeypatch.syspath_prepend(info.parent)
     graders._announced.cache_clear()
@@ -163,6 +171,44 @@ def test_a_grader_that_breaks_costs_its_answer_and_one_that_always_does_ends_the
     assert "the grader picky raised LookupError: no table" in reason
 
 
+@pytest.mark.parametrize("school", ["champion", "mirror"])
+def test_the_trainer_shows_that_it_lives_before_every_mark(school, realm, ledger, monkeypatch):
+    monkeypatch.setattr("core.preparation.LOOK_SECONDS", 0)
+    hero, beats, at_marks = resident(realm, ledger), [], []
+    beat = hero.beat
+    hero.beat = lambda: beats.append(beat())
+
+    def slow(said: str, right: str) -> float:
+        if said != right:  # the right one is marked when the file is read
+            at_marks.append(len(beats))
+        return float(said == right)
+
+    monkeypatch.setitem(graders.OWN, "slow", slow)
+    accept_sums(realm, ledger, "slow", rows=_problems(8, grader="slow"), school=school, **_champion())
+    assert fight(hero) and len(at_marks) >= 8 and len(set(at_marks)) == len(at_marks)
+
+
+def test_a_grader_that_breaks_costs_sparring_its_answer_and_one_that_always_does_the_quest(realm, ledger, package):
+    hero, rows = resident(realm, ledger), _problems(7, grader="fussy")
+    sparred = {"school": "mirror", "schools": Schools(mirror=MirrorSettings(max_new_tokens=4))}
+    some = accept_sums(realm, ledger, "some", rows=[*rows, *_problems(1, "never", grader="fussy")], **sparred)
+    assert fight(hero)
+    reason = ledger.one("SELECT reason FROM quests WHERE id=?", (some,))["reason"]
+    assert reason == "7 of 8 wrong, 1 not marked; corrections are quest sparring_some"
+    told = hero.queue.find(some).report["sparring"]
+    assert told["not_marked"] == 1 and "the grader fussy raised LookupError: no table" in told["problem"]
+    every = accept_sums(realm, ledger, "every", rows=_problems(8, "never", grader="fussy"), **sparred)
+    while fight(hero):
+        pass
+    done = ledger.one("SELECT state, reason FROM quests WHERE id=?", (every,))
+    assert done["state"] == "failed" and "none of the 8 answers could be marked; the grader fussy" in done["reason"]
+
+
+def test_a_grader_whose_package_does_not_import_is_named(package):
+    with pytest.raises(GraderFailed, match="the grader gone raised ModuleNotFoundError: No module named 'no_such_"):
+        mark(Task("", "red", grader="gone"), "red")
+
+
 def test_what_no_champion_can_use_is_refused_by_line_field_and_remedy(realm):
     bad = [
         {"prompt": "Say red.", "answer": "red.", "skill": "SEWING"},
@@ -190,7 +236,11 @@ def test_what_no_champion_can_use_is_refused_by_line_field_and_remedy(realm):
         ("final", "42", "6 times 7\nAnswer: 42", "42\n43"),
         ("contains", "Rome", "It is Rome.", "It is Paris."),
         ("number", "1200", "All in all\nthat makes 1,200.00 $.", "1200 or\n1300"),
+        ("number", ".5", "It is $0.50.", "It is 5."),
+        ("number", "-0.5", "**-.5**", ".5"),
         ("json", '{"a": [1, null]}', '```json\n{"a":[1,null]}\n```', '{"a": [1]}'),
+        ("json", "true", " true", "1"),
+        ("json", '{"a": [1, 0]}', '{"a": [1.0, 0]}', '{"a": [true, false]}'),
     ],
 )
 def test_graders_tell_right_from_wrong(grader, right, said, wrong):

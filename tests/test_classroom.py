@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from core.errors import UserError
 from core.forge.hatch import micro_hero
+from core.forge.label_scores import label_scores
 from core.paths import BUNDLED_TOKENIZER, CHECKOUT
 from core.rendering import Renderer
 from core.rows import BadRow
@@ -66,6 +68,31 @@ def test_a_plain_trainer_lowers_the_loss_of(kind, tmp_path):
     with torch.no_grad():
         after = room(**room.collate(rows))["loss"].item()
     assert after < before - 0.01 * abs(before)
+
+
+def test_of_rewarded_answers_those_below_their_like_become_less_likely():
+    model = micro_hero(1)
+    room = Classroom(model, school("champion", form="reward"), Renderer.load(BUNDLED_TOKENIZER, 128))
+    rows = [
+        {"prompt": f"Say {prompt}.", "response": f"{word}.", "reward": reward}
+        for prompt, word, reward in (("red", "red", 1), ("red", "blue", 0), ("gold", "gold", 5), ("gold", "iron", 3))
+    ]
+    room.remember(rows)
+    (batch,) = room.collate(rows)["packs"]
+    low, high = sorted(set(batch.beside["advantage"].round(decimals=2).tolist()))
+    assert batch.beside["advantage"].sign().tolist().count(-1) == 2 and low == -high
+    before = label_scores(model, batch).logps_N.detach()
+    room(packs=[batch])["loss"].backward()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights -= 0.1 * weights.grad
+        moved_S = batch.by_sequence(label_scores(model, batch).logps_N - before)
+    assert torch.equal(moved_S.sign(), batch.beside["advantage"].sign())
+
+
+def test_problems_are_refused():
+    with pytest.raises(UserError, match="the form problem has no answers to learn from"):
+        Classroom(micro_hero(1), school("champion", form="problem"), Renderer.load(BUNDLED_TOKENIZER, 128))
 
 
 def test_a_row_of_another_form_and_one_that_was_not_remembered_are_told():

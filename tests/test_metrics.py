@@ -193,3 +193,31 @@ def test_a_reading_that_a_card_does_not_offer_is_null(monkeypatch):
     ]
     driver.nvmlDeviceGetCount = unwilling
     assert gpu.read_gpus() == [] and gpu._library is None
+
+
+def test_what_was_told_last_is_found_without_reading_what_was_told_before(tmp_path):
+    path = tmp_path / "m.db"
+
+    def effort(until: int) -> int:
+        """Instructions of SQLite, after so many steps."""
+        writer = record(path, (until, 7, 1.0))
+        for step in range(until // 2, until):
+            entropy = math.nan if step > until - 3 else 2.0 * step
+            writer.told(step, 7, {"clipped": 1.0 * step, "entropy": entropy})
+        writer.told(until, 8, {"clipped": -1.0, "other": -1.0})
+        writer.add(Step(until, 7, 1e9, 1.0, 1e-3, 1.0, 4000, 0.5))
+        writer.flush()
+        counted, connection = [], steps.open_read_only(path)
+        connection.set_progress_handler(lambda: counted.append(1), 1)
+        wanted = {"hero": HERO, "quest": 7}
+        connection.execute(steps.LAST_TOLD, wanted).fetchall()
+        connection.set_progress_handler(None, 0)
+        plan = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {steps.LAST_TOLD}", wanted)]
+        assert not [step for step in plan if "SCAN told" in step or "TEMP" in step]
+        return len(counted)
+
+    assert steps.last_told(path, HERO, 7) == {}
+    few = effort(8)
+    assert steps.last_told(path, HERO, 7) == {"clipped": 7.0, "entropy": 10.0}
+    assert steps.last_told(path, HERO, 9) == steps.last_told(path, "nobody", 7) == {}
+    assert effort(8_000) < 2 * few

@@ -114,8 +114,8 @@ def plan_of(folder, rows, renderer, **changes) -> BattlePlan:
     path = folder / "quest.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = freeze(Config(), Sidecar()).model_copy(update={"validation_fraction": 0.2, **changes})
-    form = "text" if "text" in rows[0] else "question"
-    return BattlePlan(prepare(path, form, settings, renderer, folder / "prepared"), settings, "ab" * 32)
+    form = next((form for form in ("text", "label", "reward") if form in rows[0]), "question")
+    return BattlePlan(prepare(path, form, settings, renderer, folder / "prepared"), settings, "ab" * 32, form=form)
 
 
 def test_prompts_are_the_same_held_out_rows_each_time_and_short_ones_come_first(tmp_path, renderer):
@@ -129,6 +129,20 @@ def test_prompts_are_the_same_held_out_rows_each_time_and_short_ones_come_first(
     row = rows[asked[0].row]
     assert (told.prompt, told.answer, told.expected, told.score) == (
         row["question"].strip(), row["answer"], row["answer"], 1.0)  # fmt: skip
+
+
+def test_what_is_labelled_bad_or_only_rewarded_is_not_expected(tmp_path, renderer):
+    rows = [{"prompt": f"{n}?", "completion": "BAD" if n % 4 else "good", "label": not n % 4} for n in range(80)]
+    plan = plan_of(tmp_path, rows, renderer)
+    told = [preview(asked, asked.expected.tolist(), renderer, None) for asked in questions(plan, 99)]
+    assert {(each.expected, each.score) for each in told} == {("good", 1.0)}
+    assert len(told) == sum(not row % 4 for row in plan.held_out_rows)
+
+    (tmp_path / "marked").mkdir()
+    rows = [{"prompt": f"{n}?", "response": "so so", "reward": 0.1} for n in range(40)]
+    (asked, *_) = questions(plan_of(tmp_path / "marked", rows, renderer))
+    told = preview(asked, asked.expected.tolist(), renderer, None)
+    assert (told.prompt, told.answer, told.expected, told.score) == (rows[asked.row]["prompt"], "so so", "", None)
 
 
 def test_a_text_is_continued_from_its_middle(tmp_path, renderer):

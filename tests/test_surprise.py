@@ -120,3 +120,17 @@ def test_a_quest_is_weighed_only_if_it_or_its_realm_says_so():
     assert freeze(realm, Sidecar(schools=Schools.model_validate({"surprise": None}))).schools.surprise is None
     own = freeze(realm, Sidecar(schools=Schools.model_validate({"surprise": {"measure": "margin"}}))).schools.surprise
     assert (own.measure, own.strength) == ("margin", 2.0)
+
+
+@pytest.mark.parametrize(("name", "form"), [("judge", "label"), ("champion", "reward")])
+def test_held_out_losses_are_not_weighed_so_that_they_compare_before_and_after_the_warm_up(name, form, hero):
+    draw = np.random.default_rng(2)
+    rows = [(draw.integers(5, 4000, 12), np.arange(12) > 3) for _ in range(3)]
+    beside = [dict.fromkeys(("reference", "old"), np.full(8, -7.0, np.float32)) for _ in rows]
+    for each, value in zip(beside, (1.0, -1.0, 1.0), strict=True):
+        each |= {"side": value, "advantage": value}
+    packs = packs_of(rows, 400, True, beside)
+    plain = school(name, form=form)
+    weighed = school(name, None, Surprise(warmup_steps=0, strength=4.0), form)
+    assert weighed.evaluate(hero, packs).loss == plain.evaluate(hero, packs).loss
+    assert weighed.loss_sum(hero, packs[0]).item() != pytest.approx(plain.loss_sum(hero, packs[0]).item(), rel=1e-6)

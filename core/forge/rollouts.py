@@ -77,6 +77,7 @@ class Rollouts:
         rewards_A, problems = np.zeros(len(rows)), []
         for place, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             text = self._plan.words.decode(answer, specials=False)
+            self._learner.alive()  # a grader may be slow
             try:
                 rewards_A[place] = mark(self._plan.prepared.task(row), text)
             except GraderFailed as problem:

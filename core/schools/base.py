@@ -5,7 +5,8 @@ pack, S its sequences.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +70,15 @@ class School(ABC):
         return evaluate(model, packs)
 
     # For siblings
+
+    @contextmanager
+    def unweighed(self) -> Iterator[None]:
+        """In which surprise counts for nothing, so that losses before and after its warm-up, and without it, compare."""
+        surprise, self.surprise = self.surprise, None
+        try:
+            yield
+        finally:
+            self.surprise = surprise
 
     @property
     def weighs(self) -> bool:

@@ -60,7 +60,7 @@ class School(Base):
         if self.form == "problem":
             return self._rollouts.evaluate()
         device = next(model.parameters()).device
-        with evaluating(model):
+        with evaluating(model), self.unweighed():
             found = [self._answers(model, pack.to(device)) for pack in packs]
         self._told = {}
         if not found:

@@ -40,7 +40,7 @@ class School(Base):
     def evaluate(self, model: torch.nn.Module, packs: Sequence[Pack]) -> Evaluation | None:
         """`loss`: mean of the rows; `accuracy`: share of rows judged right."""
         device = next(model.parameters()).device
-        with evaluating(model):
+        with evaluating(model), self.unweighed():
             found = [self._rows(model, pack.to(device)) for pack in packs]
         self._told = {}
         if not found:
