@@ -4,8 +4,10 @@ A battle that begins asks the weights in memory, which are its parent. One that 
 the checkpoint that it began from loaded once more; that one is never deleted while the battle lasts. It knows no loss.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from core import going_back
@@ -41,12 +43,20 @@ def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: 
     path = path_of(prepared, quest.id)
     if not first or not path.is_file():
         with Preparation(worker, quest) as progress:
-            if first:
-                write_references(_parent(worker, quest), prepared, path, progress)
-            else:
-                with weights_to_use(worker.trainer.optimizer):
-                    write_references(worker.trainer.model, prepared, path, progress)
+            _write(worker, plan, quest, first, path, progress)
     return replace(plan, references=References(prepared, path))
+
+
+def _write(worker: Remembering, plan: BattlePlan, quest: Quest, first: int, path: Path, progress: Callable) -> None:
+    """In the numbers that the battle's passes are computed in: a hero that has not moved is no step away from its parent."""
+    trainer, numbers = worker.trainer, worker.trainer.numbers_of(plan.settings)
+    if first:
+        model = _parent(worker, quest)
+        with numbers:
+            write_references(model, plan.prepared, path, progress)
+    else:
+        with weights_to_use(trainer.optimizer), numbers:
+            write_references(trainer.model, plan.prepared, path, progress)
 
 
 def companion_of(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> Any:

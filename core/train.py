@@ -228,6 +228,10 @@ class HeroTrainer(Trainer):
         check_numbers(self.means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
         return bf16 and self.means.weights == "fp32"
 
+    def numbers_of(self, settings: Settings) -> torch.autocast:
+        """What the passes of a battle with these settings are computed in."""
+        return autocast(self.args.device.type, self.wants_autocast(settings))
+
     def _choose_compute(self, plan: BattlePlan, compiled: bool | None, short: bool) -> None:
         """Which layers are computed again, and whether kernels are compiled: as is wished, else where it pays."""
         keys, model = plan.settings.trainer, self.model

@@ -98,6 +98,26 @@ def _dying_at(step: int):
     return die
 
 
+@pytest.mark.parametrize("forgotten", [False, True], ids=["of the hero", "of its parent"])
+def test_a_hero_that_computes_in_bf16_begins_beside_its_references(forgotten, realm, ledger, monkeypatch):
+    rows = [
+        dict(row, rejected=f"{row['chosen'][:-1]}!") for row in _tastes(64, 5)
+    ]  # pairs of one length, so of one shape
+    accept_sums(realm, ledger, "taste", rows=rows, trainer={"bf16": True}, save_steps=1, learning_rate=1e-12)
+    hero = resident(realm, ledger)
+    if forgotten:
+        with monkeypatch.context() as patch:
+            patch.setattr(BetweenSteps, "after_step", _dying_at(2))
+            with pytest.raises(Killed):
+                fight(hero)
+        next(realm.prepared.glob("*/reference-q*.bin")).unlink()
+        hero = resident(realm, ledger)
+        assert hero.tip.open
+    assert fight(hero)
+    margins = hero.report.record._connection.execute("SELECT value FROM told WHERE name='reward_margin'").fetchall()
+    assert max(abs(row["value"]) for row in margins) < 1e-6
+
+
 def test_a_pair_that_does_not_fit_into_memory_alone_ends_its_battle(realm, ledger, monkeypatch):
     hero, passes = resident(realm, ledger), []
 
