@@ -5,6 +5,7 @@ the checkpoint that it began from loaded once more; that one is never deleted wh
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, Protocol
 from core import going_back
 from core.battle import BattlePlan
 from core.between_steps import Resident
-from core.checkpoints import Manifest, holding
-from core.errors import UserError
+from core.checkpoints import STATE_FILES, Manifest, holding, verify
+from core.errors import CheckpointError, UserError
 from core.forge.load_hero import load_model
 from core.forge.optimizers import weights_to_use
 from core.forge.out_of_memory import free_bytes
@@ -90,9 +91,17 @@ def _school(plan: BattlePlan) -> Any:
 
 
 def _parent(worker: Remembering, quest: Quest):
-    parent = going_back.before(worker.paths, worker.tip, quest.id, 0)
+    """The weights that the battle began from. Since then the hero may have been trained in others."""
+    parent = _named(worker, quest) or going_back.before(worker.paths, worker.tip, quest.id, 0)
     if parent is None:
         raise UserError(
             f"{quest.stem}: the checkpoint that its battle began from is gone; `quest retry {quest.id}` begins anew"
         )
     return load_model(worker.paths.vault / parent.id).to(worker.trainer.args.device)
+
+
+def _named(worker: Remembering, quest: Quest) -> Manifest | None:
+    """What the weights say that it began from, if it is whole; those of an older version do not say."""
+    began = worker.writer.held.began.get(str(quest.id))
+    with suppress(CheckpointError):
+        return began and verify(worker.paths.vault / began, skip=STATE_FILES)

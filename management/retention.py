@@ -1,7 +1,7 @@
 """Which checkpoints stay: a pure `plan` by roles and bytes, and `retain`, which carries it out. It knows nothing about disks.
 
 A role is firm or loose. Firm ones stay whatever happens: what a pointer leads to and its parent, the champion, what is
-pinned, the parent of a battle that goes on, the newest whole ones, the newest promoted one. Loose ones (more promoted
+pinned, the parent of a battle that goes on or was begun, the newest whole ones, the newest promoted one. Loose ones (more promoted
 ones, one a day, one a week) stay as long as there are bytes for them; when there are not, the oldest go first.
 """
 
@@ -191,6 +191,7 @@ class Facts:
         return cls(
             {key for key, row in rows.items() if row["state"] == "promoted"},
             {
+                **dict.fromkeys(_before_begun(found, ledger), "a battle that waits to go on began from it"),
                 **dict.fromkeys(_before_battles(found, ledger), "the battle that goes on began from it"),
                 **dict.fromkeys((key for key, row in rows.items() if row["pinned"]), "pinned or named"),
                 **_needed(paths, found),
@@ -204,6 +205,13 @@ def _needed(paths: RealmPaths, found: list[Manifest]) -> dict[str, str]:
     known = {manifest.id: manifest for manifest in found}
     parents = {known[key].parent: f"the {name} comes from it" for name, key in pointers(paths).items() if key in known}
     return {key: why for key, why in parents.items() if key} | {key: name for name, key in pointers(paths).items()}
+
+
+def _before_begun(found: list[Manifest], ledger: Ledger) -> set[str]:
+    """What the battles of quests began from that are not at their end: their schools may compare with it."""
+    waiting = {str(row["id"]) for row in ledger.all("SELECT id FROM quests WHERE state IN ('queued', 'processing')")}
+    begun = (manifest.began.items() for manifest in found if manifest.branch is None)
+    return {checkpoint for own in begun for quest, checkpoint in own if quest in waiting}
 
 
 def _before_battles(found: list[Manifest], ledger: Ledger) -> set[str]:
