@@ -11,7 +11,8 @@ from transformers import Qwen3ForCausalLM
 
 from core import checkpoints
 from core.between_steps import BetweenSteps
-from core.config import Config
+from core.checkpoints import set_champion
+from core.config import Config, Retention
 from core.errors import UserError
 from core.forge.hatch import micro_hero
 from core.forge.state import save_model
@@ -23,6 +24,7 @@ from core.school_config import Schools, WhisperSettings
 from core.steps import last_told
 from core.teacher import check_room, teacher_folder
 from core.validator import validate_file
+from management.retention import retain
 
 pytestmark = pytest.mark.usefixtures("small_hero")
 
@@ -114,6 +116,21 @@ def test_a_teacher_that_cannot_be_heard_is_named_before_anything_is_lost(realm, 
     with pytest.raises(UserError, match=r"its weights take 0.01 GiB, 0.00 GiB are free; take a smaller teacher"):
         check_room(realm.models / "sage", 1000)
     assert teacher_folder(realm, hero.tip.id) == realm.vault / hero.tip.id
+
+
+def test_a_checkpoint_that_is_to_teach_stays_until_it_has_taught(realm, ledger):
+    hero = resident(realm, ledger)
+    for stem in ("first", "second", "third"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    early = checkpoints.manifests(realm)[2].id
+    little = Retention(keep_last=2, keep_promoted=1, keep_daily=0, keep_weekly=0)
+    set_champion(realm, hero.tip.id)
+    assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+    quest = accept_sums(realm, ledger, "heard", 16, **_whisper(early))
+    assert early not in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
 
 
 def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):
