@@ -55,6 +55,7 @@ class Manifest:
     """What a checkpoint says of itself. `step`: the hero's global step; times in seconds since the epoch.
 
     `prepared`: of the quests in `open`, by id as text, which rendering of their rows was trained (prepare.cache_name).
+    `began`: of the same quests, the checkpoint that each one's battle began from; older versions did not say.
     `fought`: of the same quests, and of the one that ended here, what their battles have come to (BattleReport.so_far).
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
@@ -90,6 +91,7 @@ class Manifest:
     exams: list[dict[str, Any]] = field(default_factory=list)
     weight_size: float | None = None
     verdict: dict[str, Any] | None = None
+    began: dict[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -103,13 +105,20 @@ class Manifest:
     def finished(self, quest: int) -> "Manifest":
         """This manifest after `quest` was trained to its end."""
         others = {key: steps for key, steps in self.open.items() if key != quest}
-        rows = {key: name for key, name in self.prepared.items() if key != str(quest)}
-        return replace(self, trained=add_to(self.trained, quest), open=others, prepared=rows)
+        rows, began = (_without(known, str(quest)) for known in (self.prepared, self.began))
+        return replace(self, trained=add_to(self.trained, quest), open=others, prepared=rows, began=began)
 
-    def reached(self, quest: int, steps: int, prepared: str) -> "Manifest":
-        """This manifest with `steps` optimizer steps of `quest` done, on its rows as `prepared` names them."""
-        rows = {**self.prepared, str(quest): prepared}
-        return replace(self, open={**self.open, quest: steps}, prepared=rows)
+    def reached(self, quest: int, steps: int, prepared: str, tip: str | None = None) -> "Manifest":
+        """This manifest with `steps` optimizer steps of `quest` done, on its rows as `prepared` names them. `tip`: what its
+        battle began from, unless that is known from steps before."""
+        key, began = str(quest), self.began
+        if not self.open.get(quest):
+            began = _without(began, key) | ({key: tip} if tip else {})
+        return replace(self, open={**self.open, quest: steps}, prepared={**self.prepared, key: prepared}, began=began)
+
+
+def _without(known: dict[str, str], key: str) -> dict[str, str]:
+    return {name: value for name, value in known.items() if name != key}
 
 
 def record(ledger: Ledger, manifest: Manifest, state: str) -> None:

@@ -4,15 +4,18 @@ A battle that begins asks the weights in memory, which are its parent. One that 
 the checkpoint that it began from loaded once more; that one is never deleted while the battle lasts. It knows no loss.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from core import going_back
 from core.battle import BattlePlan
 from core.between_steps import Resident
-from core.checkpoints import Manifest, holding
-from core.errors import UserError
+from core.checkpoints import STATE_FILES, Manifest, holding, verify
+from core.errors import CheckpointError, UserError
 from core.forge.load_hero import load_model
 from core.forge.optimizers import weights_to_use
 from core.forge.out_of_memory import free_bytes
@@ -41,12 +44,20 @@ def with_references(worker: Remembering, plan: BattlePlan, quest: Quest, first: 
     path = path_of(prepared, quest.id)
     if not first or not path.is_file():
         with Preparation(worker, quest) as progress:
-            if first:
-                write_references(_parent(worker, quest), prepared, path, progress)
-            else:
-                with weights_to_use(worker.trainer.optimizer):
-                    write_references(worker.trainer.model, prepared, path, progress)
+            _write(worker, plan, quest, first, path, progress)
     return replace(plan, references=References(prepared, path))
+
+
+def _write(worker: Remembering, plan: BattlePlan, quest: Quest, first: int, path: Path, progress: Callable) -> None:
+    """In the numbers that the battle's passes are computed in: a hero that has not moved is no step away from its parent."""
+    trainer, numbers = worker.trainer, worker.trainer.numbers_of(plan.settings)
+    if first:
+        model = _parent(worker, quest)
+        with numbers:
+            write_references(model, plan.prepared, path, progress)
+    else:
+        with weights_to_use(trainer.optimizer), numbers:
+            write_references(trainer.model, plan.prepared, path, progress)
 
 
 def companion_of(worker: Remembering, plan: BattlePlan, quest: Quest, first: int) -> Any:
@@ -80,9 +91,17 @@ def _school(plan: BattlePlan) -> Any:
 
 
 def _parent(worker: Remembering, quest: Quest):
-    parent = going_back.before(worker.paths, worker.tip, quest.id, 0)
+    """The weights that the battle began from. Since then the hero may have been trained in others."""
+    parent = _named(worker, quest) or going_back.before(worker.paths, worker.tip, quest.id, 0)
     if parent is None:
         raise UserError(
             f"{quest.stem}: the checkpoint that its battle began from is gone; `quest retry {quest.id}` begins anew"
         )
     return load_model(worker.paths.vault / parent.id).to(worker.trainer.args.device)
+
+
+def _named(worker: Remembering, quest: Quest) -> Manifest | None:
+    """What the weights say that it began from, if it is whole; those of an older version do not say."""
+    began = worker.writer.held.began.get(str(quest.id))
+    with suppress(CheckpointError):
+        return began and verify(worker.paths.vault / began, skip=STATE_FILES)

@@ -21,7 +21,6 @@ from core.durable import write_json
 from core.errors import UserError
 from core.forge import answers
 from core.forge.optimizers import weights_to_use
-from core.forge.qwen3 import autocast
 from core.formats import BadRow
 from core.formats import form as form_named
 from core.graders import GraderFailed
@@ -116,7 +115,7 @@ def _answered(
     put = [(question, row) for question, row in zip(questions, rendered, strict=True) if not isinstance(row, BadRow)]
     prompts, _ = answers.asked(row for _, row in put)
     rooms = [settings.schools.mirror.max_new_tokens] * len(prompts)
-    numbers = autocast(trainer.args.device.type, trainer.wants_autocast(settings))
+    numbers = trainer.numbers_of(settings)
     with numbers, weights_to_use(trainer.optimizer):
         said = answers.answers(trainer.model, renderer, prompts, rooms, progress)
     return [(question, words) for (question, _), words in zip(put, said, strict=True)]

@@ -53,6 +53,11 @@ from core.trainer_keys import layers_again
 Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 
+def _school_of(plan: BattlePlan) -> School:
+    name, schools = plan.settings.school, plan.settings.schools
+    return school(name, schools.settings(name), schools.surprise, plan.form)
+
+
 class HeroTrainer(Trainer):
     """Keeps one hero in memory and fights battle after battle with it. `global_step` never resets.
 
@@ -133,9 +138,7 @@ class HeroTrainer(Trainer):
         companion: torch.nn.Module | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        settings = plan.settings
-        own, surprise = settings.schools.settings(settings.school), settings.schools.surprise
-        self._school: School = school(settings.school, own, surprise, plan.form)
+        self._school = _school_of(plan)
         learner = Learner(self.model, self.compute_loss_context_manager, alive, companion)
         self._lessons = self._school.lessons(plan, learner)
 
@@ -224,6 +227,10 @@ class HeroTrainer(Trainer):
         bf16 = settings.trainer.get("bf16", self.means.compute == "bf16")
         check_numbers(self.means.weights, settings.trainer.get("optim", self.kind.optim), "bf16" if bf16 else "fp32")
         return bf16 and self.means.weights == "fp32"
+
+    def numbers_of(self, settings: Settings) -> torch.autocast:
+        """What the passes of a battle with these settings are computed in."""
+        return autocast(self.args.device.type, self.wants_autocast(settings))
 
     def _choose_compute(self, plan: BattlePlan, compiled: bool | None, short: bool) -> None:
         """Which layers are computed again, and whether kernels are compiled: as is wished, else where it pays."""
@@ -335,14 +342,14 @@ class HeroTrainer(Trainer):
         model.zero_grad()
         if self.args.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.limits.add(self.state.global_step + 1, smaller(batch.packs))
+        self.limits.add(self.state.global_step + 1, smaller(batch.packs, self._school.together))
 
     def narrow(self, plan: BattlePlan, first: int, last: int) -> None:
         """The kernel ended the last life after step `last` of `plan`: from step `first` on, passes are half as large."""
         if self.kind.steps_in_backward or self.means.release:
             return  # a step is one pass
-        room = self._room_at(plan.settings, self.global_step + 1)
-        if tokens := halved(plan, range(first, min(last + 1, plan.total_steps)), room):
+        room, together = self._room_at(plan.settings, self.global_step + 1), _school_of(plan).together
+        if tokens := halved(plan, range(first, min(last + 1, plan.total_steps)), room, together):
             self.limits.add(self.global_step + 1, tokens)
 
     def floating_point_ops(self, inputs: StepBatch) -> int:

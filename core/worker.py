@@ -328,6 +328,7 @@ class Worker:
             open=held.open,
             validation_loss=looked.loss,
             prepared=held.prepared,
+            began=held.began,
             fought={key: held.fought.get(key, {}) for key in held.prepared} | {str(quest.id): self.report.so_far},
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),
@@ -338,7 +339,7 @@ class Worker:
         if step >= plan.total_steps:
             facts = judgement.judged(self, facts.finished(quest.id), plan, looked)
         else:
-            facts = facts.reached(quest.id, step, plan.prepared.folder.name)
+            facts = facts.reached(quest.id, step, plan.prepared.folder.name, self.tip.id)
         with weights_to_use(self.trainer.optimizer):
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
             self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)

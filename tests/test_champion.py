@@ -11,10 +11,10 @@ from resident import accept_sums, fight, resident
 from safetensors.torch import load_file
 from test_judge import Killed, _dying_at
 
-from core import checkpoints, graders
+from core import checkpoints, control, graders, references
 from core.advantages import TINY, compared
 from core.between_steps import BetweenSteps
-from core.config import Config
+from core.config import Config, Retention
 from core.cooldown_plan import cooldown_plan
 from core.errors import UserError
 from core.forge.generate import drawn, drawn_answers
@@ -27,6 +27,7 @@ from core.rendering import Renderer
 from core.school_config import ChampionSettings, MirrorSettings, Schools
 from core.steps import last_told
 from core.validator import validate_file
+from management.retention import retain
 
 pytestmark = pytest.mark.usefixtures("small_hero")
 
@@ -157,6 +158,36 @@ def test_a_battle_that_was_killed_goes_on_with_the_same_answers(kind, realm, led
     assert fight(hero) and hero.tip.files["model.safetensors"] == whole.tip.files["model.safetensors"]
     kl = _reported(whole, "kl")
     assert abs(kl[0]) < 1e-6 < max(kl)
+
+
+def test_a_battle_that_was_skipped_compares_with_what_it_began_from_whatever_was_trained_since(
+    realm, ledger, monkeypatch, package
+):
+    hero, after_step = resident(realm, ledger), BetweenSteps.after_step
+    accept_sums(realm, ledger, "first", 16)
+    settings = {"batch_size": 4, "learning_rate": 1e-3, **_champion(beta=0.05)}
+    taste = accept_sums(realm, ledger, "taste", rows=_problems(24, grader="letters"), **settings)
+    other = accept_sums(realm, ledger, "other", 16, learning_rate=1e-3)
+    assert fight(hero)
+    began, asked = hero.tip, []
+
+    def skipping(self, facts):
+        if facts.step == 2:
+            control.wish(ledger, "skip", str(taste))
+        return after_step(self, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", skipping)
+        assert fight(hero) and hero.tip.open[taste] >= 2
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, other) and hero.tip.began == {str(taste): began.id}
+    little = Retention(keep_last=2, keep_promoted=1, keep_daily=0, keep_weekly=0)
+    assert began.id not in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+
+    load_model = references.load_model
+    monkeypatch.setattr(references, "load_model", lambda folder: asked.append(folder.name) or load_model(folder))
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, taste)
+    assert asked == [began.id] and hero.tip.began == {}
+    assert began.id in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
 
 
 def test_a_grader_that_breaks_costs_its_answer_and_one_that_always_does_ends_the_battle(realm, ledger, package):

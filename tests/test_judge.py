@@ -4,18 +4,21 @@ import json
 import random
 
 import pytest
+import torch
 from resident import accept_sums, fight, resident
 from tavern_server import client_of
 
 from core import checkpoints
 from core.between_steps import BetweenSteps
 from core.config import Config
+from core.forge.out_of_memory import halved
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.quest import Sidecar, freeze
 from core.rendering import Renderer
 from core.school_config import JudgeSettings, Schools
 from core.steps import last_told
+from core.train import HeroTrainer
 from core.validator import validate_file
 
 pytestmark = pytest.mark.usefixtures("small_hero")
@@ -93,6 +96,52 @@ def _dying_at(step: int):
         return after_step(self, facts)
 
     return die
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["of the hero", "of its parent"])
+def test_a_hero_that_computes_in_bf16_begins_beside_its_references(forgotten, realm, ledger, monkeypatch):
+    rows = [
+        dict(row, rejected=f"{row['chosen'][:-1]}!") for row in _tastes(64, 5)
+    ]  # pairs of one length, so of one shape
+    accept_sums(realm, ledger, "taste", rows=rows, trainer={"bf16": True}, save_steps=1, learning_rate=1e-12)
+    hero = resident(realm, ledger)
+    if forgotten:
+        with monkeypatch.context() as patch:
+            patch.setattr(BetweenSteps, "after_step", _dying_at(2))
+            with pytest.raises(Killed):
+                fight(hero)
+        next(realm.prepared.glob("*/reference-q*.bin")).unlink()
+        hero = resident(realm, ledger)
+        assert hero.tip.open
+    assert fight(hero)
+    margins = hero.report.record._connection.execute("SELECT value FROM told WHERE name='reward_margin'").fetchall()
+    assert max(abs(row["value"]) for row in margins) < 1e-6
+
+
+def test_a_pair_that_does_not_fit_into_memory_alone_ends_its_battle(realm, ledger, monkeypatch):
+    hero, passes = resident(realm, ledger), []
+
+    def shortage(self, model, batch):
+        passes.append(max(len(pack.lengths) for pack in batch.packs))
+        assert len(passes) < 20, "it tries for ever"
+        raise torch.OutOfMemoryError("the allocator's own words")
+
+    monkeypatch.setattr(HeroTrainer, "_passes", shortage)
+    quest = accept_sums(realm, ledger, "taste", rows=_tastes(32, 4))
+    assert fight(hero)
+    reason = ledger.one("SELECT reason FROM battles WHERE quest=?", (quest,))["reason"]
+    assert "does not fit into memory, alone in its pass" in reason
+    assert passes == sorted(passes, reverse=True) and passes[-1] == 2
+    assert ledger.one("SELECT COUNT(*) AS n FROM events WHERE code='memory_short'")["n"] == len(passes) - 1
+
+
+def test_after_a_kill_for_memory_passes_are_halved_by_pairs(realm, ledger):
+    hero = resident(realm, ledger)
+    plan = hero.plan_of(hero.queue.find(accept_sums(realm, ledger, "taste", rows=_tastes(32, 4), batch_size=2)))
+    pairs = [sum(plan.lengths_at(step)[first : first + 2]) for step in range(plan.total_steps) for first in (0, 2)]
+    widest = max(one + other for one, other in zip(pairs[0::2], pairs[1::2], strict=True))
+    assert halved(plan, range(plan.total_steps), 4096, together=2) == max(*pairs, widest // 2)
+    assert halved(plan, range(plan.total_steps), max(pairs), together=2) is None
 
 
 def test_what_no_judge_can_use_is_refused_by_line_field_and_remedy(realm, ledger):

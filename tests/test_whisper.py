@@ -11,7 +11,8 @@ from transformers import Qwen3ForCausalLM
 
 from core import checkpoints
 from core.between_steps import BetweenSteps
-from core.config import Config
+from core.checkpoints import set_champion
+from core.config import Config, Retention
 from core.errors import UserError
 from core.forge.divergence import divergence_sum
 from core.forge.hatch import micro_hero
@@ -24,6 +25,7 @@ from core.school_config import Schools, WhisperSettings
 from core.steps import last_told
 from core.teacher import check_room, teacher_folder
 from core.validator import validate_file
+from management.retention import retain
 
 pytestmark = pytest.mark.usefixtures("small_hero")
 
@@ -122,6 +124,21 @@ def test_a_pass_without_labels_has_no_divergence():
     total, each_N = divergence_sum(none_ND, head_VD, torch.zeros(0, 4), torch.ones(7, 4))
     total.backward()
     assert total.item() == 0 and len(each_N) == 0 and not head_VD.grad.any()
+
+
+def test_a_checkpoint_that_is_to_teach_stays_until_it_has_taught(realm, ledger):
+    hero = resident(realm, ledger)
+    for stem in ("first", "second", "third"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    early = checkpoints.manifests(realm)[2].id
+    little = Retention(keep_last=2, keep_promoted=1, keep_daily=0, keep_weekly=0)
+    set_champion(realm, hero.tip.id)
+    assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+    quest = accept_sums(realm, ledger, "heard", 16, **_whisper(early))
+    assert early not in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
 
 
 def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):

@@ -6,7 +6,7 @@ import torch
 
 from core.battle import BattlePlan
 from core.errors import UserError
-from core.forge.packing import Pack, best_fit
+from core.forge.packing import Pack, best_fit, tokens_together
 
 LOOKED_AT = 1000  # steps
 _WORDS = ("can't allocate memory", "could not create a memory", "bad_alloc")
@@ -28,14 +28,14 @@ def free_bytes(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def smaller(packs: Sequence[Pack]) -> int:
-    """Tokens of a pass at most in the next try: half of the widest pass, or its longest row.
+def smaller(packs: Sequence[Pack], together: int = 1) -> int:
+    """Tokens of a pass at most in the next try: half of the widest pass, or the longest row. `together`: sequences of a row.
 
     Raises UserError where the widest pass is a single row, which cannot be shared out.
     """
     widest = max(packs, key=lambda pack: len(pack.tokens_T))
-    tokens, longest = len(widest.tokens_T), max(length for pack in packs for length in pack.lengths)
-    if len(widest.lengths) == 1:
+    tokens, longest = len(widest.tokens_T), max(max(tokens_together(pack.lengths, together)) for pack in packs)
+    if len(widest.lengths) == together:
         raise UserError(
             f"a row of {tokens} tokens does not fit into memory, alone in its pass. Set max_length lower, "
             "or trainer.activation_checkpointing to true; `plan` shows what needs how much."
@@ -43,14 +43,15 @@ def smaller(packs: Sequence[Pack]) -> int:
     return max(longest, tokens // 2)
 
 
-def halved(plan: BattlePlan, steps: Sequence[int], room: int) -> int | None:
+def halved(plan: BattlePlan, steps: Sequence[int], room: int, together: int = 1) -> int | None:
     """Tokens of a pass at most after the kernel ended a battle for its memory: half of the widest among the newest of
-    `steps`, or their longest row; None where that shares nothing out. `room`: what a pass could have so far."""
+    `steps`, or their longest row; None where that shares nothing out. `room`: what a pass could have so far; `together`:
+    sequences of a row."""
     if not plan.settings.packing:
         return None
     widest = longest = 0
     for step in steps[-LOOKED_AT:]:
-        lengths = plan.lengths_at(step)
+        lengths = tokens_together(plan.lengths_at(step), together)
         widest = max(widest, *(sum(lengths[row] for row in members) for members in best_fit(lengths, room)))
         longest = max(longest, *lengths)
     tokens = max(longest, widest // 2)

@@ -85,6 +85,11 @@ def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]], beside: Sequence[Be
     return Pack(tokens, positions, lengths, at, labels, owner, floats)
 
 
+def tokens_together(lengths: Sequence[int], together: int) -> list[int]:
+    """How long each `together` of the sequences are, one after the other."""
+    return [sum(lengths[first : first + together]) for first in range(0, len(lengths), together)]
+
+
 def packs_of(
     sequences: Sequence[tuple[np.ndarray, np.ndarray]],
     capacity: int,
@@ -97,7 +102,7 @@ def packs_of(
     Each `together` of them, one after the other in the list, are never parted.
     """
     groups = [range(first, first + together) for first in range(0, len(sequences), together)]
-    sizes = [sum(len(sequences[index][0]) for index in group) for group in groups]
+    sizes = tokens_together([len(tokens) for tokens, _ in sequences], together)
     bins = best_fit(sizes, capacity) if packing else [[number] for number in range(len(groups))]
     members = ([index for number in sorted(each) for index in groups[number]] for each in bins)
     return [pack([sequences[i] for i in each], [beside[i] for i in each] if beside else ()) for each in members]
