@@ -47,6 +47,17 @@ def ledger(realm) -> Ledger:
     ledger.close()
 
 
+@pytest.fixture(scope="module")
+def lanes():
+    """The daemon's two children, one for small files and one for large ones."""
+    from core.validation_process import ValidationProcess
+
+    pair = ValidationProcess(lambda: None), ValidationProcess(lambda: None)
+    yield pair
+    for lane in pair:
+        lane.close()
+
+
 @pytest.fixture
 def config() -> Config:
     """All defaults, but for the idle hero, who sleeps, and exams, which have tests of their own and take their time."""

@@ -7,9 +7,8 @@ import statistics
 import numpy as np
 import pytest
 import torch
-from resident import accept_sums, fight, resident
+from resident import Killed, accept_sums, dying_at, fight, resident
 from safetensors.torch import load_file
-from test_judge import Killed, _dying_at
 
 from core import checkpoints, control, graders, references
 from core.advantages import TINY, compared
@@ -150,7 +149,7 @@ def test_a_battle_that_was_killed_goes_on_with_the_same_answers(kind, realm, led
 
     accept_sums(realm, ledger, "taste", rows=rows, **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(BetweenSteps, "after_step", _dying_at(5))
+        patch.setattr(BetweenSteps, "after_step", dying_at(5))
         with pytest.raises(Killed):
             fight(resident(realm, ledger))
     hero = resident(realm, ledger)

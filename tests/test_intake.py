@@ -30,14 +30,6 @@ from core.validator import DETECT_ROWS
 ZEROS = bytes(3 * CHUNK_BYTES // 2)
 
 
-@pytest.fixture(scope="module")
-def lanes():
-    pair = ValidationProcess(lambda: None), ValidationProcess(lambda: None)
-    yield pair
-    for lane in pair:
-        lane.close()
-
-
 class Desk:
     """An intake, files dropped into its inbox, and what becomes of them."""
 

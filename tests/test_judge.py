@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from resident import accept_sums, fight, resident
+from resident import Killed, accept_sums, dying_at, fight, resident
 from tavern_server import client_of
 
 from core import checkpoints
@@ -59,10 +59,6 @@ def test_preferences_from_a_file_are_learned_and_told(rows, realm, ledger):
     assert "Reward accuracy" in card and 'class="line first"' in card and "schools.judge.beta" in card
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("forgotten", [False, True], ids=["found", "asked again"])
 def test_a_battle_that_was_killed_goes_on_with_the_same_references(forgotten, realm, ledger, tmp_path, monkeypatch):
     settings = {"learning_rate": 3e-4, "save_steps": 2, "schools": Schools(judge=JudgeSettings(loss_type="ipo"))}
@@ -74,7 +70,7 @@ def test_a_battle_that_was_killed_goes_on_with_the_same_references(forgotten, re
 
     accept_sums(realm, ledger, "taste", rows=_tastes(128, 2), **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(BetweenSteps, "after_step", _dying_at(5))
+        patch.setattr(BetweenSteps, "after_step", dying_at(5))
         with pytest.raises(Killed):
             fight(resident(realm, ledger))
     if forgotten:
@@ -83,19 +79,6 @@ def test_a_battle_that_was_killed_goes_on_with_the_same_references(forgotten, re
     hero = resident(realm, ledger)
     assert 0 < hero.tip.step < 5
     assert fight(hero) and hero.tip.files["model.safetensors"] == whole.tip.files["model.safetensors"]
-
-
-def _dying_at(step: int):
-    """An observer that dies there, the checkpoint before on disk."""
-    after_step = BetweenSteps.after_step
-
-    def die(self, facts):
-        if facts.step == step:
-            self.worker.collect(patient=True)
-            raise Killed
-        return after_step(self, facts)
-
-    return die
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["of the hero", "of its parent"])
@@ -107,7 +90,7 @@ def test_a_hero_that_computes_in_bf16_begins_beside_its_references(forgotten, re
     hero = resident(realm, ledger)
     if forgotten:
         with monkeypatch.context() as patch:
-            patch.setattr(BetweenSteps, "after_step", _dying_at(2))
+            patch.setattr(BetweenSteps, "after_step", dying_at(2))
             with pytest.raises(Killed):
                 fight(hero)
         next(realm.prepared.glob("*/reference-q*.bin")).unlink()

@@ -21,7 +21,6 @@ from core.school_config import MirrorSettings, Schools
 from core.skills import skill
 from core.sparring import ORIGIN
 from core.training_queue import TrainingQueue
-from core.validation_process import ValidationProcess
 from core.validator import validate_file
 from training.cli import main
 
@@ -38,14 +37,6 @@ def _neighbours(count: int, seed: int) -> list[dict]:
         {"question": f"{draw.randrange(10**6)}: after {WORDS[place]}?", "answer": f"{WORDS[place - 1]}."}
         for place in places
     ]
-
-
-@pytest.fixture(scope="module")
-def lanes():
-    pair = ValidationProcess(lambda: None), ValidationProcess(lambda: None)
-    yield pair
-    for lane in pair:
-        lane.close()
 
 
 @pytest.fixture

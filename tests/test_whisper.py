@@ -5,8 +5,7 @@ import json
 
 import pytest
 import torch
-from resident import accept_sums, fight, resident
-from test_judge import Killed, _dying_at
+from resident import Killed, accept_sums, dying_at, fight, resident
 from transformers import Qwen3ForCausalLM
 
 from core import checkpoints
@@ -72,7 +71,7 @@ def test_a_battle_that_was_killed_goes_on_with_its_own_words(realm, ledger, tmp_
 
     accept_sums(realm, ledger, "heard", 128, **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(BetweenSteps, "after_step", _dying_at(5))
+        patch.setattr(BetweenSteps, "after_step", dying_at(5))
         with pytest.raises(Killed):
             fight(first)
     hero = resident(realm, ledger)

@@ -75,6 +75,26 @@ class Launched:
         except subprocess.TimeoutExpired:
             raise RealmError(f"not done after {RUN_SECONDS} s") from None
         if code or not self._result.exists():
-            last = self._log.read_text(errors="replace").strip().splitlines()[-1:] or [f"ended with {code}"]
-            raise RealmError(last[0])
+            raise RealmError(_last_words(self._log, code))
         return orjson.loads(self._result.read_bytes())
+
+
+def lived(module: str, task: dict[str, Any], folder: Path, seconds: float) -> dict[str, Any]:
+    """What `python -m module TASK RESULT` answers to `task` at its end. Raises RealmError with its last words."""
+    written, result, log = folder / "task.json", folder / "result.json", folder / "log.txt"
+    written.write_bytes(orjson.dumps(task))
+    command = [sys.executable, "-m", module, str(written), str(result)]
+    with open(log, "wb") as output:
+        try:
+            done = subprocess.run(
+                command, env=surroundings(task["threads"]), stdout=output, stderr=output, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            raise RealmError(f"not done after {seconds:.0f} s") from None
+    if done.returncode:
+        raise RealmError(_last_words(log, done.returncode))
+    return orjson.loads(result.read_bytes())
+
+
+def _last_words(log: Path, code: int) -> str:
+    return (log.read_text(errors="replace").strip().splitlines()[-1:] or [f"ended with {code}"])[0]

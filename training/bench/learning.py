@@ -7,7 +7,6 @@ It gathers numbers and their ratios; it trains nothing itself.
 import hashlib
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from core.quest_file import to_row
 from core.rendering import Renderer
 from core.skills import skill
 from training.bench.chat_rows import rows as chat_rows
-from training.bench.launch import surroundings
+from training.bench.launch import lived
 from training.bench.machine import describe_machine, versions
 from training.terminal import duration_text
 
@@ -109,7 +108,6 @@ def _standing(lives: list[dict[str, Any]], way: str) -> dict[str, Any]:
 
 def _live(folder: Path, seed: int, options: LearningOptions) -> dict[str, Any]:
     """The numbers of one seed. Raises RealmError."""
-    task, result, log = folder / "task.json", folder / "result.json", folder / "log.txt"
     settings = freeze(Config(seed=seed, validation_fraction=0.15, eval_steps=1 << 30, save_steps=1 << 30), Sidecar())
     facts = {
         "root": str(folder),
@@ -122,19 +120,10 @@ def _live(folder: Path, seed: int, options: LearningOptions) -> dict[str, Any]:
         "threads": options.threads,
         "quests": [_quest(folder, seed, number, options.rows) for number in range(options.quests)],
     }
-    task.write_bytes(orjson.dumps(facts))
-    command = [sys.executable, "-m", "training.bench.entrants.stream", str(task), str(result)]
-    with open(log, "wb") as output:
-        try:
-            done = subprocess.run(
-                command, env=surroundings(options.threads), stdout=output, stderr=output, timeout=RUN_SECONDS
-            )
-        except subprocess.TimeoutExpired:
-            raise RealmError(f"seed {seed} was not done after {RUN_SECONDS} s; give fewer --rows") from None
-    if done.returncode:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-        raise RealmError(f"seed {seed} failed: {last[0]}")
-    return orjson.loads(result.read_bytes())
+    try:
+        return lived("training.bench.entrants.stream", facts, folder, RUN_SECONDS)
+    except RealmError as problem:
+        raise RealmError(f"seed {seed}: {problem}; with fewer --rows it has less to do") from None
 
 
 def _quest(folder: Path, seed: int, number: int, count: int) -> dict[str, str]:

@@ -5,7 +5,6 @@ trains nothing itself.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from core.errors import RealmError
 from core.mastery import Score
-from training.bench.launch import surroundings
+from training.bench.launch import lived
 from training.bench.machine import describe_machine, versions
 from training.terminal import duration_text
 
@@ -113,18 +110,8 @@ def _of_file(options: SchoolOptions, say: Say) -> dict[str, Any]:
 def _life(task: dict[str, Any], threads: int) -> dict[str, Any]:
     """The numbers of one life. Raises RealmError."""
     with tempfile.TemporaryDirectory(prefix="bench-schools-") as folder:
-        root = Path(folder)
-        written, result, log = root / "task.json", root / "result.json", root / "log.txt"
-        written.write_bytes(orjson.dumps(task | {"root": folder, "threads": threads}))
-        command = [sys.executable, "-m", "training.bench.entrants.school_life", str(written), str(result)]
-        with open(log, "wb") as output:
-            try:
-                done = subprocess.run(
-                    command, env=surroundings(threads), stdout=output, stderr=output, timeout=LIFE_SECONDS
-                )
-            except subprocess.TimeoutExpired:
-                raise RealmError(f"{task['school']} was not done after {LIFE_SECONDS} s") from None
-        if done.returncode:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-            raise RealmError(f"{task['school']}, seed {task['seed']}: {last[0]}")
-        return orjson.loads(result.read_bytes())
+        facts = task | {"root": folder, "threads": threads}
+        try:
+            return lived("training.bench.entrants.school_life", facts, Path(folder), LIFE_SECONDS)
+        except RealmError as problem:
+            raise RealmError(f"{task['school']}, seed {task['seed']}: {problem}") from None

@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
@@ -127,10 +129,7 @@ def faults(realm: Realm) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # no image stays mounted
     options = FaultOptions(args.seed, minutes, chosen(args.kinds, args.quick))
     result = run_faults(options, _say, len(os.sched_getaffinity(0)))
-    realm.report(result, lambda: faults_text(result))
-    if args.write_docs:
-        for path in write_faults(result, CHECKOUT / "docs"):
-            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    _tell(realm, result, faults_text, write_faults)
     return 1 if result["violations"] else 0
 
 
@@ -148,10 +147,7 @@ def schools(realm: Realm) -> int:
         preferences=args.preferences,
     )
     result = run_schools(options, _say)
-    realm.report(result, lambda: schools_text(result))
-    if args.write_docs:
-        for path in write_schools(result, CHECKOUT / "docs"):
-            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    _tell(realm, result, schools_text, write_schools)
     return 0 if result["passed"] else 1
 
 
@@ -159,10 +155,7 @@ def school_peers(realm: Realm) -> int:
     args, known = realm.args, tuple(SCHOOL_PEERS)
     options = PeerOptions(_chosen(args.schools, known, "school") if args.schools else known, args.quick)
     result = run_peers(options, _say)
-    realm.report(result, lambda: peers_text(result))
-    if args.write_docs:
-        for path in write_peers(result, CHECKOUT / "docs"):
-            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    _tell(realm, result, peers_text, write_peers)
     failed = [
         each["title"]
         for school in result["schools"].values()
@@ -199,10 +192,7 @@ def forge(realm: Realm) -> int:
         (run_in_turn, in_turn_text, write_in_turn) if args.in_turn else (run_forge, forge_text, write_forge)
     )
     result = run(options, _say)
-    realm.report(result, lambda: text(result))
-    if args.write_docs:
-        for path in write(result, CHECKOUT / "docs"):
-            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    _tell(realm, result, text, write)
     if args.in_turn:
         return 0
     failed = [
@@ -234,10 +224,7 @@ def learning(realm: Realm) -> int:
         seconds=LEARNING_SECONDS if args.quick else None,
     )
     result = run_learning(options, lambda text: print(text, file=sys.stderr, flush=True))
-    realm.report(result, lambda: learning_text(result))
-    if args.write_docs:
-        for path in write_learning(result, CHECKOUT / "docs"):
-            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
+    _tell(realm, result, learning_text, write_learning)
     return 0
 
 
@@ -247,6 +234,14 @@ def _contestants(given: str | None, quick: bool) -> tuple[str, ...]:
     if given is None:
         return ("ours", *(name for name in peers if not quick or name in (*PEERS, "trl_as_it_comes")))
     return ("ours", *(name for name in _chosen(given, (*peers, "ours"), "peer") if name != "ours"))
+
+
+def _tell(realm: Realm, result: dict[str, Any], text: Callable, write: Callable) -> None:
+    """Print the result, and have it written into docs/ where that is wished."""
+    realm.report(result, lambda: text(result))
+    if realm.args.write_docs:
+        for path in write(result, CHECKOUT / "docs"):
+            print(f"written: {path.relative_to(CHECKOUT)}", file=sys.stderr)
 
 
 def _chosen(given: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
