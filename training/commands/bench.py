@@ -14,6 +14,7 @@ from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
 from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, faults_text, run_faults
 from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
+from training.bench.forgetting import ForgettingOptions, forgetting_text, run_forgetting, write_forgetting
 from training.bench.idle_hero import IdleOptions, idle_hero_text, run_idle_hero
 from training.bench.in_turn import in_turn_text, run_in_turn, write_in_turn
 from training.bench.ingest import ingest_text, run_ingest
@@ -70,7 +71,12 @@ def register(verbs) -> None:
     )
     parser.add_argument("--minutes", type=float, metavar="M", default=30.0, help="that it has, with --acceptance (30)")
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick, acceptance: 3)"
+        "--forgetting",
+        action="store_true",
+        help="instead: what is left of a skill after another, with replay and without; exit 1 if too little",
+    )
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick and the other two: 3)"
     )
     parser.add_argument("--rows", type=int, metavar="N", help="rows of a quest (default: 400; quick: 150)")
     parser.add_argument(
@@ -213,10 +219,19 @@ def idle_hero(realm: Realm) -> int:
     return 0 if result["passed"] else 1
 
 
+def forgetting(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    result = run_forgetting(ForgettingOptions(_positive(realm.args.seeds, "seeds") or 3), _say)
+    _tell(realm, result, forgetting_text, write_forgetting)
+    return 0 if result["passed"] else 1
+
+
 def learning(realm: Realm) -> int:
     args = realm.args
     if args.acceptance:
         return idle_hero(realm)
+    if args.forgetting:
+        return forgetting(realm)
     options = LearningOptions(
         seeds=_positive(args.seeds, "seeds") or (3 if args.quick else 5),
         rows=max(_positive(args.rows, "rows") or (150 if args.quick else 400), LEAST_ROWS),
