@@ -82,7 +82,7 @@ class HeroLoop:
         title = f"starter_{name}_level{level}" if number == 0 else f"train_{name}_level{level}_{number:05d}"
         seed = chooser.randrange(2**31)  # else the same problems of a closed world would be held out every time
         sidecar = {"skill": name, "origin": ORIGIN, "hero": self._hero, "priority": "low", "seed": seed}
-        sidecar["batch_size"] = self.config.idle_generation.batch_size
+        sidecar |= {name: getattr(self.config.idle_generation, name) for name in ("batch_size", "cooldown_share")}
         with job(self.ledger, "generation", "daemon", title), drop(self.paths, title, "low", sidecar) as file:
             others = {
                 (each, self._level(standing, each)): weight / weights[name]

@@ -43,6 +43,9 @@ class IdleGeneration(Section):
         1, ge=1, description="Lowest level that the idle hero practises; from there the levels follow its exams."
     )
     batch_size: int = Field(64, ge=1, le=4096, description="Rows per optimizer step of the idle hero's own quests.")
+    cooldown_share: float = Field(
+        1.0, ge=0, le=1, description="As `training_defaults.cooldown_share`, for the idle hero's own quests."
+    )
     pause_seconds: float = Field(
         2.0,
         ge=0,
@@ -58,6 +61,13 @@ class TrainingDefaults(Section):
         "carry",
         description="What a battle finds in the optimizer: `carry`, what the one before left; `reset`, fresh moments and "
         "a warm-up from its first step on. A sidecar can say otherwise.",
+    )
+    cooldown_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of a battle's steps, its last ones, in which the learning rate falls to nothing; the next battle "
+        "begins with all of it. Exams, verdict and promoted weights are then those of a hero that came to rest.",
     )
 
 

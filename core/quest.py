@@ -45,6 +45,9 @@ class Sidecar(Section):
     optimizer_state: Literal["carry", "reset"] | None = Field(
         None, description="Whether the battle takes over the optimizer's moments or starts with fresh ones."
     )
+    cooldown_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Share of the steps, the last ones, in which the learning rate falls to nothing."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
     force: bool = Field(False, description="Train content that was trained before.")
     origin: str = Field("user", description="Who wrote it: user, or a part of the realm.")
@@ -73,6 +76,7 @@ class Settings(Section):
     trainer: dict[str, Any]
     columns: dict[str, str]
     optimizer_state: Literal["carry", "reset"] = "carry"
+    cooldown_share: float = 0.0
     replay_ratio: float = 0.0
     schools: Schools = Schools()
     profile: str = "none"
@@ -93,14 +97,16 @@ class Settings(Section):
 def freeze(config: Config, sidecar: Sidecar) -> Settings:
     """The battle settings of a quest accepted now."""
     shared = {name: getattr(config, name) for name in Settings.model_fields if hasattr(config, name)}
+    usual = config.training_defaults
     own = {
         "school": sidecar.school or config.school,
         "batch_size": sidecar.batch_size or config.batch_size,
-        "epochs": sidecar.epochs or config.training_defaults.epochs,
+        "epochs": sidecar.epochs or usual.epochs,
         "seed": config.seed if sidecar.seed is None else sidecar.seed,
         "columns": sidecar.columns,
         "profile": sidecar.profile or config.profile.name,
-        "optimizer_state": sidecar.optimizer_state or config.training_defaults.optimizer_state,
+        "optimizer_state": sidecar.optimizer_state or usual.optimizer_state,
+        "cooldown_share": usual.cooldown_share if sidecar.cooldown_share is None else sidecar.cooldown_share,
         "schools": _schools(config.schools, sidecar.schools),
     }
     return Settings(**(shared | own))

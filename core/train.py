@@ -39,6 +39,7 @@ from core.forge.step_facts import Observer
 from core.forge.step_guard import StepGuard
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
 from core.forge.step_reporter import StepReporter
+from core.learning_rate import Schedule, cooled
 from core.machine import compiler
 from core.memory_needs import Means
 from core.memory_plan import check_numbers
@@ -49,8 +50,6 @@ from core.schools import IMITATING, school
 from core.schools.base import School
 from core.time_budget import SHARE
 from core.trainer_keys import layers_again
-
-Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 
 def _school_of(plan: BattlePlan) -> School:
@@ -109,10 +108,10 @@ class HeroTrainer(Trainer):
     ) -> None:
         """Train `plan` from its step `first` to its end, or until the observer says stop.
 
-        Without a `schedule` the learning rate is constant, after a warm-up of fresh moments. `compiled`: whether the
-        battle's kernels were compiled until it was left; without it the battle's length decides. `spoiled`: why it went
-        back to here, and which steps are passed over therefore. `companion`: the other model that its school wants;
-        `alive` is called while the hero answers in its steps.
+        Without a `schedule` the learning rate is constant after a warm-up of fresh moments, and falls as the settings'
+        `cooldown_share` says. `compiled`: whether the battle's kernels were compiled until it was left; without it the
+        battle's length decides. `spoiled`: why it went back to here, and which steps are passed over therefore.
+        `companion`: the other model that its school wants; `alive` is called while the hero answers in its steps.
         """
         self._plan, self._first, self._observer = plan, first, observer
         self._go_to_school(plan, companion, alive)
@@ -217,10 +216,11 @@ class HeroTrainer(Trainer):
             self._release = GradientRelease(optimizer, self.args.max_grad_norm)
         warmup = 1 if self.kind.warms_up_itself else max(1, int(honoured["warmup_steps"]))
         # Fresh moments warm up: those of the hero's birth by its global step, those of a battle by the battle's own.
-        born = self.global_step - self._first if fresh or schedule else 0
-        share = schedule or (lambda step: min(1.0, (step + 1) / warmup))
+        began = self.global_step - self._first
+        born, falls = began if fresh else 0, cooled(plan.total_steps, settings.cooldown_share)
+        share = schedule or (lambda step: min(1.0, (began + step - born + 1) / warmup) * falls(step))
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: share(step - born), last_epoch=self.global_step - 1
+            optimizer, lambda step: share(step - began), last_epoch=self.global_step - 1
         )
 
     def wants_autocast(self, settings: Settings) -> bool:

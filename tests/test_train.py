@@ -12,7 +12,6 @@ from core.battle import BattlePlan
 from core.config import Config, check_config
 from core.errors import UserError
 from core.forge.attention import ATTENTION
-from core.forge.cooldown import one_minus_sqrt
 from core.forge.evaluate import evaluate
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
@@ -21,6 +20,7 @@ from core.forge.packing import packs_of
 from core.forge.schedule_free import OPTIM, ScheduleFreeAdamW
 from core.forge.state import load_state, save_model, save_state
 from core.forge.step_loader import StepLoader
+from core.learning_rate import one_minus_sqrt
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
@@ -362,6 +362,25 @@ def test_a_schedule_of_its_own_sets_a_battles_rate_step_by_step(plan, tmp_path):
     trainer.fight(plan(), 0, RATE, recorder, one_minus_sqrt(5))
     expected = [RATE * (1 - (n / 5) ** 0.5) for n in range(5)]
     assert [facts.learning_rate for facts in recorder.steps] == pytest.approx(expected) and expected[0] == RATE
+
+
+def test_a_battle_with_a_cooldown_ends_at_rest_and_the_next_begins_with_all_of_the_rate(plan, tmp_path):
+    trainer, falling = trainer_of(hero(), tmp_path, global_step=100), plan(cooldown_share=0.4)
+    rates = [facts.learning_rate for facts in fight(trainer, falling).steps]
+    assert rates == pytest.approx([RATE * share for share in (1, 1, 1, 1 - (1 / 3) ** 0.5, 1 - (2 / 3) ** 0.5)])
+    assert fight(trainer, plan("two")).steps[0].learning_rate == RATE
+    taken_up = Recorder(trainer := trainer_of(hero(), tmp_path, global_step=104))
+    trainer.fight(falling, 4, RATE, taken_up)
+    assert [facts.learning_rate for facts in taken_up.steps] == rates[4:]
+
+
+def test_config_and_sidecar_say_whether_the_rate_falls_and_older_cards_know_of_no_such_thing():
+    config = check_config({"training_defaults": {"cooldown_share": 0.25}})
+    assert freeze(config, Sidecar()).cooldown_share == 0.25
+    assert freeze(config, check_sidecar({"cooldown_share": 0.0}, "x")).cooldown_share == 0.0
+    assert Settings(**freeze(config, Sidecar()).model_dump(exclude={"cooldown_share"})).cooldown_share == 0.0
+    with pytest.raises(UserError, match="cooldown_share"):
+        check_sidecar({"cooldown_share": 1.5}, "x")
 
 
 # Schedule-free

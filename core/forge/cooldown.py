@@ -1,14 +1,12 @@
 """A cooldown: a checkpoint is trained on along a branch while its learning rate falls to nothing. The tip hears nothing.
 
 A constant rate keeps weights in motion and so above the loss they could have; letting it fall at the end of a training
-wins what a planned schedule would have won (Hägele et al., "Scaling laws and compute-optimal training beyond fixed
-training durations", arXiv 2405.18392, which this law is taken from). A hero's training has no end, so it is done aside,
-whenever a model is wanted. It trains by the same trainer as a battle and knows nothing of who asks or where it goes.
+wins what a planned schedule would have won. A hero's training has no end, so it is done aside, whenever a model is wanted.
+It trains by the same trainer as a battle and knows nothing of who asks or where it goes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import sqrt
 from pathlib import Path
 
 import torch
@@ -24,7 +22,7 @@ from core.forge.optimizers import OptimizerKind, weights_to_use
 from core.forge.state import save_model
 from core.forge.step_facts import StepFacts
 from core.forge.tensor_file import not_finite
-from core.learning_rate import learning_rate_of
+from core.learning_rate import learning_rate_of, one_minus_sqrt
 from core.memory_needs import Means
 from core.paths import RealmPaths
 from core.previews import Question
@@ -33,11 +31,6 @@ transformers.utils.logging.disable_progress_bar()
 
 BRANCH = "cooldown"
 Tell = Callable[[int, float], None]  # steps done, their seconds
-
-
-def one_minus_sqrt(steps: int) -> Callable[[int], float]:
-    """The share of the learning rate in each of `steps` steps: all of it in step 0, none in the first not taken."""
-    return lambda step: 1.0 - sqrt(step / steps)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,24 @@ def register(verbs) -> None:
     )
     parser = verb(actions, "ingest", ingest, "from rows to tokens: speed and memory beside `datasets`")
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds, in two minutes or less")
+    _register_learning(actions)
+    _register_schools(actions)
+    parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
+    parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
+    parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
+    parser.add_argument("--quick", action="store_true", help="the light kinds only, in two minutes or less")
+    parser.add_argument("--kinds", metavar="LIST", help=f"of {', '.join(DRIVERS)} (default: all)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
+    )
+    parser = verb(
+        actions, "tavern", tavern, "a crowd before the Tavern of a realm in battle; exit 1 where it is too slow"
+    )
+    parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
+    parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
+
+
+def _register_learning(actions) -> None:
     parser = verb(actions, "learning", learning, "what a learning rate that falls, resets and averages are worth")
     parser.add_argument("--quick", action="store_true", help="smaller quests and fewer seeds, in ten minutes or less")
     parser.add_argument(
@@ -82,20 +100,6 @@ def register(verbs) -> None:
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
     )
-    _register_schools(actions)
-    parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
-    parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
-    parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
-    parser.add_argument("--quick", action="store_true", help="the light kinds only, in two minutes or less")
-    parser.add_argument("--kinds", metavar="LIST", help=f"of {', '.join(DRIVERS)} (default: all)")
-    parser.add_argument(
-        "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
-    )
-    parser = verb(
-        actions, "tavern", tavern, "a crowd before the Tavern of a realm in battle; exit 1 where it is too slow"
-    )
-    parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
-    parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
 
 
 def _register_schools(actions) -> None:

@@ -15,18 +15,18 @@ import torch
 from core.battle import BattlePlan
 from core.cooldown_plan import mixed
 from core.forge.attention import ATTENTION
-from core.forge.cooldown import one_minus_sqrt
 from core.forge.evaluate import Evaluation
 from core.forge.hatch import micro_hero
 from core.forge.optimizers import OptimizerKind
 from core.forge.schedule_free import OPTIM
 from core.forge.step_facts import StepFacts
+from core.learning_rate import Schedule, one_minus_sqrt
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
 from core.quest import Settings
 from core.rendering import Renderer
-from core.train import HeroTrainer, Schedule
+from core.train import HeroTrainer
 
 EARLY_STEPS = 10
 
