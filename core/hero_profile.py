@@ -44,7 +44,7 @@ class IdleGeneration(Section):
     )
     batch_size: int = Field(64, ge=1, le=4096, description="Rows per optimizer step of the idle hero's own quests.")
     cooldown_share: float = Field(
-        1.0, ge=0, le=1, description="As `training_defaults.cooldown_share`, for the idle hero's own quests."
+        0.5, ge=0, le=1, description="As `training_defaults.cooldown_share`, for the idle hero's own quests."
     )
     pause_seconds: float = Field(
         2.0,

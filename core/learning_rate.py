@@ -8,13 +8,20 @@ from core.quest import Settings
 Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
+YOUNG, LEAST_SHARE = 500, 0.2
 SHARES = {"judge": 0.1, "champion": 0.3}  # of schools that move a hero by comparison; see docs/LOG.md
 
 
 def learning_rate_of(settings: Settings, parameters: int) -> float:
-    """The rate that the settings name, else the usual one for a model of this size."""
+    """The rate that the settings name, else the usual one for a model of this size; their share of it."""
     usual = next(rate for size, rate in LEARNING_RATES if parameters < size)
-    return settings.learning_rate or usual * SHARES.get(settings.school, 1.0)
+    return settings.rate_share * (settings.learning_rate or usual * SHARES.get(settings.school, 1.0))
+
+
+def practised_share(step: int) -> float:
+    """The share of the rate at which a hero of `step` steps practises by itself: as 1 / sqrt(age), a fifth at least. What a young
+    one has to find, an old one has to know exactly; see docs/LOG.md."""
+    return max(LEAST_SHARE, 1 / sqrt(1 + step / YOUNG))
 
 
 def one_minus_sqrt(steps: int) -> Schedule:

@@ -48,6 +48,9 @@ class Sidecar(Section):
     cooldown_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Share of the steps, the last ones, in which the learning rate falls to nothing."
     )
+    rate_share: Annotated[float, Field(gt=0, le=10)] = Field(
+        1.0, description="What the learning rate that the battle would have is multiplied by."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="Seed of row order and held-out rows.")
     force: bool = Field(False, description="Train content that was trained before.")
     origin: str = Field("user", description="Who wrote it: user, or a part of the realm.")
@@ -77,6 +80,7 @@ class Settings(Section):
     columns: dict[str, str]
     optimizer_state: Literal["carry", "reset"] = "carry"
     cooldown_share: float = 0.0
+    rate_share: float = 1.0
     replay_ratio: float = 0.0
     schools: Schools = Schools()
     profile: str = "none"
@@ -107,6 +111,7 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
         "profile": sidecar.profile or config.profile.name,
         "optimizer_state": sidecar.optimizer_state or usual.optimizer_state,
         "cooldown_share": usual.cooldown_share if sidecar.cooldown_share is None else sidecar.cooldown_share,
+        "rate_share": sidecar.rate_share,
         "schools": _schools(config.schools, sidecar.schools),
     }
     return Settings(**(shared | own))

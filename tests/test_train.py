@@ -20,7 +20,7 @@ from core.forge.packing import packs_of
 from core.forge.schedule_free import OPTIM, ScheduleFreeAdamW
 from core.forge.state import load_state, save_model, save_state
 from core.forge.step_loader import StepLoader
-from core.learning_rate import one_minus_sqrt
+from core.learning_rate import learning_rate_of, one_minus_sqrt
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
@@ -379,6 +379,8 @@ def test_config_and_sidecar_say_whether_the_rate_falls_and_older_cards_know_of_n
     assert freeze(config, Sidecar()).cooldown_share == 0.25
     assert freeze(config, check_sidecar({"cooldown_share": 0.0}, "x")).cooldown_share == 0.0
     assert Settings(**freeze(config, Sidecar()).model_dump(exclude={"cooldown_share"})).cooldown_share == 0.0
+    halved = freeze(config, check_sidecar({"rate_share": 0.5}, "x"))
+    assert learning_rate_of(halved, 1_000_000) == learning_rate_of(freeze(config, Sidecar()), 1_000_000) / 2
     with pytest.raises(UserError, match="cooldown_share"):
         check_sidecar({"cooldown_share": 1.5}, "x")
 
