@@ -26,9 +26,9 @@ def loop(realm, ledger):
     return lambda **weights: HeroLoop(realm, Config(skill_priorities=weights), ledger)
 
 
-def stand(realm, standing: Standing) -> None:
+def stand(realm, standing: Standing, step: int = 100) -> None:
     """The tip's weights have come so far."""
-    facts = Manifest("DIO", "first", 100, standing=standing.as_json())
+    facts = Manifest("DIO", "first", step, standing=standing.as_json())
     tip = commit(realm, facts, lambda folder: (folder / "model.safetensors").write_bytes(b"") and None)
     checkpoints.set_tip(realm, tip.id)
 
@@ -129,6 +129,16 @@ def test_the_idle_hero_practises_the_level_that_its_exams_call_for(realm, loop):
     assert card["seed"] != other["seed"], "another share of a closed world is held out each time"
     lengths = Counter(len(prompt.split()) - 1 for prompt in prompts)
     assert lengths.most_common(1)[0][0] == 5 and set(lengths) == {3, 4, 5, 6}
+
+
+def test_the_rate_of_its_practice_falls_with_its_age_and_within_each_quest(realm, loop):
+    assert loop(REV=1.0).write(0)
+    for number, step in enumerate((500, 4500, 10**6), 1):
+        stand(realm, Standing({"REV": (1,)}), step=step)
+        assert loop(REV=1.0).write(number)
+    cards = [card for _, card, _ in written(realm)]
+    assert [card["rate_share"] for card in cards] == pytest.approx([1, 0.5**0.5, 0.1**0.5, 0.2], abs=1e-4)
+    assert {card["cooldown_share"] for card in cards} == {IdleGeneration().cooldown_share}
 
 
 def test_a_hero_that_has_mastered_everything_rests_and_says_so_once(realm, ledger, loop):
