@@ -19,7 +19,7 @@ MOST_OF_A_KIND = 0.5  # of a level that has several
 PEEKED = 64  # rows that show whether it has
 STALE = 12  # prompts that came twice, after which a level has hardly any others
 LOOKED_THROUGH = 8  # times as many rows as are wanted, to find some that are new
-DRAWN = 256  # rows of a closed world that are drawn together, none of them twice
+DRAWN = 512  # rows of a closed world that are drawn together, none of them twice
 REVISED = 8  # levels that a quest's revision is shared by
 
 Row = dict[str, Any]
@@ -36,8 +36,9 @@ def mixture(
     for share, near in ((BELOW, number - 1), (NEXT, number + 1)):
         if near in skill(name).levels:
             shares[name, near] += round(share * rows)
-    for other, weight in others.items():
-        shares[other] += round(OTHERS * rows * min(1.0, weight) / max(1.0, sum(others.values())))
+    wanted = {other: min(1.0, weight) for other, weight in others.items()}
+    for other, weight in wanted.items():
+        shares[other] += round(OTHERS * rows * weight / max(1.0, sum(wanted.values())))
     known = [(each, one) for each in sorted(standing.mastered) for one in standing.levels(each) if (each, one) != level]
     chosen = rng.sample(known, min(REVISED, len(known)))
     for each in chosen:
