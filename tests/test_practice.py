@@ -65,6 +65,8 @@ def test_most_of_a_quest_is_of_the_frontier_and_the_rest_around_it():
     assert (shares["BIN", 2], shares["SEQ", 1]) == (62, 188) and shares["REV", 4] == 50
     assert shares["REV", 2] == 100 and shares["REV", 1] == shares["BIN", 1] == 50, "below, and revised"
     assert mixture(Standing(), ("REV", 1), {}, 100, random.Random(1)) == {("REV", 1): 95, ("REV", 2): 5}
+    behind = mixture(Standing(), ("REV", 6), {("BIN", 2): 3.0}, 1000, random.Random(1))
+    assert behind["BIN", 2] == 250, "the heavier one is not paid for its own weight"
     assert ("REV", 31) not in mixture(Standing(), ("REV", 30), {}, 100, random.Random(1))
 
 
