@@ -45,6 +45,7 @@ from core.quest import Quest
 from core.references import companion_of, with_references
 from core.rendering import Renderer
 from core.replay import with_replay
+from core.teacher_answers import answers_to, waits_for_answers
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -180,13 +181,17 @@ class Worker:
             self.report.idle(self.hero_facts(), "paused" if paused else "blocked")
             return False
         may_claim = level < Level.NOT_CLAIMING
-        quest = self.left_in_processing() or (may_claim and self.queue.claim() and self.left_in_processing()) or None
+        quest = self.left_in_processing() or (may_claim and self._claim() and self.left_in_processing()) or None
         if quest is None:
             resting = "saving" if self.writer.busy else "idle" if may_claim else "blocked"
             self.report.idle(self.hero_facts(), resting)
             return False
         self._undertake(quest)
         return True
+
+    def _claim(self) -> Quest | None:
+        """The next quest; those that a teacher has not answered yet wait, and the daemon asks it meanwhile."""
+        return self.queue.claim(lambda quest: not waits_for_answers(quest))
 
     def left_in_processing(self) -> Quest | None:
         """What was claimed first and is not trained; what only waits for its checkpoint is passed over."""
@@ -299,10 +304,10 @@ class Worker:
         """All steps of `quest`, its rows prepared if they are not yet. Raises LeftEarly."""
         card, settings = quest.card, quest.settings
         renderer = self.renderer(settings.max_length)
-        name = cache_name(card["sha256"], card["form"], settings, renderer)
+        answers = answers_to(quest)
+        folder = self.paths.prepared / cache_name(card["sha256"], card["form"], settings, renderer, answers)
         with Preparation(self, quest) as progress:
-            folder = self.paths.prepared / name
-            prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
+            prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"], answers)
         return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer)
 
     def renderer(self, max_length: int) -> Renderer:
