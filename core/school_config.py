@@ -21,7 +21,7 @@ class Surprise(Section):
     measure: Literal["entropy", "probability", "margin"] = Field(
         "probability",
         description="What surprise is: `entropy` of the hero's distribution; `probability`, 1 - p(label); `margin`, how far the "
-        "label is behind the likeliest other token. Labels of one pass are compared.",
+        "label is behind the likeliest other token. Labels of one step are compared.",
     )
     strength: float = Field(
         1.0, ge=0, le=10, description="Power that surprise is raised to; 0 weighs all labels alike."
