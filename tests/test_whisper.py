@@ -13,7 +13,7 @@ from core.between_steps import BetweenSteps
 from core.checkpoints import set_champion
 from core.config import Config, Retention
 from core.errors import UserError
-from core.forge.divergence import divergence_sum
+from core.forge.divergence import divergence, divergence_sum
 from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
@@ -116,6 +116,34 @@ def test_a_teacher_that_cannot_be_heard_is_named_before_anything_is_lost(realm, 
     with pytest.raises(UserError, match=r"its weights take 0.01 GiB, 0.00 GiB are free; take a smaller teacher"):
         check_room(realm.models / "sage", 1000)
     assert teacher_folder(realm, hero.tip.id) == realm.vault / hero.tip.id
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_a_divergence_in_chunks_is_that_of_all_logits_at_once_and_so_are_its_gradients(beta, temperature, monkeypatch):
+    monkeypatch.setattr("core.forge.divergence.LEAST_ROWS", 5)
+    monkeypatch.setattr("core.forge.divergence.LOGITS_AT_ONCE", 1)
+    chance = torch.Generator().manual_seed(4)
+    sizes = ((23, 8), (50, 8), (23, 6), (50, 6), (23,))
+    mine_ND, mine_VD, theirs_NE, theirs_VE, weights_N = (torch.randn(size, generator=chance) for size in sizes)
+
+    def in_chunks(leaves, weights_N):
+        return divergence_sum(*leaves, theirs_NE, theirs_VE, weights_N, beta, temperature)
+
+    def at_once(leaves, weights_N):
+        logits = leaves[0] @ leaves[1].T, theirs_NE.double() @ theirs_VE.double().T
+        each_N = divergence(*((each / temperature).log_softmax(-1) for each in logits), beta)
+        return (each_N if weights_N is None else each_N * weights_N).sum(), each_N
+
+    for weights in (None, weights_N.abs()):
+        found = []
+        for work, kind in ((in_chunks, torch.float32), (at_once, torch.float64)):
+            leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in (mine_ND, mine_VD)]
+            total, each_N = work(leaves, weights)
+            (total * 0.5).backward()
+            found.append((total, each_N, *(leaf.grad for leaf in leaves)))
+        for ours, plain in zip(*found, strict=True):
+            assert (ours - plain).norm() <= 1e-6 * plain.norm()
 
 
 def test_a_pass_without_labels_has_no_divergence():
