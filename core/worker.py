@@ -37,6 +37,7 @@ from core.forge.versions import versions
 from core.full_disk import is_no_space, spared
 from core.learning_rate import learning_rate_of
 from core.ledger import Ledger
+from core.memory_beside import expected
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
@@ -119,7 +120,7 @@ class Worker:
 
     def load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
-        means, kind = settle(folder, self.config, self._warn)
+        means, kind = settle(folder, self.config, self._warn, expected(self.paths, self.config))
         limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
         self.trainer = load_hero(
             folder, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed

@@ -108,12 +108,15 @@ def divergence_and_slope(
     """
     if beta == 0:
         chances_CV = teacher_CV.exp()
-        found_C = (chances_CV * teacher_CV.sub_(student_CV)).sum(-1)
+        found_C = teacher_CV.sub_(student_CV).mul_(chances_CV).sum(-1)
         return found_C, student_CV.exp_().sub_(chances_CV)
     if beta == 1:
         return _against(student_CV, teacher_CV)
-    mixture_CV = torch.logaddexp(teacher_CV + log(beta), student_CV + log(1 - beta))
-    found_C = (teacher_CV.exp() * teacher_CV.sub_(mixture_CV)).sum(-1).mul_(beta)
+    mixture_CV = teacher_CV + log(beta)
+    torch.logaddexp(mixture_CV, student_CV + log(1 - beta), out=mixture_CV)
+    chances_CV = teacher_CV.exp()
+    found_C = teacher_CV.sub_(mixture_CV).mul_(chances_CV).sum(-1).mul_(beta)
+    del chances_CV
     own_C, slope_CV = _against(student_CV, mixture_CV)
     return found_C.add_(own_C, alpha=1 - beta), slope_CV.mul_(1 - beta)
 
