@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.ledger import Ledger
 from core.paths import PRIORITIES, RealmPaths
 from core.quest import ANSWERS, Quest
-from core.teacher_answers import SCHOOL, waits_for_answers
+from core.teacher_answers import SCHOOL, is_ready
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 
@@ -67,7 +67,7 @@ class AskAhead:
             (
                 quest
                 for quest in self.queue.coming()
-                if quest.id in waiting and now >= self._not_before.get(quest.id, 0.0) and waits_for_answers(quest)
+                if quest.id in waiting and now >= self._not_before.get(quest.id, 0.0) and not is_ready(quest)
             ),
             None,
         )

@@ -3,6 +3,7 @@
 One that answers from a server is core/teacher_server.py's; which of both it is, `check_settings` says.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from core import checkpoints, model_folder
 from core.errors import CheckpointError, UserError, nearest
 from core.memory_needs import GIB
 from core.paths import RealmPaths
+from core.quest import Settings
 from core.row_forms import ASKED
 from core.school_config import WhisperSettings
 from core.weights_header import weight_files
@@ -73,6 +75,20 @@ def teacher_folder(paths: RealmPaths, name: str | None) -> Path:
     if problem := model_folder.problem(paths.models / name):
         raise UserError(f"{SETTING} = {name!r}: {problem}")
     return paths.models / name
+
+
+def name_of_weights(paths: RealmPaths, settings: Settings) -> str | None:
+    """The SHA-256 of what the teacher of a battle knows: of its one file of weights, or of the sums of several; None where none
+    is heard, or it is not there."""
+    name = settings.schools.whisper.teacher if settings.school == "whisper" else None
+    folder = next((where / name for where in (paths.vault, paths.models) if name and (where / name).is_dir()), None)
+    if folder is None:
+        return None
+    try:
+        sums = [checkpoints.sha256_of(folder / each) for each in weight_files(folder)]
+    except (UserError, OSError):  # whoever loads it says what is wrong
+        return None
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def check_tokenizer(teacher: Path, hero: Path) -> None:

@@ -32,9 +32,9 @@ def is_asked(card: Mapping[str, Any]) -> bool:
     return card.get("school") == SCHOOL and bool(card["settings"]["schools"]["whisper"].get("url"))
 
 
-def waits_for_answers(quest: Quest) -> bool:
-    """Whether `quest` is to be answered and is not yet."""
-    return is_asked(quest.card) and last_line(quest.companion(ANSWERS)) is None
+def is_ready(quest: Quest) -> bool:
+    """Whether `quest` can be trained: it is answered, or has nobody to be asked."""
+    return not is_asked(quest.card) or last_line(quest.companion(ANSWERS)) is not None
 
 
 def answers_to(quest: Quest) -> "TeacherAnswers | None":

@@ -30,7 +30,7 @@ from core.intake import Intake
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import ANSWERS
-from core.teacher_answers import is_asked, waits_for_answers
+from core.teacher_answers import is_asked, is_ready
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 
@@ -136,7 +136,7 @@ class TrainingDaemon:
         for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
-            if is_sparring(card) or waits_for_answers(quest):  # from the hero, or from its teacher
+            if is_sparring(card) or not is_ready(quest):  # from the hero, or from its teacher
                 continue
             self._job = jobs.begin(self.ledger, "preparation", "daemon", quest.stem, quest.id)
             self._asked.add(quest.id)

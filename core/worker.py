@@ -46,7 +46,8 @@ from core.quest import Quest
 from core.references import companion_of, with_references
 from core.rendering import Renderer
 from core.replay import with_replay
-from core.teacher_answers import answers_to, waits_for_answers
+from core.teacher import name_of_weights
+from core.teacher_answers import answers_to, is_ready
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -181,18 +182,15 @@ class Worker:
         if paused or self.writer.stuck or level is Level.PAUSED:
             self.report.idle(self.hero_facts(), "paused" if paused else "blocked")
             return False
-        may_claim = level < Level.NOT_CLAIMING
-        quest = self.left_in_processing() or (may_claim and self._claim() and self.left_in_processing()) or None
+        may_claim, quest = level < Level.NOT_CLAIMING, self.left_in_processing()
+        if quest is None and may_claim and self.queue.claim(is_ready):
+            quest = self.left_in_processing()
         if quest is None:
             resting = "saving" if self.writer.busy else "idle" if may_claim else "blocked"
             self.report.idle(self.hero_facts(), resting)
             return False
         self._undertake(quest)
         return True
-
-    def _claim(self) -> Quest | None:
-        """The next quest; those that a teacher has not answered yet wait, and the daemon asks it meanwhile."""
-        return self.queue.claim(lambda quest: not waits_for_answers(quest))
 
     def left_in_processing(self) -> Quest | None:
         """What was claimed first and is not trained; what only waits for its checkpoint is passed over."""
@@ -259,7 +257,7 @@ class Worker:
             return left.ending
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
-        going_back.same_rows(self, quest, plan.prepared.folder.name)
+        going_back.same_lessons(self, quest, plan.prepared.folder.name, plan.teacher)
         first = self.writer.held.open.get(quest.id, 0)
         exam_hall.ask_newborn(self)
         spoiled = self._spoiled_in(quest)
@@ -309,7 +307,8 @@ class Worker:
         folder = self.paths.prepared / cache_name(card["sha256"], card["form"], settings, renderer, answers)
         with Preparation(self, quest) as progress:
             prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"], answers)
-        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer)
+        taught = {"teacher": name_of_weights(self.paths, settings)}
+        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer, **taught)
 
     def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""
@@ -335,6 +334,7 @@ class Worker:
             validation_loss=looked.loss,
             prepared=held.prepared,
             began=held.began,
+            teachers=held.taught(quest.id, plan.teacher),
             fought={key: held.fought.get(key, {}) for key in held.prepared} | {str(quest.id): self.report.so_far},
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -25,8 +27,12 @@ from core.steps import last_told
 from core.teacher import check_room, teacher_folder
 from core.validator import validate_file
 from management.retention import retain
+from management.trash import delete
 
 pytestmark = pytest.mark.usefixtures("small_hero")
+
+
+FILE = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,65 @@ def test_a_checkpoint_that_is_to_teach_stays_until_it_has_taught(realm, ledger):
     assert early not in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
     assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
     assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+
+
+def test_a_battle_whose_teacher_was_changed_under_its_name_begins_anew_and_says_so(
+    realm, ledger, tmp_path, monkeypatch, teacher
+):
+    settings = {"learning_rate": 3e-4, "save_steps": 1, **_whisper()}
+    twin = RealmPaths(tmp_path / "twin")
+    twin.make()
+    whole, first = resident(twin, Ledger(twin.ledger)), resident(realm, ledger)
+    for paths, weights in ((twin, micro_hero(10)), (realm, teacher)):
+        save_model(weights, paths.models / "sage", BUNDLED_TOKENIZER)
+    quest = accept_sums(twin, whole.ledger, "heard", 64, **settings)
+    assert fight(whole) and whole.tip.teachers == {str(quest): checkpoints.sha256_of(twin.models / "sage" / FILE)}
+
+    accept_sums(realm, ledger, "heard", 64, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", dying_at(3))
+        with pytest.raises(Killed):
+            fight(first)
+    hero = resident(realm, ledger)
+    assert 0 < hero.tip.step < 3
+    assert hero.tip.teachers == {str(quest): checkpoints.sha256_of(realm.models / "sage" / FILE)}
+    shutil.rmtree(realm.models / "sage")
+    shutil.copytree(twin.models / "sage", realm.models / "sage")
+    assert fight(hero) and hero.tip.files[FILE] == whole.tip.files[FILE] and hero.tip.teachers == whole.tip.teachers
+    (told,) = ledger.all("SELECT text FROM events WHERE code='quest_anew'")
+    assert re.search(
+        r"heard: its teacher's weights are not those of its first [12] steps; it begins anew", told["text"]
+    )
+    accept_sums(realm, ledger, "read", 16)
+    assert fight(hero) and hero.tip.teachers == {}
+
+
+def test_what_a_waiting_quest_needs_is_not_deleted_by_hand(realm, ledger, monkeypatch):
+    hero = resident(realm, ledger)
+    for stem in ("first", "second", "third", "fourth"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    early, began = (checkpoints.manifests(realm)[place].id for place in (3, 0))
+    quest = accept_sums(realm, ledger, "heard", 48, save_steps=1, **_whisper(early))
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", dying_at(3))
+        with pytest.raises(Killed):
+            fight(hero)
+    hero = resident(realm, ledger)
+    assert hero.tip.began == {str(quest): began}
+    hero.queue.put_back(hero.queue.processing()[0], "low")
+    for stem in ("fifth", "sixth"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    with pytest.raises(UserError, match=f"{early} stays: a quest that waits or is trained has it for its teacher"):
+        delete(realm, ledger, early)
+    with pytest.raises(UserError, match=f"{began} stays: a battle that waits to go on began from it"):
+        delete(realm, ledger, began)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    set_champion(realm, hero.tip.id)
+    for unneeded in (early, began):
+        delete(realm, ledger, unneeded)
+    assert not {early, began} & {manifest.id for manifest in checkpoints.manifests(realm)}
 
 
 def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):
