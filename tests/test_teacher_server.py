@@ -7,6 +7,8 @@ import threading
 import time
 
 import pytest
+from oracle_hall import answering
+from oracle_realm import another
 from resident import Killed, accept_sums, dying_at, fight, resident
 from teacher_box import completion, teacher
 
@@ -27,6 +29,7 @@ from core.teacher_server import ask
 from core.training_daemon import TrainingDaemon
 from core.training_queue import TrainingQueue
 from core.validator import validate_file
+from training.status_text import line
 
 pytestmark = pytest.mark.usefixtures("small_hero")
 
@@ -119,6 +122,9 @@ def test_the_hero_is_taught_others_while_a_slow_teacher_answers_and_status_says_
         gate.set()
         until(lambda: last_line(_answers(realm, ledger, asked)))
     assert (shown["quest"], shown["kind"], shown["share"]) == ("asked", "asking", 15 / 16)
+    queue = {"high": 1, "normal": 0, "low": 0, "recently_completed": 0}
+    status = {"battle": None, "preparing": shown, "paused": False, "queue": queue, "services": []}
+    assert line(status).startswith("asking a teacher about asked, 94%")
     assert fight(hero) and checkpoints.holds(hero.tip.trained, asked)
 
 
@@ -169,12 +175,12 @@ def test_asking_and_battle_that_were_killed_ask_nothing_twice_and_end_with_the_s
     assert _weights_after(RealmPaths(tmp_path / "killed"), 3, monkeypatch) == whole
 
 
-def _card(folder, url: str, rows: list[dict] | None = None, **settings):
+def _card(folder, url: str, rows: list[dict] | None = None, max_bad_rows: float = 0.01, **settings):
     """A quest's file and card, as `ask` wants them."""
     path = folder / "quest.jsonl"
     rows = rows or [{"question": f"{n}?", "answer": "?"} for n in range(8)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    frozen = freeze(Config(), Sidecar(**_whisper(url, at_once=1, **settings)))
+    frozen = freeze(Config(max_bad_rows=max_bad_rows), Sidecar(**_whisper(url, at_once=1, **settings)))
     report = validate_file(path, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
     assert report["verdict"] == "accepted", report["reason"]
     (folder / "answers").touch()
@@ -385,3 +391,16 @@ def test_settings_that_make_no_teacher_are_refused_at_the_gate(settings, row, wo
     frozen = freeze(Config(), Sidecar(school="whisper", schools=Schools(whisper=WhisperSettings(**settings))))
     report = validate_file(path, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
     assert report["verdict"] == "rejected" and words in report["reason"]
+
+
+def test_a_realms_own_oracle_may_be_the_teacher(tmp_path):
+    with answering(tmp_path / "oracle") as (paths, server, ready):
+        another(paths, 0)
+        ready()
+        settings = {"model": "hero", "max_new_tokens": 3}
+        path, card = _card(tmp_path, server.url, [{"prompt": "1?"}, {"prompt": "2?"}], max_bad_rows=1.0, **settings)
+        told = ask(path, card, tmp_path / "answers")
+    assert told["rows"] == 0 and len(told["left_out"]) == 2  # this one never ends what it says
+    assert set(told["left_out"].values()) == {
+        "it was not at its end after max_new_tokens; set schools.whisper.max_new_tokens higher"
+    }
