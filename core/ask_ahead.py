@@ -38,6 +38,7 @@ class AskAhead:
     ):
         self.paths, self.config, self.ledger, self.queue = paths, config, ledger, queue
         self.lane = ValidationProcess(wake)
+        paths.asking.unlink(missing_ok=True)  # of a daemon that was killed
         self._next_look, self._not_before = 0.0, {}
         self._job, self._began, self._first, self._told = 0, 0.0, 0.0, -1.0
 
@@ -118,18 +119,21 @@ class AskAhead:
         if failure and ("no_space" in answer or not os.path.lexists(task["path"])):
             return  # it is asked for again, wherever it waits
         with self.queue.alone():
-            quest = self.queue.find(task["quest"])
-            if quest.state not in PRIORITIES:
+            try:
+                quest = self.queue.find(task["quest"])
+            except UserError:  # its owner took the file away
                 return
-            if failure:
+            if not failure:
+                self._answered(quest, answer)  # though the trainer may have claimed it already
+            elif quest.state in PRIORITIES:
                 self._failed(quest, failure, now)
-            else:
-                told = {key: answer[key] for key in ("rows", "left_out", "model", "url")}
-                write_json(quest.companion(".report.json"), {**quest.report, KIND: told | {"time": time.time()}})
-                self._not_before.pop(quest.id, None)
-        if not failure:
-            text = f"{quest.stem}: {answer['model']} answered {answer['rows']:,} rows."
-            self.ledger.event("daemon", "teacher_answered", text, quest=quest.id, **told)
+
+    def _answered(self, quest: Quest, answer: dict[str, Any]) -> None:
+        self._not_before.pop(quest.id, None)
+        told = {key: answer[key] for key in ("rows", "left_out", "model", "url")}
+        write_json(quest.companion(".report.json"), {**quest.report, KIND: told | {"time": time.time()}})
+        text = f"{quest.stem}: {answer['model']} answered {answer['rows']:,} rows."
+        self.ledger.event("daemon", "teacher_answered", text, quest=quest.id, **told)
 
     def _failed(self, quest: Quest, failure: str, now: float) -> None:
         log.warning("asking the teacher for %s failed: %s", quest.name, failure)

@@ -121,11 +121,12 @@ def test_the_hero_is_taught_others_while_a_slow_teacher_answers_and_status_says_
         assert fight(hero) and _state(ledger, other) == "recently_completed" and _state(ledger, asked) == "queued"
         gate.set()
         until(lambda: last_line(_answers(realm, ledger, asked)))
+        assert fight(hero) and checkpoints.holds(hero.tip.trained, asked)  # which may be before the daemon hears of it
+        until(lambda: "asking" in TrainingQueue(realm, ledger).find(asked).report)
     assert (shown["quest"], shown["kind"], shown["share"]) == ("asked", "asking", 15 / 16)
     queue = {"high": 1, "normal": 0, "low": 0, "recently_completed": 0}
     status = {"battle": None, "preparing": shown, "paused": False, "queue": queue, "services": []}
     assert line(status).startswith("asking a teacher about asked, 94%")
-    assert fight(hero) and checkpoints.holds(hero.tip.trained, asked)
 
 
 def _weights_after(paths: RealmPaths, die_at: int | None, monkeypatch) -> str:
@@ -317,6 +318,20 @@ def test_a_quest_that_is_cancelled_while_it_is_asked_about_keeps_its_answers_and
             gate.set()
         assert len(sage.asked) == 4 and _state(ledger, quest) == "failed"
     assert _answers(realm, ledger, quest).read_bytes().count(b"\n") == 3
+
+
+def test_a_quest_whose_file_is_taken_away_while_it_is_asked_about_stops_nothing(realm, ledger):
+    gate = threading.Event()
+    with teacher(lambda body: gate.wait(30) and "well") as sage, asking(realm, ledger) as until:
+        quest = accept_sums(realm, ledger, "gone", 4, **_whisper(sage.url, at_once=1))
+        until(lambda: sage.asked and realm.asking.exists())
+        for path in list(realm.queued("normal").iterdir()):
+            path.unlink()
+        until(lambda: not realm.asking.exists())
+        gate.set()
+        other = accept_sums(realm, ledger, "other", 4, **_whisper(sage.url))
+        until(lambda: last_line(_answers(realm, ledger, other)))
+    assert ledger.one("SELECT state FROM jobs WHERE quest=?", (quest,))["state"] == "failed"
 
 
 def test_answers_that_were_lost_on_the_way_are_asked_for_again(realm, ledger):
