@@ -41,7 +41,8 @@ class Words(Protocol):
 @dataclass(frozen=True)
 class BattlePlan:
     """All optimizer steps of one quest, numbered from 0. `form`: of its rows; `references`: what the checkpoint before the
-    battle makes of their labels, where the school wants to know; `words`: of the hero, where it answers in its steps."""
+    battle makes of their labels, where the school wants to know; `words`: of the hero, where it answers in its steps; `teacher`: SHA-256 of
+    its weights, where one is heard."""
 
     prepared: Prepared
     settings: Settings
@@ -50,6 +51,7 @@ class BattlePlan:
     replay: Beside | None = field(default=None, kw_only=True)
     references: Known | None = field(default=None, kw_only=True)
     words: Words | None = field(default=None, kw_only=True)
+    teacher: str | None = field(default=None, kw_only=True)
 
     @cached_property
     def held_out_rows(self) -> np.ndarray:

@@ -3,13 +3,18 @@
 It knows nothing about how a death is told from another; a Crash says what is to follow.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
-from core.battle_report import BattleReport
 from core.dossier import OUT_OF_MEMORY, Action, Crash
 from core.ledger import Ledger
 from core.quest import Quest
 from core.training_queue import TrainingQueue
+
+
+class Report(Protocol):
+    """Who knows what became of battles."""
+
+    def was_saving(self, quest: int) -> bool: ...
 
 
 def blame(
@@ -19,12 +24,13 @@ def blame(
     reason: str,
     attempt: dict[str, Any] | None = None,
     stay: bool = False,
+    by: str = "trainer",
 ) -> Quest:
-    """Count a failure of `quest`, and tell of it."""
-    return _told(ledger, queue.blame(quest, reason, attempt, stay), reason)
+    """Count a failure of `quest`, and tell of it, as the service `by`."""
+    return _told(ledger, queue.blame(quest, reason, attempt, stay), reason, by)
 
 
-def answer(crash: Crash | None, queue: TrainingQueue, ledger: Ledger, report: BattleReport) -> Quest | None:
+def answer(crash: Crash | None, queue: TrainingQueue, ledger: Ledger, report: Report) -> Quest | None:
     """Do what the end of the last life asks for. Returns a quest that goes on in smaller passes, if there is one.
 
     The quest that was trained is the first in processing/ that does not merely wait for its checkpoint.
@@ -43,8 +49,8 @@ def answer(crash: Crash | None, queue: TrainingQueue, ledger: Ledger, report: Ba
     return left if halve and left.state == "processing" else None
 
 
-def _told(ledger: Ledger, quest: Quest, reason: str) -> Quest:
+def _told(ledger: Ledger, quest: Quest, reason: str, by: str = "trainer") -> Quest:
     failed = quest.state == "failed"
     text = f"{quest.stem} failed: {reason}" + ("" if failed else "; it will be tried again.")
-    ledger.event("trainer", "quest_failed", text, "alert" if failed else "warning", quest=quest.id)
+    ledger.event(by, "quest_failed", text, "alert" if failed else "warning", quest=quest.id)
     return quest

@@ -56,6 +56,7 @@ class Manifest:
 
     `prepared`: of the quests in `open`, by id as text, which rendering of their rows was trained (prepare.cache_name).
     `began`: of the same quests, the checkpoint that each one's battle began from; older versions did not say.
+    `teachers`: of the same quests, and of the one that ended here, the SHA-256 that names their teacher's weights, if they have one.
     `fought`: of the same quests, and of the one that ended here, what their battles have come to (BattleReport.so_far).
     `unfit`: why it must not be promoted, None for one that may be.
     `branch`: how it left the way of training, None for a checkpoint that training goes on from.
@@ -92,6 +93,7 @@ class Manifest:
     weight_size: float | None = None
     verdict: dict[str, Any] | None = None
     began: dict[str, str] = field(default_factory=dict)
+    teachers: dict[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -101,6 +103,11 @@ class Manifest:
     def evaluation(self) -> float:
         """The sum of the canaries' accuracies: how many levels of its skills it commands."""
         return sum(right / asked for right, asked in self.canaries.values())
+
+    def taught(self, quest: int, teacher: str | None) -> dict[str, str]:
+        """`teachers` of the next checkpoint, which `quest` is trained for by this `teacher`."""
+        known = {key: self.teachers[key] for key in self.prepared if key in self.teachers}
+        return _without(known, str(quest)) | ({str(quest): teacher} if teacher else {})
 
     def finished(self, quest: int) -> "Manifest":
         """This manifest after `quest` was trained to its end."""

@@ -13,10 +13,10 @@ import orjson
 
 from core.errors import UserError, nearest
 from core.profiles import dress
-from core.row_forms import FORMS, Form
+from core.row_forms import ASKED, FORMS, Form
 from core.rows import MAX_DEPTH, BadRow, Conversation, Preference, Problem, Row, Verdict, check_depth, learning
 
-__all__ = ["FORMS", "MAX_LINE_BYTES", "BadRow", "Conversation", "Form", "Preference", "Problem", "Row", "Verdict",
+__all__ = ["ASKED", "FORMS", "MAX_LINE_BYTES", "BadRow", "Conversation", "Form", "Preference", "Problem", "Row", "Verdict",
            "detect", "dressed", "form", "read", "strict_json"]  # fmt: skip
 
 MAX_LINE_BYTES = 8 << 20
@@ -47,8 +47,9 @@ def strict_json(line: bytes) -> dict[str, Any]:
     return row
 
 
-def detect(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> Form:
-    """The form that most first rows have, on a tie the earlier in `FORMS`. UserError names the fields if none fits."""
+def detect(rows: Iterable[Any], columns: Mapping[str, str] | None = None, asked: bool = False) -> Form:
+    """The form that most first rows have, on a tie the earlier in `FORMS`. UserError names the fields if none fits. `asked`:
+    whether prompts alone will do, because somebody answers them."""
     votes: Counter[int] = Counter()
     fields: Counter[str] = Counter()
     given: set[str] = set()
@@ -60,6 +61,8 @@ def detect(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> For
     if not votes:
         raise UserError(f"no row is a JSON object; {ONE_OBJECT}")
     known = [place for place in votes if place < len(FORMS)]
+    if not known and asked and ASKED.matches(fields.keys()):
+        return ASKED
     if not known:
         raise UserError(_no_form(fields, [name for name in columns or () if name not in given]))
     return FORMS[min(known, key=lambda place: (-votes[place], place))]
@@ -67,7 +70,7 @@ def detect(rows: Iterable[Any], columns: Mapping[str, str] | None = None) -> For
 
 def form(name: str) -> Form:
     """The form of that name, as a report or a quest's card gives it."""
-    return next(form for form in FORMS if form.name == name)
+    return next(form for form in (*FORMS, ASKED) if form.name == name)
 
 
 def read(form: Form, row: Any, columns: Mapping[str, str] | None = None) -> Row:

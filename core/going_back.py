@@ -113,24 +113,29 @@ def not_saved(worker: Returning, problem: NotFinite) -> None:
     blame(worker.queue, worker.ledger, culprit, f"its weights were not saved: {problem}", attempt)
 
 
-def same_rows(worker: Returning, quest: Quest, prepared: str) -> None:
-    """The steps that the weights hold of `quest` were trained on these very rows; else it begins anew, and says so.
+def same_lessons(worker: Returning, quest: Quest, prepared: str, teacher: str | None = None) -> None:
+    """The steps that the weights hold of `quest` were trained on these very rows, by this very teacher; else it begins anew, and
+    says so.
 
-    Rows change when the realm renders them in another way than the version that began the battle, or when another
-    tokenizer or chat template was put into the checkpoint. A mixture would be neither the one battle nor the other.
+    Rows change when the realm renders them in another way than the version that began the battle, when another
+    tokenizer or chat template was put into the checkpoint, or when a teacher was asked again. A mixture would be neither the
+    one battle nor the other.
     """
-    held = worker.writer.held
-    known = held.prepared.get(str(quest.id))
-    if not held.open.get(quest.id) or known in (None, prepared):
+    held, key = worker.writer.held, str(quest.id)
+    known = {"rows, tokenizer or chat template": (held.prepared.get(key), prepared)}
+    known["teacher's weights"] = held.teachers.get(key), teacher
+    changed = {what: both for what, both in known.items() if both[0] not in (None, both[1])}
+    if not held.open.get(quest.id) or not changed:
         return
     worker.end_writing()
     earlier = before(worker.paths, worker.tip, quest.id, 0)
     where = "from the weights before it" if earlier else "on the weights as they are; no checkpoint before it is left"
     text = (
-        f"{quest.stem}: its rows, tokenizer or chat template are not those of its first "
+        f"{quest.stem}: its {' and its '.join(changed)} are not those of its first "
         f"{held.open[quest.id]} steps; it begins anew {where}."
     )
-    worker.ledger.event("trainer", "quest_anew", text, "warning", quest=quest.id, before=known, after=prepared)
+    was, now = (", ".join(str(both[place]) for both in changed.values()) for place in (0, 1))
+    worker.ledger.event("trainer", "quest_anew", text, "warning", quest=quest.id, before=was, after=now)
     if earlier:
         return_to(worker, earlier)
     else:

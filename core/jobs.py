@@ -15,7 +15,7 @@ import psutil
 from core.ledger import Ledger
 from core.realm_lock import same_process
 
-KINDS = ("preparation", "sparring", "generation", "backup", "export", "cooldown")
+KINDS = ("preparation", "sparring", "asking", "generation", "backup", "export", "cooldown")
 
 
 def begin(ledger: Ledger, kind: str, service: str, title: str, quest: int | None = None) -> int:

@@ -15,6 +15,8 @@ from core.errors import UserError
 GIB = 1 << 30
 PACK_TOKENS = {"cpu": 2048, "cuda": 4096}  # measured on two cores: 512 to 4096 tokens, 2048 are the fastest
 LOGITS_AT_ONCE = 1 << 26  # as in core/forge/loss.py
+COMPARED_AT_ONCE, LEAST_COMPARED = 1 << 21, 256  # as in core/forge/divergence.py
+ANSWERED_AT_ONCE = 16_384  # tokens, as in core/forge/generate.py
 SHORT = {"fp32": 640, "bf16": 1024}  # as in core/forge/attend.py
 CUDA_CONTEXT = int(0.7 * GIB)  # assumed: context, kernels, cuBLAS workspaces
 CUDA_SLACK = 0.05  # assumed: blocks that are reserved and not filled
@@ -130,6 +132,25 @@ class Means:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What a school holds in memory beside hero and optimizer.
+
+    `other`: a `teacher` or the `parent`, which is as the hero; `shape`, `weights`: a teacher's, and the bytes of its weights;
+    `numbers`: that live of each logit beside a teacher; `answers`: tokens whose keys and values are held while the hero answers
+    in a step, before its passes.
+    """
+
+    other: str = ""
+    shape: Shape | None = None
+    weights: int = 0
+    numbers: int = 3
+    answers: int = 0
+
+
+ALONE = Beside()
+
+
+@dataclass(frozen=True)
 class Component:
     """Some bytes. `counts`: whether they are there at the peak; `host`: in main memory beside a GPU."""
 
@@ -145,26 +166,37 @@ def total(components: tuple[Component, ...]) -> int:
 
 
 def components(
-    shape: Shape, means: Means, max_length: int, target: str = CUDA, snapshot: bool = True
+    shape: Shape,
+    means: Means,
+    max_length: int,
+    target: str = CUDA,
+    snapshot: bool = True,
+    beside: Beside = ALONE,
 ) -> tuple[Component, ...]:
-    """All that is in memory at the peak of a battle. `snapshot`: checkpoints are written from a copy in main memory."""
-    state, passing = _State(shape, means), _Pass(shape, means, max_length, target)
+    """All that is in memory at the peak of a battle. `snapshot`: checkpoints are written from a copy in main memory; `beside`:
+    what its school holds."""
+    state, passing = _State(shape, means), _Pass(shape, means, max_length, target, beside)
+    loss, said = passing.loss_is_widest, answers(shape, means, beside)
+    passes = state.gradients + passing.copies + passing.kept + max(passing.loss, passing.backward + passing.attention)
+    trains = said <= passes  # answers are written when the gradients of the step before are gone
     found = [
         Component(f"weights, {means.weights}", state.weights),
-        Component("weights' copies in bf16", passing.copies),
-        Component("gradients", state.gradients),
+        Component("weights' copies in bf16", passing.copies, trains),
+        Component("gradients", state.gradients, trains),
         Component(f"moments, {means.moments}", state.moments),
         Component("remainders of bf16 weights", state.remainders),
-        Component(f"activations of {passing.tokens} tokens", passing.kept),
-        Component(f"loss, {passing.rows} rows of logits", passing.loss, passing.loss_is_widest),
-        Component("backward pass of a layer", passing.backward, not passing.loss_is_widest),
-        Component("attention", passing.attention, not passing.loss_is_widest),
+        Component(f"{beside.other}'s weights", beside.weights or (state.weights if beside.other else 0)),
+        Component(f"keys and values of {beside.answers} tokens of answers", said, not trains),
+        Component(f"activations of {passing.tokens} tokens", passing.kept, trains),
+        Component(f"loss, {passing.rows} rows of logits", passing.loss, trains and loss),
+        Component("backward pass of a layer", passing.backward, trains and not loss),
+        Component("attention", passing.attention, trains and not loss),
     ]
     if target == CUDA:
         found.append(Component("allocator's slack", int(CUDA_SLACK * total(tuple(found)))))
         found.append(Component("CUDA context", CUDA_CONTEXT))
     else:
-        found.append(Component("holes in the heap", int(passing.holes)))
+        found.append(Component("holes in the heap", int(passing.holes), trains))
         found.append(Component("process", CPU_PROCESS))
     if snapshot:
         copied = state.weights + state.moments + state.remainders
@@ -232,6 +264,12 @@ def other_activations(shape: Shape, means: Means) -> int:
     return 8 * shape.hidden + 2 * means.stream * shape.head_dim + 20
 
 
+def answers(shape: Shape, means: Means, beside: Beside) -> int:
+    """Bytes of all layers' keys and values, and of the wider of one layer's once more, as it grows by a token, and of an MLP
+    that reads the prompts."""
+    return beside.answers * means.stream * (2 * shape.key * shape.layers + max(2 * shape.key, 3 * shape.intermediate))
+
+
 @dataclass(frozen=True)
 class _Pass:
     """What comes and goes with the widest pass, when gradients of others are there already."""
@@ -240,6 +278,7 @@ class _Pass:
     means: Means
     max_length: int
     target: str
+    beside: Beside = ALONE
 
     @property
     def tokens(self) -> int:
@@ -248,7 +287,13 @@ class _Pass:
     @property
     def rows(self) -> int:
         """Label positions whose logits exist at once."""
+        if self.beside.shape:
+            return min(self.tokens, max(LEAST_COMPARED, COMPARED_AT_ONCE // self._vocabulary))
         return min(self.tokens, max(1, LOGITS_AT_ONCE // self.shape.vocabulary))
+
+    @property
+    def _vocabulary(self) -> int:
+        return max(self.shape.vocabulary, self.beside.shape.vocabulary)
 
     @property
     def again(self) -> int:
@@ -286,11 +331,24 @@ class _Pass:
         logits, twice in fp32, and of their gradient beside the head's; with chunks, the gradients of those before.
         """
         shape, means = self.shape, self.means
+        if self.beside.shape:
+            return self._divergence(self.beside.shape)
         logits, head = self.rows * shape.vocabulary, shape.embedding * means.size
         before = head + self.states if self.rows < self.tokens else 0
         in_fp32 = 8 if means.compute == "fp32" else 2 + 8
         copy = 2 * shape.embedding if means.autocast else 0
         return self.states + copy + max(before + in_fp32 * logits, head + means.size * logits)
+
+    def _divergence(self, teacher: Shape) -> int:
+        """The teacher's states beside the hero's, both heads' copies, a few numbers a logit in fp32, the head's gradient, and with
+        chunks the gradients of those before."""
+        shape, means = self.shape, self.means
+        theirs, copies = self.tokens * teacher.hidden * means.size, 2 * (shape.embedding + teacher.embedding)
+        before = shape.embedding * means.size + self.states if self.rows < self.tokens else 0
+        wide = max(
+            4 * self.beside.numbers * self.rows * self._vocabulary, (4 + 2 * means.size) * self.rows * self._vocabulary
+        )
+        return self.states + theirs + (copies if means.autocast else 0) + before + wide
 
     @property
     def backward(self) -> int:

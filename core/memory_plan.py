@@ -12,7 +12,7 @@ from core.config import Config
 from core.durable import read_json
 from core.errors import UserError
 from core.machine import Machine
-from core.memory_needs import CPU, CUDA, GIB, PACK_TOKENS, Component, Means, Shape, components, total
+from core.memory_needs import ALONE, CPU, CUDA, GIB, PACK_TOKENS, Beside, Component, Means, Shape, components, total
 from core.optimizer_names import ADAMW, DEFAULT
 from core.trainer_keys import layers_again
 
@@ -125,9 +125,10 @@ def plan(
     snapshot: bool = True,
     forced: dict[str, Any] | None = None,
     batch_size: int = 1,
+    beside: Beside = ALONE,
 ) -> Plan:
     """The first means in the order of preference that fit into `room_bytes`; see `Plan.fits`."""
-    asked = _Asked(shape, room_bytes, max_length, pack_tokens, target, snapshot, forced or {}, batch_size)
+    asked = _Asked(shape, room_bytes, max_length, pack_tokens, target, snapshot, forced or {}, batch_size, beside)
     reasons: list[str] = []
     nearest: tuple[int, Means] | None = None
     for needs in asked.needs():
@@ -142,7 +143,7 @@ def plan(
         )
         nearest = best if nearest is None or best[0] < nearest[0] else nearest
     need, means = nearest
-    found = components(shape, means, max_length, target, snapshot)
+    found = components(shape, means, max_length, target, snapshot, beside)
     advice = _advice(asked, need) if need > room_bytes else ()
     return Plan(shape.parameters, target, room_bytes, max_length, means, found, tuple(reasons), advice)
 
@@ -159,12 +160,13 @@ class _Asked:
     snapshot: bool
     forced: dict[str, Any]
     batch_size: int
+    beside: Beside = ALONE
 
     def needs(self) -> Iterator[list[tuple[int, Means]]]:
         """Bytes and means of each candidate, group by group."""
         for group in candidates(self.target, self.pack_tokens, self.max_length, self.forced, self.batch_size):
             yield [
-                (total(components(self.shape, means, self.max_length, self.target, self.snapshot)), means)
+                (total(components(self.shape, means, self.max_length, self.target, self.snapshot, self.beside)), means)
                 for means in group
             ]
 
@@ -173,10 +175,11 @@ class _Asked:
         return any(need <= self.room_bytes for needs in self.needs() for need, _ in needs)
 
 
-def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None = None) -> Plan:
+def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None = None, beside: Beside = ALONE) -> Plan:
     """The plan of a hero of this shape under `config` on `machine`.
 
-    What config says is done. `frozen`: the means that the hero was trained with; it keeps their kinds of numbers.
+    What config says is done. `frozen`: the means that the hero was trained with; it keeps their kinds of numbers. `beside`: what
+    the school of its battles holds.
     """
     wishes = {name: value for name, value in config.memory.wishes().items() if value is not None}
     kept = {name: getattr(frozen, name) for name in KINDS} if frozen else {}
@@ -201,6 +204,7 @@ def choose(config: Config, shape: Shape, machine: Machine, frozen: Means | None 
         machine.target,
         forced=forced,
         batch_size=config.batch_size,
+        beside=beside,
     )
 
 

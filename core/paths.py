@@ -142,6 +142,16 @@ class RealmPaths:
         return self.state / "oracle.key"
 
     @property
+    def whisper_key(self) -> Path:
+        """The key to the server that `schools.whisper.url` names, if it asks for one."""
+        return self.state / "whisper.key"
+
+    @property
+    def asking(self) -> Path:
+        """How far the daemon is that asks a teacher."""
+        return self.state / "asking.json"
+
+    @property
     def kernels(self) -> Path:
         """What torch.compile made for this hero, a cache that can be deleted at any time."""
         return self.state / "kernels"

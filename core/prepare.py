@@ -26,13 +26,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 
 from core.durable import read_json, sync_file, sync_folder, write_json
 from core.errors import UserError
-from core.formats import BadRow, dressed
+from core.formats import BadRow, Form, dressed
 from core.formats import form as form_named
 from core.graders import Task
 from core.quest import Settings
@@ -40,14 +41,17 @@ from core.quest_file import chunks, read_rows
 from core.rendering import Rendered, Renderer
 from core.room import Room
 from core.rows import Problem, Row, Verdict
+from core.teacher_answers import TeacherAnswers
 
 CHUNK_ROWS = 512
 BLOCK_ROWS = 1 << 18
 FORMAT = 1
 
 
-def cache_name(quest_sha256: str, form: str, settings: Settings, renderer: Renderer) -> str:
-    """The folder name that stands for exactly these rows rendered in exactly this way."""
+def cache_name(
+    quest_sha256: str, form: str, settings: Settings, renderer: Renderer, answers: TeacherAnswers | None = None
+) -> str:
+    """The folder name that stands for exactly these rows, with these answers of a teacher, rendered in exactly this way."""
     parts = (
         FORMAT,
         quest_sha256,
@@ -58,6 +62,7 @@ def cache_name(quest_sha256: str, form: str, settings: Settings, renderer: Rende
         renderer.fingerprint,
         *([] if settings.profile == "none" else [settings.profile]),
         *([] if settings.learned == "assistant" else [settings.learned]),
+        *([] if answers is None else [answers.sha256]),
     )
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:24]
 
@@ -181,11 +186,13 @@ def prepare(
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
     sha256: str | None = None,
+    answers: TeacherAnswers | None = None,
 ) -> Prepared:
     """Tokenise the good rows of `path` into `folder`, streaming; a folder that is there already is simply opened.
 
     `progress` is told after every chunk of rows what share of the file is done, and may end the work by raising.
-    Memory does not grow with the file. `sha256`: of the file's bytes as they were accepted; UserError for others.
+    Memory does not grow with the file. `sha256`: of the file's bytes as they were accepted; UserError for others. `answers`: a
+    teacher's, in place of the file's own.
     """
     if (folder / "meta.json").is_file():
         return Prepared(folder)
@@ -197,9 +204,7 @@ def prepare(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         with contextlib.ExitStack() as stack:
             writer = _Writer(building, renderer.vocab_size, settings.seed, stack)
-            rows = read_rows(
-                path, dressed(form_named(form), settings.profile, settings.learned), settings.columns, hasher
-            )
+            rows = _rows(path, form_named(form), settings, hasher, answers)
             stack.enter_context(_collecting_seldom())
             for chunk in chunks(rows, CHUNK_ROWS):
                 good = [entry for entry in chunk if not isinstance(entry[2], BadRow)]
@@ -218,6 +223,13 @@ def prepare(
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return Prepared(folder)
+
+
+def _rows(path: Path, form: Form, settings: Settings, hasher: Any, answers: TeacherAnswers | None) -> Iterator[tuple]:
+    """Line number, bytes and row of every line, as it is trained; of the others what is wrong with them."""
+    if answers is None:
+        return read_rows(path, dressed(form, settings.profile, settings.learned), settings.columns, hasher)
+    return answers.taught(read_rows(path, form, settings.columns, hasher), settings.profile)
 
 
 @contextlib.contextmanager

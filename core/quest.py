@@ -22,7 +22,8 @@ from core.school_config import SchoolName, Schools
 
 SIDECAR_BYTES = 1 << 20
 SHOWN_ERRORS = 5
-COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl")
+ANSWERS = ".answers.jsonl"  # a teacher's
+COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl", ANSWERS)
 ENDING = ".jsonl"
 _NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 
@@ -177,7 +178,7 @@ class Quest:
         return quest_name(self.stem, self.id)
 
     def companion(self, suffix: str) -> Path:
-        """The card, the report or the set-aside rows beside the file."""
+        """The card, the report, the set-aside rows or a teacher's answers beside the file."""
         assert suffix in COMPANIONS, suffix
         return self.path.with_name(self.path.stem + suffix)
 
@@ -207,7 +208,7 @@ def parse_name(path: Path) -> tuple[str, int] | None:
 
 def parse_file_name(name: str) -> tuple[str, int] | None:
     """`parse_name` of a name alone."""
-    if name.startswith(".") or name.endswith(".bad.jsonl") or not name.lower().endswith(ENDING):
+    if name.startswith(".") or name.endswith((".bad.jsonl", ANSWERS)) or not name.lower().endswith(ENDING):
         return None
     match = _NAME.match(name[: -len(ENDING)])
     return (match["stem"], int(match["id"])) if match else None

@@ -148,7 +148,9 @@ class QuestActs:
         card = quest.card
         settings = card["settings"]
         sidecar = {
-            name: settings[name] for name in ("school", "epochs", "seed", "columns", "profile") if name in settings
+            name: settings[name]
+            for name in ("school", "schools", "epochs", "seed", "columns", "profile")
+            if name in settings
         }
         with _only_reader(quest) as source:
             self._drop(

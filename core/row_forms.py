@@ -139,6 +139,13 @@ def _problem(row: dict) -> Problem:
     return Problem(prompt, answer, level=level, tools=read_tools(row.get("tools")), **names)
 
 
+def _asked(row: dict) -> Problem:
+    prompt = _prompt(row)
+    if prompt[-1]["role"] == "assistant":
+        raise BadRow("prompt", "ends with an assistant turn", prompt[-1]["content"], "end it with the question")
+    return Problem(prompt, "", tools=read_tools(row.get("tools")))
+
+
 def _check_answer(task: Task) -> None:
     """Refuse what the realm's own graders could never call right. Others are not asked: they may be slow."""
     if task.grader and task.grader not in OWN:
@@ -186,6 +193,8 @@ FORMS = (
     Form("question", "scribe", _needs("question answer"), _question),
     Form("text", "scribe", _needs("text"), _text),
 )
+# A question alone, for a teacher that answers; told by no vote, since it would hide that an answer is missing.
+ASKED = Form("prompt", "whisper", _needs("prompt"), _asked)
 _CHAT_READERS = {"messages": _messages, "conversations": _conversations}
 
 

@@ -5,9 +5,10 @@ Names and defaults are TRL's where TRL has the same thing.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.config_words import Section
+from core.oracle_config import check_url
 
 SchoolName = Literal["scribe", "mirror", "judge", "champion", "whisper", "oracle"]
 Learned = Literal["assistant", "completion", "all"]
@@ -20,7 +21,7 @@ class Surprise(Section):
     measure: Literal["entropy", "probability", "margin"] = Field(
         "probability",
         description="What surprise is: `entropy` of the hero's distribution; `probability`, 1 - p(label); `margin`, how far the "
-        "label is behind the likeliest other token. Labels of one pass are compared.",
+        "label is behind the likeliest other token. Labels of one step are compared.",
     )
     strength: float = Field(
         1.0, ge=0, le=10, description="Power that surprise is raised to; 0 weighs all labels alike."
@@ -83,18 +84,42 @@ class ChampionSettings(Section):
 
 
 class WhisperSettings(Section):
-    """Distillation."""
+    """Distillation: from the distributions of a `teacher` beside the hero, or from the answers of one at a `url`."""
 
     teacher: str | None = Field(
         None,
         description="Folder below models/ or checkpoint id of the same tokenizer, whose distributions are imitated.",
     )
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Instead: an OpenAI-compatible server whose answers to the rows' prompts are imitated, as the Scribe does. The "
+        "key of the server that config.json names, if it asks for one, stands in state/whisper.key.",
+    )
+    model: str | None = Field(
+        None, min_length=1, max_length=200, description="The server's model that answers, as the server calls it."
+    )
     beta: float = Field(0.0, ge=0, le=1, description="0 forward KL, 1 reverse KL, between them Jensen-Shannon.")
-    temperature: Positive = Field(1.0, le=10, description="That both distributions are softened by.")
+    temperature: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="With a `teacher`, that both distributions are softened by, 1 unless set; with a `url`, that its answers are "
+        "drawn at, 0 unless set.",
+    )
     on_policy: float = Field(
         0.0, ge=0, le=1, description="Share of steps whose rows the hero answers itself before the two are compared."
     )
-    max_new_tokens: int = Field(256, ge=1, le=8192, description="Tokens of such an answer at most.")
+    max_new_tokens: int = Field(
+        256, ge=1, le=8192, description="Tokens of such an answer, or of one from a `url`, at most."
+    )
+    at_once: int = Field(4, ge=1, le=64, description="Prompts that a server is asked at a time.")
+    seconds: float = Field(600.0, gt=0, le=86400, description="Seconds that one answer of a server may take.")
+
+    @field_validator("url")
+    @classmethod
+    def url_is_plain(cls, value: str | None) -> str | None:
+        return value and check_url(value)
 
 
 class OracleSettings(Section):

@@ -117,7 +117,7 @@ def _answered(
     rooms = [settings.schools.mirror.max_new_tokens] * len(prompts)
     numbers = trainer.numbers_of(settings)
     with numbers, weights_to_use(trainer.optimizer):
-        said = answers.answers(trainer.model, renderer, prompts, rooms, progress)
+        said = answers.words(trainer.model, renderer, prompts, rooms, progress)
     return [(question, words) for (question, _), words in zip(put, said, strict=True)]
 
 

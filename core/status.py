@@ -65,7 +65,7 @@ def realm_status(
         "state": state,
         "hero": _hero(paths, config, snapshot, ledger),
         "battle": snapshot.get("battle") if trainer["state"] == "running" else None,
-        "preparing": snapshot.get("preparing") if trainer["state"] == "running" else None,
+        "preparing": _preparing(paths, services, snapshot),
         "queue": TrainingQueue(paths, ledger, folders).counts()
         | {"arriving": folders.count(paths.claims, parse_file_name)},
         "paused": is_paused(ledger),
@@ -76,6 +76,13 @@ def realm_status(
         "alerts": _with_disk(alerts(ledger), disk),
         "time": time.time(),
     }
+
+
+def _preparing(paths: RealmPaths, services: list[dict[str, Any]], snapshot: dict) -> dict[str, Any] | None:
+    """What is done with a quest's rows before its battle: by the trainer, else by the daemon, which asks a teacher."""
+    running = {service["name"] for service in services if service["state"] == "running"}
+    own = snapshot.get("preparing") if "trainer" in running else None
+    return own or (read_json(paths.asking) if "daemon" in running else None)
 
 
 def _hero(paths: RealmPaths, config: Config, snapshot: dict, ledger: Ledger) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""The teacher of a battle: a model in a folder below models/, or a checkpoint, with the hero's own tokenizer. It imports no torch."""
+"""The teacher of a battle: a model in a folder below models/, or a checkpoint, with the hero's own tokenizer. It imports no torch.
 
+One that answers from a server is core/teacher_server.py's; which of both it is, `check_settings` says.
+"""
+
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,44 @@ from core import checkpoints, model_folder
 from core.errors import CheckpointError, UserError, nearest
 from core.memory_needs import GIB
 from core.paths import RealmPaths
+from core.quest import Settings
+from core.row_forms import ASKED
+from core.school_config import WhisperSettings
 from core.weights_header import weight_files
 
 SETTING = "schools.whisper.teacher"
+NO_TEACHER = (
+    "the school whisper needs a teacher: set schools.whisper.teacher, in the sidecar or config.json, to a folder below models/ or "
+    "a checkpoint with the hero's own tokenizer, or schools.whisper.url to a server that answers"
+)
 TRAININGS_OWN = ("optimizer.safetensors",)  # of a checkpoint's files
 SHOWN = 40
+
+
+def check_settings(whisper: WhisperSettings, form: str) -> None:
+    """Whether rows of `form` can be taught under these settings. Raises UserError."""
+    if whisper.teacher and whisper.url:
+        raise UserError(
+            f"{SETTING} = {whisper.teacher!r} and schools.whisper.url = {whisper.url!r} are two teachers; set one of them to null"
+        )
+    if not whisper.teacher and not whisper.url:
+        raise UserError(NO_TEACHER)
+    if whisper.url is None:
+        if whisper.temperature == 0:
+            raise UserError(
+                "schools.whisper.temperature = 0: distributions are divided by it; leave it out, or set it above 0"
+            )
+        if form == ASKED.name:
+            raise UserError("rows with nothing but a prompt need a teacher that answers: set schools.whisper.url")
+        return
+    if not whisper.model:
+        raise UserError("schools.whisper.model is not set: name the model that schools.whisper.url serves")
+    if whisper.on_policy:
+        raise UserError(
+            "schools.whisper.on_policy needs a teacher beside the hero; a server's answers are its own: set it to 0"
+        )
+    if form == "text":
+        raise UserError("the teacher of schools.whisper.url answers conversations; rows with plain text ask nothing")
 
 
 def teacher_folder(paths: RealmPaths, name: str | None) -> Path:
@@ -38,6 +75,20 @@ def teacher_folder(paths: RealmPaths, name: str | None) -> Path:
     if problem := model_folder.problem(paths.models / name):
         raise UserError(f"{SETTING} = {name!r}: {problem}")
     return paths.models / name
+
+
+def name_of_weights(paths: RealmPaths, settings: Settings) -> str | None:
+    """The SHA-256 of what the teacher of a battle knows: of its one file of weights, or of the sums of several; None where none
+    is heard, or it is not there."""
+    name = settings.schools.whisper.teacher if settings.school == "whisper" else None
+    folder = next((where / name for where in (paths.vault, paths.models) if name and (where / name).is_dir()), None)
+    if folder is None:
+        return None
+    try:
+        sums = [checkpoints.sha256_of(folder / each) for each in weight_files(folder)]
+    except (UserError, OSError):  # whoever loads it says what is wrong
+        return None
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def check_tokenizer(teacher: Path, hero: Path) -> None:

@@ -324,7 +324,8 @@ class HeroTrainer(Trainer):
             self._release.begin(self.guard.bound())
         rate = {"learning_rate": self.lr_scheduler.get_last_lr()[0]} if self.kind.steps_in_backward else {}
         total, units = torch.zeros((), device=self.args.device), self._school.units(batch.packs)
-        self._school.begin(batch.step)
+        with self.compute_loss_context_manager():
+            self._school.begin(batch.step, model, batch.packs)
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
@@ -335,7 +336,7 @@ class HeroTrainer(Trainer):
             elif self.kind.steps_in_backward and not total.isfinite():
                 break
             self.accelerator.backward(loss, **rate)
-        return total
+        return self._school.settled(total, model)
 
     def _narrow(self, model: torch.nn.Module, batch: StepBatch) -> None:
         """Memory ran out in this step: let go of what is left of it, and remember how large a pass may be from now on."""

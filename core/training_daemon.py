@@ -18,6 +18,7 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 
 from core import jobs
+from core.ask_ahead import AskAhead
 from core.config import Config
 from core.control import is_paused
 from core.corrections import is_sparring
@@ -28,6 +29,8 @@ from core.hero_loop import ORIGIN, HeroLoop
 from core.intake import Intake
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.quest import ANSWERS
+from core.teacher_answers import is_asked, is_ready
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
 
@@ -62,6 +65,7 @@ class TrainingDaemon:
         self._small, self._large = ValidationProcess(self._wake.set), ValidationProcess(self._wake.set)
         self.intake = Intake(paths, config, ledger, self.queue, self._small, self._large)
         self.hero_loop = HeroLoop(paths, config, ledger)
+        self.ask_ahead = AskAhead(paths, config, ledger, self.queue, self._wake.set)
         self._next_look = self._next_prepare = self._next_housekeeping = 0.0
         self._asked: set[int] = set()
         self._job = 0  # the preparation on record
@@ -78,8 +82,13 @@ class TrainingDaemon:
         finally:
             if observer:
                 observer.stop()
-            self._small.close()
-            self._large.close()
+            self.close()
+
+    def close(self) -> None:
+        """End the children."""
+        self._small.close()
+        self._large.close()
+        self.ask_ahead.close()
 
     def loop(self, now: float) -> None:
         """One turn."""
@@ -94,6 +103,7 @@ class TrainingDaemon:
             self._next_look = now + min(2.0, LOOK_SHARE * (self.clock() - now))
         self.intake.advance(now, begin=level < Level.PAUSED)
         self._recovered = True
+        self.ask_ahead.turn(now, begin=level < Level.NOT_CLAIMING and not is_paused(self.ledger))
         self._prepare_ahead(now, begin=level < Level.NOT_CLAIMING)
         if self.hero_loop.turn(now, level < Level.NOT_CLAIMING and self._quiet()):
             self._next_look = now  # else it would seem quiet still, and a second quest would be written
@@ -126,7 +136,7 @@ class TrainingDaemon:
         for quest in ahead:
             if quest.id in self._asked or not (card := quest.card):  # without a card: the trainer is just claiming it
                 continue
-            if is_sparring(card):  # the hero answers it
+            if is_sparring(card) or not is_ready(quest):  # from the hero, or from its teacher
                 continue
             self._job = jobs.begin(self.ledger, "preparation", "daemon", quest.stem, quest.id)
             self._asked.add(quest.id)
@@ -140,6 +150,7 @@ class TrainingDaemon:
                     "settings": card["settings"],
                     "tokenizer": str(tokenizer_folder(self.paths, self.config)),
                     "prepared": str(self.paths.prepared),
+                    "answers": str(quest.companion(ANSWERS)) if is_asked(card) else None,
                 },
                 now,
             )

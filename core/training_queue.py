@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from core.errors import RealmBusy, UserError, WrongState
 from core.folder_counts import FolderCounts
 from core.ledger import Ledger
 from core.paths import PRIORITIES, QUEUE_STATES, RealmPaths
-from core.quest import COMPANIONS, Quest, parse_file_name, parse_name, priority_of, quest_name
+from core.quest import ANSWERS, COMPANIONS, Quest, parse_file_name, parse_name, priority_of, quest_name
 
 MAX_FAILURES = 3
 FAILURE = 1 << 40  # above all ids: who failed waits behind those who did not
@@ -161,8 +161,8 @@ class TrainingQueue:
         endings = (".jsonl",) if ours else (".jsonl", *COMPANIONS)
         taken = any(os.path.lexists(folder / f"{stem}{ending}") for ending in endings)
         misread = parse_name(folder / f"{stem}.jsonl") or stem.endswith(
-            ".bad"
-        )  # as another quest, or as set-aside rows
+            (".bad", ".answers")
+        )  # as another quest, or as what lies beside one
         name = quest_name(stem, quest) if taken or misread else stem
         write_json(folder / f"{name}.report.json", {"quest": quest, **report})
         sidecar = claimed.with_suffix(".quest.json")
@@ -174,10 +174,11 @@ class TrainingQueue:
         sidecar.unlink(missing_ok=True)
         return folder / f"{name}.jsonl"
 
-    def claim(self) -> Quest | None:
-        """The next quest, moved to processing/; None where there is none. Losing a race to a user's hand is no error."""
+    def claim(self, ready: Callable[[Quest], bool] = lambda quest: True) -> Quest | None:
+        """The next quest that is `ready`, moved to processing/; None where there is none. Losing a race to a user's hand is no
+        error."""
         with self.alone():
-            for quest in self.coming():
+            for quest in filter(ready, self.coming()):
                 last = self.ledger.one("SELECT COALESCE(MAX(claimed), 0) AS claimed FROM quests")["claimed"]
                 self._record(quest.id, claimed=last + 1)  # ahead of the rename: what is in processing/ has its place
                 try:
@@ -218,7 +219,7 @@ class TrainingQueue:
         return self._move(quest, priority)
 
     def blame(self, quest: Quest, reason: str, attempt: dict[str, Any] | None = None, stay: bool = False) -> Quest:
-        """Count a failed battle: back to wait, or to failed/ with its dossier after the third; `stay`: where it is.
+        """Count a failed battle: back to wait, or to failed/ with its dossier after the third; `stay`: where it is, or waits.
 
         `attempt`: the page of the dossier about it; those from before the last checkpoint are left out.
         """
@@ -322,4 +323,4 @@ def _ascending(places) -> list[int]:
 
 
 def _is_data(name: str) -> bool:
-    return name.endswith(".jsonl") and not name.endswith(".bad.jsonl") and not name.startswith(".")
+    return name.endswith(".jsonl") and not name.endswith((".bad.jsonl", ANSWERS)) and not name.startswith(".")

@@ -28,7 +28,7 @@ SILENT_SECONDS = 120.0  # a few MiB of rows take seconds, also on a machine that
 ALIVE_SECONDS = 1.0
 FLUSHED_BYTES = 8 << 20
 THRIFTY = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}  # what a long row took is given back at once
-_ALIVE = b"alive\n"
+_ALIVE = b"alive"
 
 
 class ValidationProcess:
@@ -41,19 +41,20 @@ class ValidationProcess:
         self._alive = False
         self._deadline = 0.0
         self.task: dict[str, Any] | None = None
+        self.share = 0.0  # of the task, where the child tells
 
     @property
     def busy(self) -> bool:
         return self.task is not None
 
     def give(self, task: dict[str, Any], now: float) -> None:
-        """Start on `task`: keys `task` (validate or prepare), `path` and what that work needs."""
+        """Start on `task`: keys `task` (validate, prepare, preview or ask), `path` and what that work needs."""
         assert not self.busy
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._start()
         self._deadline = now + self._silent_seconds
-        self.task, self._answer = task, None
+        self.task, self._answer, self.share = task, None, 0.0
         try:
             self._child.stdin.write(orjson.dumps(task) + b"\n")
             self._child.stdin.flush()
@@ -101,8 +102,8 @@ class ValidationProcess:
 
     def _listen(self, child: subprocess.Popen) -> None:
         for line in child.stdout:
-            if line == _ALIVE:
-                self._alive = True
+            if line.startswith(_ALIVE):
+                self._alive, self.share = True, float(line[len(_ALIVE) :] or 0)
             elif line.endswith(b"\n"):  # else it died in the middle of its answer
                 self._answer = orjson.loads(line)
                 self._wake()
@@ -134,12 +135,12 @@ def _say(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _alive() -> None:
-    """Tell the parent, now and then, that the work goes on."""
+def _alive(share: float = 0.0) -> None:
+    """Tell the parent, now and then, that the work goes on, and what share is done."""
     global _told
     if time.monotonic() - _told >= ALIVE_SECONDS:
         _told = time.monotonic()
-        _say(_ALIVE)
+        _say(_ALIVE + b" %.6f\n" % share)
 
 
 _told = 0.0
@@ -193,14 +194,28 @@ def _validate(task: dict[str, Any]) -> dict[str, Any]:
 def _prepare(task: dict[str, Any]) -> dict[str, Any]:
     from core.prepare import cache_name, prepare
     from core.quest import Settings
+    from core.teacher_answers import TeacherAnswers
 
     settings = Settings(**task["settings"])
     renderer = _renderer(task["tokenizer"], settings.max_length)
-    name = cache_name(task["sha256"], task["form"], settings, renderer)
-    prepared = prepare(
-        Path(task["path"]), task["form"], settings, renderer, Path(task["prepared"]) / name, lambda _: _alive()
-    )
+    answers = TeacherAnswers(Path(task["answers"])) if task["answers"] else None
+    name = cache_name(task["sha256"], task["form"], settings, renderer, answers)
+    folder = Path(task["prepared"]) / name
+    prepared = prepare(Path(task["path"]), task["form"], settings, renderer, folder, _alive, answers=answers)
     return {"name": name, "rows": len(prepared)}
+
+
+def _ask(task: dict[str, Any]) -> dict[str, Any]:
+    """A teacher's answers, kept in the file `answers`; `key`: where its key lies, if it may have it."""
+    from core.teacher_server import ask
+
+    path, key = Path(task["path"]), task["key"] and Path(task["key"])
+
+    def progress(share: float) -> None:
+        path.lstat()  # else its owner took it away, and nobody wants the answers
+        _alive(share)
+
+    return ask(path, task["card"], Path(task["answers"]), key.read_text().strip() if key else None, progress)
 
 
 def _preview(task: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +231,7 @@ def _preview(task: dict[str, Any]) -> dict[str, Any]:
     return shown | ({"glance": glance(path, settings, renderer)} if task["glance"] else {})
 
 
-_TASKS = {"validate": _validate, "prepare": _prepare, "preview": _preview}
+_TASKS = {"validate": _validate, "prepare": _prepare, "preview": _preview, "ask": _ask}
 
 
 def _renderer(folder: str, max_length: int):

@@ -25,6 +25,7 @@ from core.rendering import Renderer
 from core.rows import Row, prompts_of, thinking
 from core.schools import school_for
 from core.skills import evaluated_by
+from core.teacher import check_settings
 from core.token_lengths import histogram
 
 EXACT_BYTES = 64 << 20
@@ -34,10 +35,6 @@ LISTED_ERRORS = 100
 REMEMBERED_ROWS = 2_000_000
 DETECT_ROWS = 100
 CHUNK_ROWS = 512
-NO_TEACHER = (
-    "the school whisper needs a teacher: set schools.whisper.teacher, in the sidecar or config.json, to a folder below models/ or "
-    "a checkpoint with the hero's own tokenizer"
-)
 
 
 @dataclass
@@ -147,10 +144,11 @@ def form_of(head: list, settings: Settings) -> tuple[Form | None, str | None, st
         )
     form = None
     try:
-        form = detect(samples, settings.columns)
+        whisper = settings.schools.whisper
+        form = detect(samples, settings.columns, asked=settings.school == "whisper" and whisper.url is not None)
         school = school_for(form.name, settings.school)
-        if school == "whisper" and not settings.schools.whisper.teacher:
-            raise UserError(NO_TEACHER)
+        if school == "whisper":
+            check_settings(whisper, form.name)
         sparring = is_sparring({"school": school, "form": form.name})
         return asking(form) if sparring else dressed(form, settings.profile, settings.learned), school, None
     except UserError as problem:

@@ -37,6 +37,7 @@ from core.forge.versions import versions
 from core.full_disk import is_no_space, spared
 from core.learning_rate import learning_rate_of
 from core.ledger import Ledger
+from core.memory_beside import expected
 from core.pack_limits import PackLimits
 from core.paths import RealmPaths
 from core.preparation import LeftEarly, Preparation
@@ -45,6 +46,8 @@ from core.quest import Quest
 from core.references import companion_of, with_references
 from core.rendering import Renderer
 from core.replay import with_replay
+from core.teacher import name_of_weights
+from core.teacher_answers import answers_to, is_ready
 from core.training_queue import TrainingQueue
 from core.wishes import Ending, hear_wishes
 
@@ -118,7 +121,7 @@ class Worker:
 
     def load(self, manifest: Manifest) -> None:
         folder = self.paths.vault / manifest.id
-        means, kind = settle(folder, self.config, self._warn)
+        means, kind = settle(folder, self.config, self._warn, expected(self.paths, self.config))
         limits = PackLimits(self.paths.pack_limits, manifest.hero, self._narrower)
         self.trainer = load_hero(
             folder, self.paths.state / "trainer", manifest.step, means, kind, limits, self.config.seed
@@ -179,8 +182,9 @@ class Worker:
         if paused or self.writer.stuck or level is Level.PAUSED:
             self.report.idle(self.hero_facts(), "paused" if paused else "blocked")
             return False
-        may_claim = level < Level.NOT_CLAIMING
-        quest = self.left_in_processing() or (may_claim and self.queue.claim() and self.left_in_processing()) or None
+        may_claim, quest = level < Level.NOT_CLAIMING, self.left_in_processing()
+        if quest is None and may_claim and self.queue.claim(is_ready):
+            quest = self.left_in_processing()
         if quest is None:
             resting = "saving" if self.writer.busy else "idle" if may_claim else "blocked"
             self.report.idle(self.hero_facts(), resting)
@@ -253,7 +257,7 @@ class Worker:
             return left.ending
         if not plan.total_steps:
             raise UserError(f"{quest.stem} has no row that can be trained")
-        going_back.same_rows(self, quest, plan.prepared.folder.name)
+        going_back.same_lessons(self, quest, plan.prepared.folder.name, plan.teacher)
         first = self.writer.held.open.get(quest.id, 0)
         exam_hall.ask_newborn(self)
         spoiled = self._spoiled_in(quest)
@@ -299,11 +303,12 @@ class Worker:
         """All steps of `quest`, its rows prepared if they are not yet. Raises LeftEarly."""
         card, settings = quest.card, quest.settings
         renderer = self.renderer(settings.max_length)
-        name = cache_name(card["sha256"], card["form"], settings, renderer)
+        answers = answers_to(quest)
+        folder = self.paths.prepared / cache_name(card["sha256"], card["form"], settings, renderer, answers)
         with Preparation(self, quest) as progress:
-            folder = self.paths.prepared / name
-            prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"])
-        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer)
+            prepared = prepare(quest.path, card["form"], settings, renderer, folder, progress, card["sha256"], answers)
+        taught = {"teacher": name_of_weights(self.paths, settings)}
+        return BattlePlan(prepared, settings, card["sha256"], form=card["form"], words=renderer, **taught)
 
     def renderer(self, max_length: int) -> Renderer:
         """The hero's tokenizer and template never change in its life, so they are read once."""
@@ -329,6 +334,7 @@ class Worker:
             validation_loss=looked.loss,
             prepared=held.prepared,
             began=held.began,
+            teachers=held.taught(quest.id, plan.teacher),
             fought={key: held.fought.get(key, {}) for key in held.prepared} | {str(quest.id): self.report.so_far},
             unfit=looked.unfit,
             settings=plan.settings.model_dump(),

@@ -7,6 +7,7 @@ from core.checkpoints import holding, manifests, pointed, verify
 from core.errors import CheckpointError, UserError, nearest
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from management.needs import needed
 
 BY_HAND, BY_NAME = 1, 2
 LAST_WHOLE = 2  # of every hero, to go back to
@@ -85,6 +86,8 @@ def protection(paths: RealmPaths, ledger: Ledger, checkpoint: str) -> str | None
         return f"it is tagged {', '.join(named)}" if named else "it is pinned; `vault unpin` takes that back"
     if checkpoint == _parent_of_battle(paths, ledger):
         return "the battle in which the tip was saved began from it"
+    if why := needed(paths, ledger, manifests(paths)).get(checkpoint):
+        return why
     if row and checkpoint in last_whole(paths, ledger, row["hero"], checkpoint):
         return "it is one of the last two whole checkpoints"
     return None

@@ -16,8 +16,8 @@ from core.errors import CheckpointError, UserError
 from core.paths import RealmPaths
 from core.realm_lock import same_process
 from core.status import service_states
+from core.upstream import Upstream, UpstreamProblem
 from management.model_shelf import VaultShelf
-from monitoring.upstream import Upstream, UpstreamProblem
 
 START_SECONDS = 90.0  # imports, on a machine that trains
 LOOK_SECONDS = 0.1

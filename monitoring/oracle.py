@@ -15,9 +15,9 @@ from anyio import to_thread
 from core.chat_request import CHAMPION, HERO
 from core.config import Config
 from core.paths import RealmPaths
+from core.upstream import Upstream, UpstreamProblem
 from management.model_shelf import UnknownModel, VaultShelf
 from monitoring.local_oracle import LocalOracle
-from monitoring.upstream import Upstream, UpstreamProblem
 
 FRESH_SECONDS, DOWN_SECONDS = 5.0, 1.0  # that what the box said holds: its models, or that it is down
 PATIENCE_SECONDS = 1.0  # of a page that only tells how things are

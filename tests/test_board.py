@@ -17,7 +17,7 @@ from core.config import Config
 from core.glance import glance
 from core.ledger import Ledger
 from core.paths import BUNDLED_TOKENIZER, PRIORITIES, QUEUE_STATES
-from core.quest import COMPANIONS, Sidecar, freeze, quest_name
+from core.quest import ANSWERS, COMPANIONS, Sidecar, freeze, quest_name
 from core.rendering import Renderer
 from core.row_preview import preview
 from core.training_queue import TrainingQueue
@@ -49,7 +49,7 @@ def waits(queue, stem="quest", priority="normal", **facts) -> int:
     claimed.write_text(json.dumps({"text": stem}) + "\n")
     claimed.with_suffix(".bad.jsonl").write_text("{\n")
     card = {"sha256": stem, "rows": 1, "form": "text", "school": "scribe", "settings": {}, **facts}
-    queue.accept(claimed, priority, card, {"quest": number})
+    queue.accept(claimed, priority, card, {"quest": number}).companion(ANSWERS).touch()
     return number
 
 

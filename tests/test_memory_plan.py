@@ -16,19 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+import core.forge.divergence as divergence_module
 import core.forge.loss as loss_module
 from core import memory_needs
 from core.errors import UserError
 from core.forge.adamw import RealmAdamW
 from core.forge.attend import SHORT
 from core.forge.attention import ATTENTION
+from core.forge.generate import TOKENS_AT_ONCE, greedy_answers
 from core.forge.hatch import micro_hero
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import Pack, pack
 from core.forge.qwen3 import Compute, autocast
-from core.memory_needs import CPU, GIB, MAPPED_HEAP, Means, Shape, components, total
+from core.memory_needs import CPU, GIB, MAPPED_HEAP, Beside, Means, Shape, components, total
 from core.memory_plan import candidates, plan
 from core.paths import CHECKOUT, RealmPaths
+from core.school_config import WhisperSettings
+from core.schools import school
 from training.cli import main
 
 QWEN = {
@@ -38,6 +42,7 @@ QWEN = {
 }
 SMALL = Shape(96, 3, 4, 2, 32, 256, 512, tied=True)
 FP32, BF16, AUTOCAST = Means(compute="fp32"), Means(weights="bf16", rounding="stochastic"), Means()
+COMPARED = ("COMPARED_AT_ONCE", "LEAST_COMPARED")
 LIBRARY = platform.libc_ver()[0]
 
 
@@ -155,6 +160,9 @@ def test_activations_are_those_that_autograd_keeps(shape, means):
 
 def test_what_is_known_of_loss_and_attention_is_theirs():
     assert memory_needs.LOGITS_AT_ONCE == loss_module.LOGITS_AT_ONCE
+    assert memory_needs.COMPARED_AT_ONCE == divergence_module.LOGITS_AT_ONCE
+    assert memory_needs.LEAST_COMPARED == divergence_module.LEAST_ROWS
+    assert memory_needs.ANSWERED_AT_ONCE == TOKENS_AT_ONCE
     assert {"fp32": SHORT[torch.float32], "bf16": SHORT[torch.bfloat16]} == memory_needs.SHORT
 
 
@@ -178,19 +186,24 @@ def test_the_optimizers_state_is_as_large_as_planned(moments, rounding):
     assert measured == pytest.approx(named(planned, "moments") + named(planned, "remainders"), rel=0.001)
 
 
-def peak_beyond_weights(model: torch.nn.Module, packed: Pack, means: Means) -> int:
+def peak_bytes(work) -> int:
+    """The most bytes that `work` allocates at a time, done once before."""
+    work()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
+
+
+def peak_beyond_weights(model: torch.nn.Module, packed: Pack, means: Means, summed=loss_sum) -> int:
     """The most bytes that a pass allocates at a time, when gradients are there already."""
 
     def one_pass() -> None:
         with autocast("cpu", means.autocast):
-            loss = loss_sum(model, packed, Compute(recompute_every=means.recompute_every))
+            loss = summed(model, packed, Compute(recompute_every=means.recompute_every))
         loss.backward()
 
-    one_pass()
-    with torch.profiler.profile(profile_memory=True) as profile:
-        one_pass()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
+    return peak_bytes(one_pass)
 
 
 @pytest.mark.parametrize(
@@ -223,12 +236,59 @@ def test_the_peak_of_a_pass_is_as_high_as_planned(monkeypatch, means, rows_at_on
     assert 0.9 * expected < measured < 1.05 * expected
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize("means", [FP32, BF16, AUTOCAST, replace(FP32, recompute_every=1)])
+@pytest.mark.parametrize("compared", [64, 512])
+def test_the_peak_of_a_pass_beside_a_teacher_is_as_high_as_planned(monkeypatch, means, beta, compared):
+    shape, tokens = replace(SMALL, vocabulary=2048), 512
+    teacher = replace(SMALL, hidden=160, layers=2, vocabulary=2048)
+    for module, names in ((memory_needs, COMPARED), (divergence_module, ("LOGITS_AT_ONCE", "LEAST_ROWS"))):
+        for name, count in zip(names, (1, compared), strict=True):
+            monkeypatch.setattr(module, name, count)
+    whisper = school("whisper", WhisperSettings(teacher="sage", beta=beta))
+    whisper.teacher = model_of(teacher, means).requires_grad_(False)
+    means = replace(means, pack_tokens=tokens)
+    measured = peak_beyond_weights(model_of(shape, means), rows(tokens, shape.vocabulary), means, whisper.loss_sum)
+    found = components(
+        shape, means, tokens // 4, CPU, snapshot=False, beside=Beside("teacher", teacher, 1, 4 if beta else 3)
+    )
+    expected = sum(
+        component.bytes
+        for component in found
+        if component.counts and component.name.startswith(("activations", "loss", "backward", "weights' copies"))
+    )
+    assert named(found, "teacher's weights") == 1
+    assert 0.9 * expected < measured < 1.05 * expected
+
+
+@pytest.mark.parametrize("means", [FP32, BF16])
+def test_keys_and_values_of_answers_are_as_large_as_planned(means):
+    shape, tokens, count = replace(SMALL, layers=12, hidden=32, vocabulary=64), 1000, 4
+    model = model_of(shape, means)
+    prompts = [np.arange(tokens - 20) % 60 + place for place in range(count)]
+    measured = peak_bytes(lambda: greedy_answers(model, prompts, (), 20))
+    planned = memory_needs.answers(shape, means, Beside(answers=count * tokens))
+    assert 0.9 * planned < measured < 1.1 * planned
+
+
+def test_a_parent_is_a_hero_more_and_answers_count_where_they_are_the_most():
+    alone = components(SMALL, FP32, 64, CPU)
+    beside = components(SMALL, FP32, 64, CPU, beside=Beside("parent"))
+    assert total(beside) - total(alone) == 4 * SMALL.parameters == named(beside, "parent's weights")
+    few, many = (components(SMALL, FP32, 64, CPU, beside=Beside(answers=count)) for count in (1000, 1 << 20))
+    assert total(few) == total(alone) and named(few, "keys and values")
+    passing = ("activations", "loss", "backward", "gradients", "holes", "weights' copies")
+    kept = sum(each.bytes for each in alone if each.counts and not each.name.startswith(passing))
+    assert total(many) == kept + named(many, "keys and values")
+
+
 STEPS = """
 import gc, json, sys
 import numpy as np
 gc.disable()  # as the trainer's process does
 import core.worker, torch
 from core.forge.attention import ATTENTION
+from core.forge.generate import TOKENS_AT_ONCE, greedy_answers
 from core.forge.hatch import micro_hero
 from core.forge.loss import loss_sum
 from core.forge.packing import pack
@@ -386,6 +446,35 @@ def test_plan_shows_every_component_the_means_and_why(call):
         component["bytes"] for component in found["components"] if component["counts"] and not component["host"]
     )
     assert counted == found["total_bytes"] == 24 * GIB - found["headroom_bytes"]
+
+
+def test_plan_counts_what_a_school_holds_beside_the_hero(call):
+    def planned(*words: str) -> dict[str, int]:
+        code, out, err = call("--model", "Qwen3-0.6B", "--vram", 48, "--json", *words)
+        assert code == 0, err
+        return {each["name"]: each["bytes"] for each in json.loads(out)["components"]}
+
+    parameters = {name: shape.parameters for name, shape in QWEN.items()}
+    assert not {"teacher's weights", "parent's weights"} & planned().keys()
+    taught = planned("--school", "whisper", "--teacher", "Qwen3-1.7B")
+    assert taught["teacher's weights"] == 4 * parameters["Qwen3-1.7B"]
+    assert planned("--school", "champion")["keys and values of 16384 tokens of answers"] > GIB
+    call.paths.config.write_text(
+        json.dumps({"schools": {"champion": {"beta": 0.1}, "whisper": {"teacher": "Qwen3-4B", "on_policy": 0.5}}})
+    )
+    assert planned("--school", "champion")["parent's weights"] == 4 * parameters["Qwen3-0.6B"]
+    heard = planned("--school", "whisper")
+    assert (
+        heard["teacher's weights"] == 4 * parameters["Qwen3-4B"]
+        and "keys and values of 16384 tokens of answers" in heard
+    )
+    for words, said in (
+        (("--school", "whisper", "--teacher", "Qwen9"), "no folder with a config.json"),
+        (("--school", "whispers"), "did you mean 'whisper'?"),
+        (("--school", "judge", "--teacher", "Qwen3-4B"), "has no teacher"),
+    ):
+        code, _, err = call("--model", "Qwen3-0.6B", "--vram", 48, *words)
+        assert code == 1 and said in err
 
 
 def test_plan_refuses_with_advice_what_cannot_fit(call):

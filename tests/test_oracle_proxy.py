@@ -14,10 +14,10 @@ from core.config import check_config
 from core.durable import write_json
 from core.errors import UserError
 from core.oracle_config import check_url
+from core.upstream import refusal
 from monitoring import oracle as oracle_module
 from monitoring.servers.tavern.app import create_app
 from monitoring.servers.tavern.security import read_or_make_token
-from monitoring.upstream import refusal
 
 CHAT = "/v1/chat/completions"
 
@@ -312,7 +312,7 @@ def test_a_name_that_leads_to_a_refused_address_too_is_not_connected_to_at_all(t
         asked.append(host)
         return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "169.254.169.254")]
 
-    monkeypatch.setattr("monitoring.upstream.anyio.getaddrinfo", look_up)
+    monkeypatch.setattr("core.upstream.anyio.getaddrinfo", look_up)
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{box.port}")
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{box.port}")
     with client_of_config(

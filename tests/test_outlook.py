@@ -96,8 +96,12 @@ def test_what_is_under_way_is_told_from_the_file_to_the_battle(paths):
     assert told(paths).text == "One file is being checked; what is understood is trained at once."
     (paths.claims / "lore-q000001.jsonl").rename(paths.queued("high") / "lore-q000001.jsonl")
     assert told(paths).title == "A quest is being taken up"
+    asked = {"quest": "lore", "quest_id": 1, "kind": "asking", "share": 0.25, "eta_seconds": 9}
+    write_json(paths.asking, asked)
+    assert told(paths).text == "25% of lore is answered; what was said is trained then."
     snapshot(paths, "preparing", preparing={"quest": "lore", "quest_id": 1, "share": 0.5, "eta_seconds": 1})
-    assert told(paths).text.startswith("50% of lore")
+    assert told(paths).text.startswith("50% of lore is turned into tokens")  # what the trainer does is nearer
+    paths.asking.unlink()
     snapshot(paths, "battle", battle=BATTLE)
     assert told(paths).kind == "go" and told(paths).text == "One quest waits behind it."
     (paths.queued("high") / "lore-q000001.jsonl").unlink()

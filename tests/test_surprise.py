@@ -13,6 +13,7 @@ from core.forge.hatch import micro_hero
 from core.forge.label_scores import label_scores
 from core.forge.loss import hidden_states, loss_sum
 from core.forge.packing import packs_of
+from core.forge.step_guard import StepGuard
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import Sidecar, freeze
@@ -134,3 +135,70 @@ def test_held_out_losses_are_not_weighed_so_that_they_compare_before_and_after_t
     weighed = school(name, None, Surprise(warmup_steps=0, strength=4.0), form)
     assert weighed.evaluate(hero, packs).loss == plain.evaluate(hero, packs).loss
     assert weighed.loss_sum(hero, packs[0]).item() != pytest.approx(plain.loss_sum(hero, packs[0]).item(), rel=1e-6)
+
+
+def _gradients(ours, model, packs) -> tuple[float, torch.Tensor]:
+    """A step's loss and all gradients, pass after pass, as the trainer takes it."""
+    model.zero_grad()
+    ours.begin(0, model, packs)
+    total = torch.zeros(())
+    for pack in packs:
+        loss = ours.loss_sum(model, pack) / ours.units(packs)
+        loss.backward()
+        total += loss.detach()
+    total = ours.settled(total, model)
+    return total.item(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+CASES = {
+    "oracle": {},
+    "scribe": {"surprise": Surprise(measure="margin", strength=3.0, warmup_steps=0)},
+    "judge": {"form": "preference"},
+    "champion": {"form": "reward"},
+    "whisper": {"surprise": Surprise(measure="entropy", warmup_steps=0)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_is_the_same_in_one_pass_and_in_many(name, hero):
+    draw = np.random.default_rng(3)
+    rows = [(draw.integers(5, 4000, length), np.arange(length) > 3) for length in (12, 30, 7, 40, 9, 21)]
+    rows += [
+        (np.zeros(4, np.int64), np.arange(4) > 3),
+        (draw.integers(5, 4000, 12), np.arange(12) > 8),
+    ]  # one has no label
+    beside = [dict.fromkeys(("reference", "old"), np.full(int(learned.sum()), -7.0, np.float32)) for _, learned in rows]
+    for place, each in enumerate(beside):
+        each["advantage"] = (-1.0) ** place
+    options = {"surprise": Surprise(warmup_steps=0)} | CASES[name]
+    ours = school(name, **options)
+    if name == "whisper":
+        ours.teacher = micro_hero(7)
+    one, few, many = (packs_of(rows, room, True, beside, ours.together) for room in (400, 70, 1))
+    assert len(one) == 1 < len(few) < len(many) >= 4
+    loss, gradients = _gradients(ours, hero, one)
+    plain, _ = _gradients(school(name, form=options.get("form", "messages")) if name != "whisper" else ours, hero, one)
+    for packs in (few, many):
+        again, others = _gradients(ours, hero, packs)
+        assert again == pytest.approx(loss, rel=1e-6)
+        assert (others - gradients).norm() <= 1e-6 * gradients.norm()
+    if name == "scribe":
+        assert loss != pytest.approx(plain, rel=1e-3)
+
+
+def test_a_weighed_battle_is_the_same_however_large_its_passes_are(tmp_path, monkeypatch):
+    seen: list[list[torch.Tensor]] = []
+    clip = StepGuard.clip
+
+    def looking(self, parameters, optimizer, loss, max_norm):
+        parameters = list(parameters)
+        seen.append([loss.detach().clone(), *(parameter.grad.clone() for parameter in parameters)])
+        return clip(self, parameters, optimizer, loss, max_norm)
+
+    monkeypatch.setattr(StepGuard, "clip", looking)
+    wished = {"school": "oracle", "schools": Schools(surprise=Surprise(warmup_steps=0)), "batch_size": 64}
+    for tokens in (4096, 64):
+        trained(RealmPaths(tmp_path / str(tokens)), SUMS[:70], pack_tokens=tokens, **wished)
+    first, second = seen[0], seen[len(seen) // 2]  # of the same weights; afterwards they part by what rounding leaves
+    for mine, other in zip(first, second, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6 * mine.abs().max().item())

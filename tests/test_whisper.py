@@ -2,6 +2,8 @@
 
 import gc
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from core.between_steps import BetweenSteps
 from core.checkpoints import set_champion
 from core.config import Config, Retention
 from core.errors import UserError
-from core.forge.divergence import divergence_sum
+from core.forge.divergence import divergence, divergence_sum
 from core.forge.hatch import micro_hero
 from core.forge.state import save_model
 from core.ledger import Ledger
@@ -25,8 +27,12 @@ from core.steps import last_told
 from core.teacher import check_room, teacher_folder
 from core.validator import validate_file
 from management.retention import retain
+from management.trash import delete
 
 pytestmark = pytest.mark.usefixtures("small_hero")
+
+
+FILE = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +124,34 @@ def test_a_teacher_that_cannot_be_heard_is_named_before_anything_is_lost(realm, 
     assert teacher_folder(realm, hero.tip.id) == realm.vault / hero.tip.id
 
 
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_a_divergence_in_chunks_is_that_of_all_logits_at_once_and_so_are_its_gradients(beta, temperature, monkeypatch):
+    monkeypatch.setattr("core.forge.divergence.LEAST_ROWS", 5)
+    monkeypatch.setattr("core.forge.divergence.LOGITS_AT_ONCE", 1)
+    chance = torch.Generator().manual_seed(4)
+    sizes = ((23, 8), (50, 8), (23, 6), (50, 6), (23,))
+    mine_ND, mine_VD, theirs_NE, theirs_VE, weights_N = (torch.randn(size, generator=chance) for size in sizes)
+
+    def in_chunks(leaves, weights_N):
+        return divergence_sum(*leaves, theirs_NE, theirs_VE, weights_N, beta, temperature)
+
+    def at_once(leaves, weights_N):
+        logits = leaves[0] @ leaves[1].T, theirs_NE.double() @ theirs_VE.double().T
+        each_N = divergence(*((each / temperature).log_softmax(-1) for each in logits), beta)
+        return (each_N if weights_N is None else each_N * weights_N).sum(), each_N
+
+    for weights in (None, weights_N.abs()):
+        found = []
+        for work, kind in ((in_chunks, torch.float32), (at_once, torch.float64)):
+            leaves = [tensor.to(kind, copy=True).requires_grad_() for tensor in (mine_ND, mine_VD)]
+            total, each_N = work(leaves, weights)
+            (total * 0.5).backward()
+            found.append((total, each_N, *(leaf.grad for leaf in leaves)))
+        for ours, plain in zip(*found, strict=True):
+            assert (ours - plain).norm() <= 1e-6 * plain.norm()
+
+
 def test_a_pass_without_labels_has_no_divergence():
     none_ND, head_VD = torch.zeros(0, 4, requires_grad=True), torch.ones(7, 4, requires_grad=True)
     total, each_N = divergence_sum(none_ND, head_VD, torch.zeros(0, 4), torch.ones(7, 4))
@@ -138,6 +172,65 @@ def test_a_checkpoint_that_is_to_teach_stays_until_it_has_taught(realm, ledger):
     assert early not in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
     assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
     assert early in retain(realm, little, ledger, lambda: 1e12, dry_run=True)
+
+
+def test_a_battle_whose_teacher_was_changed_under_its_name_begins_anew_and_says_so(
+    realm, ledger, tmp_path, monkeypatch, teacher
+):
+    settings = {"learning_rate": 3e-4, "save_steps": 1, **_whisper()}
+    twin = RealmPaths(tmp_path / "twin")
+    twin.make()
+    whole, first = resident(twin, Ledger(twin.ledger)), resident(realm, ledger)
+    for paths, weights in ((twin, micro_hero(10)), (realm, teacher)):
+        save_model(weights, paths.models / "sage", BUNDLED_TOKENIZER)
+    quest = accept_sums(twin, whole.ledger, "heard", 64, **settings)
+    assert fight(whole) and whole.tip.teachers == {str(quest): checkpoints.sha256_of(twin.models / "sage" / FILE)}
+
+    accept_sums(realm, ledger, "heard", 64, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", dying_at(3))
+        with pytest.raises(Killed):
+            fight(first)
+    hero = resident(realm, ledger)
+    assert 0 < hero.tip.step < 3
+    assert hero.tip.teachers == {str(quest): checkpoints.sha256_of(realm.models / "sage" / FILE)}
+    shutil.rmtree(realm.models / "sage")
+    shutil.copytree(twin.models / "sage", realm.models / "sage")
+    assert fight(hero) and hero.tip.files[FILE] == whole.tip.files[FILE] and hero.tip.teachers == whole.tip.teachers
+    (told,) = ledger.all("SELECT text FROM events WHERE code='quest_anew'")
+    assert re.search(
+        r"heard: its teacher's weights are not those of its first [12] steps; it begins anew", told["text"]
+    )
+    accept_sums(realm, ledger, "read", 16)
+    assert fight(hero) and hero.tip.teachers == {}
+
+
+def test_what_a_waiting_quest_needs_is_not_deleted_by_hand(realm, ledger, monkeypatch):
+    hero = resident(realm, ledger)
+    for stem in ("first", "second", "third", "fourth"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    early, began = (checkpoints.manifests(realm)[place].id for place in (3, 0))
+    quest = accept_sums(realm, ledger, "heard", 48, save_steps=1, **_whisper(early))
+    with monkeypatch.context() as patch:
+        patch.setattr(BetweenSteps, "after_step", dying_at(3))
+        with pytest.raises(Killed):
+            fight(hero)
+    hero = resident(realm, ledger)
+    assert hero.tip.began == {str(quest): began}
+    hero.queue.put_back(hero.queue.processing()[0], "low")
+    for stem in ("fifth", "sixth"):
+        accept_sums(realm, ledger, stem, 16)
+        assert fight(hero)
+    with pytest.raises(UserError, match=f"{early} stays: a quest that waits or is trained has it for its teacher"):
+        delete(realm, ledger, early)
+    with pytest.raises(UserError, match=f"{began} stays: a battle that waits to go on began from it"):
+        delete(realm, ledger, began)
+    assert fight(hero) and checkpoints.holds(hero.tip.trained, quest)
+    set_champion(realm, hero.tip.id)
+    for unneeded in (early, began):
+        delete(realm, ledger, unneeded)
+    assert not {early, began} & {manifest.id for manifest in checkpoints.manifests(realm)}
 
 
 def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm):

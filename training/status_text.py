@@ -7,6 +7,7 @@ from core.logs import visible
 from training.terminal import bytes_text, duration_text, number_text, styled
 
 _GOOD = {"running", "off"}
+PREPARING = {"sparring": "sparring over", "asking": "asking a teacher about"}
 
 
 def page(status: dict[str, Any], tavern: str | None = None) -> str:
@@ -49,11 +50,11 @@ def _in_brackets(text: Any) -> str:
 
 def _battle(status: dict[str, Any]) -> str:
     battle = status["battle"]
-    if preparing := status["preparing"]:
+    if (preparing := status["preparing"]) and battle is None:
         left = preparing["eta_seconds"]
         to_go = "" if left is None else f", {duration_text(left)} to go"
         paused = ", paused" if status["paused"] else ""
-        doing = "sparring over" if preparing.get("kind") == "sparring" else "preparing"
+        doing = PREPARING.get(preparing.get("kind"), "preparing")
         return f"{doing} {visible(str(preparing['quest']))}, {preparing['share']:.0%}{to_go}{paused}"
     if battle is None:
         return "paused" if status["paused"] else "none"

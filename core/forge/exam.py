@@ -53,7 +53,7 @@ def answers(
     model: torch.nn.Module, renderer: Renderer, problems: Sequence[Problem], beat: Callable[[], None] = lambda: None
 ) -> list[str]:
     """What the model says to each of `problems`, given a little more room than the taught response takes."""
-    return forge.answers(model, renderer, *_asked(renderer, problems), lambda share: beat())
+    return forge.words(model, renderer, *_asked(renderer, problems), lambda share: beat())
 
 
 def _asked(renderer: Renderer, problems: Sequence[Problem]) -> tuple[list[np.ndarray], list[int]]:

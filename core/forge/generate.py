@@ -69,18 +69,6 @@ def shared_out(ask: Callable[[list[int]], list[Answer]], places: list[int]) -> l
     return shared_out(ask, places[:half]) + shared_out(ask, places[half:])
 
 
-def batches(lengths: Sequence[int], room: int = TOKENS_AT_ONCE) -> Iterator[list[int]]:
-    """Places of `lengths` that go together: the like-sized, as many as fill `room` when each is as long as the longest."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if batch and lengths[place] * (len(batch) + 1) > room:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
-
-
 @torch.no_grad()
 def _answers(
     model: torch.nn.Module,

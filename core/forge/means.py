@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.forge.optimizers import OptimizerKind
 from core.forge.state import has_state
 from core.machine import Machine, a_gpu, this_cpu
-from core.memory_needs import GIB, HEAP_BLOCK, MAPPED_BLOCK, Means, Shape
+from core.memory_needs import ALONE, GIB, HEAP_BLOCK, MAPPED_BLOCK, Beside, Means, Shape
 from core.memory_plan import KINDS, RECORD, SHORTEST, choose, frozen
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -31,16 +31,19 @@ def machine(config: Config) -> Machine:
     return a_gpu(torch.cuda.get_device_properties(0).total_memory, config.memory.gib)
 
 
-def settle(folder: Path, config: Config, tell: Callable[[str, str], None]) -> tuple[Means, OptimizerKind]:
+def settle(
+    folder: Path, config: Config, tell: Callable[[str, str], None], beside: Beside = ALONE
+) -> tuple[Means, OptimizerKind]:
     """The means and the optimizer of the hero in `folder`, carried out on this process. Raises UserError where none fit.
 
-    `tell(code, text)` hears of means that are no longer those the hero had, and of rows that would be too long.
+    `tell(code, text)` hears of means that are no longer those the hero had, and of rows that would be too long. `beside`: what its
+    battles hold beside it.
     """
     here, shape, (before, kind) = machine(config), Shape.read(folder), read(folder)
-    found = choose(config, shape, here, before)
+    found = choose(config, shape, here, before, beside)
     if not found.fits:
         needed, advice = f"{found.total_bytes / GIB:.1f} GiB of {here.room_bytes / GIB:.1f}", "; ".join(found.advice)
-        found = choose(config.model_copy(update={"max_length": SHORTEST}), shape, here, before)
+        found = choose(config.model_copy(update={"max_length": SHORTEST}), shape, here, before, beside)
         if not found.fits:
             raise UserError(
                 f"the hero does not fit into memory: {needed}. {advice}. If you know better, set memory.gib."

@@ -7,7 +7,7 @@ of Language Models"). It knows no loss.
 from math import floor
 
 from core.battle import BattlePlan
-from core.forge.answering import dice, prompt_of, said, spoken
+from core.forge.answers import dice, prompt_of, said, spoken
 from core.forge.lesson import FileLessons, Learner, Lesson, Newest
 from core.forge.step_facts import Mean
 

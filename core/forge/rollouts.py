@@ -11,7 +11,7 @@ import numpy as np
 
 from core.advantages import compared
 from core.battle import BattlePlan
-from core.forge.answering import dice, prompt_of, said, spoken
+from core.forge.answers import dice, prompt_of, said, spoken
 from core.forge.evaluate import Evaluation
 from core.forge.generate import Answer
 from core.forge.lesson import Learner, Lesson, Newest

@@ -63,9 +63,10 @@ SCHOOLS = {
             "whisper",
             "Whisper",
             "Listen to a greater one, and think as it thinks.",
-            "conversations and texts, and a teacher of the same tokenizer",
+            "conversations and texts, and a teacher of the same tokenizer; or conversations, or prompts alone, and a server that "
+            "answers them",
             "distillation",
-            CONVERSATIONS,
+            (*CONVERSATIONS, "prompt"),
         ),
         SchoolCard(
             "oracle",

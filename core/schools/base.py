@@ -19,11 +19,11 @@ from core.forge.packing import Pack
 from core.forge.qwen3 import EAGER, Compute
 from core.forge.step_facts import Mean
 from core.school_config import Surprise, default_settings
-from core.schools.surprise import weights
+from core.schools.surprise import Weighing
 
 
 class School(ABC):
-    """One way to learn. A step's loss is the sum of `loss_sum` over its packs by `units` of them all.
+    """One way to learn. A step's loss is the sum of `loss_sum` over its packs by `units` of them all, times `factor`.
 
     `settings`: the school's own, of `core/school_config.py`. `surprise`: weighs labels, if given. `form`: of the rows.
     """
@@ -39,6 +39,7 @@ class School(ABC):
         self.surprise, self.form = surprise, form
         self.step = 0  # of the battle, from 0
         self._told: dict[str, Mean] = {}
+        self._weighing = Weighing(surprise) if surprise else None
 
     @property
     def together(self) -> int:
@@ -57,9 +58,21 @@ class School(ABC):
     def loss_sum(self, model: torch.nn.Module, pack: Pack, compute: Compute = EAGER) -> torch.Tensor:
         """The pack's part of a step's loss, not yet divided: float32, a scalar with a gradient."""
 
-    def begin(self, step: int) -> None:
-        """The passes of `step`, counted from 0, come now; once more where memory ran out."""
+    def begin(self, step: int, model: torch.nn.Module | None = None, packs: Sequence[Pack] = ()) -> None:
+        """The passes of `step`, counted from 0, come now; once more where memory ran out. `packs`: all of them, for `model`."""
         self.step, self._told = step, {}
+        self._weighing = Weighing(self.surprise) if self.weighs else None
+
+    def factor(self) -> torch.Tensor | None:
+        """What the losses of all passes of the step, and their gradients, are to be multiplied by; None where by nothing."""
+        return self._weighing.factor if self._weighing and self._weighing.passes > 1 else None
+
+    def settled(self, total: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+        """After the passes of a step: its loss, with the gradients of `model`, as if it had been one pass."""
+        if (factor := self.factor()) is None:
+            return total
+        torch._foreach_mul_([parameter.grad for parameter in model.parameters() if parameter.grad is not None], factor)
+        return total * factor
 
     def told(self) -> dict[str, Mean]:
         """What the passes of the last step reported beside their loss."""
@@ -92,8 +105,8 @@ class School(ABC):
         return label_scores(model, pack, compute, self.temperature, **wanted)
 
     def weights(self, scores: LabelScores) -> torch.Tensor | float:
-        """Of each label (N), 1 on average; 1.0 where surprise counts for nothing."""
-        return weights(scores, self.surprise) if self.weighs else 1.0
+        """Of each label (N), 1 on average over the step, as `Weighing` says; 1.0 where surprise counts for nothing."""
+        return self._weighing.weights(scores) if self.weighs else 1.0
 
     def tell(self, name: str, values: torch.Tensor) -> None:
         """Report each of `values` as one more of those whose mean is shown as `name`."""

@@ -67,11 +67,12 @@ class Classroom(torch.nn.Module):
 
     def forward(self, packs: list[Pack]) -> dict[str, torch.Tensor]:
         """The step's loss."""
-        self.school.begin(self._lessons)
+        self.school.begin(self._lessons, self.model, packs)
         self._lessons += self.training
         device = next(self.model.parameters()).device
-        total = sum(self.school.loss_sum(self.model, one.to(device)) for one in packs)
-        return {"loss": total / self.school.units(packs)}
+        total = sum(self.school.loss_sum(self.model, one.to(device)) for one in packs) / self.school.units(packs)
+        factor = self.school.factor()
+        return {"loss": total if factor is None else total * factor}
 
     def _rendered(self, row: Row) -> list[tuple[np.ndarray, np.ndarray]]:
         """(tokens, trained) of the row's sequences."""

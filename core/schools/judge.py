@@ -28,6 +28,17 @@ class School(Base):
     def together(self) -> int:
         return 2 if self.form == "preference" else 1
 
+    def begin(self, step: int, model: torch.nn.Module | None = None, packs: Sequence[Pack] = ()) -> None:
+        """Its loss is not linear in the labels' weights, so where there are several passes they are looked at beforehand."""
+        super().begin(step)
+        if self.weighs and len(packs) > 1:
+            device = next(model.parameters()).device
+            with torch.no_grad():
+                self._weighing.survey(self.scores(model, pack.to(device), EAGER) for pack in packs)
+
+    def factor(self) -> None:
+        return None
+
     def units(self, packs: Sequence[Pack]) -> float:
         """Rows."""
         return sum(len(pack.lengths) for pack in packs) / self.together

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from core.errors import UserError
 from core.machine import a_gpu, this_cpu
+from core.memory_beside import beside
 from core.memory_needs import CUDA, GIB, Component, Means, Shape
 from core.memory_plan import Plan, choose
 from training.commands.verb import verb
@@ -35,6 +36,12 @@ def register(verbs) -> None:
     parser.add_argument(
         "--max-length", metavar="T", type=_tokens, help="tokens of the longest row (default: max_length of config.json)"
     )
+    parser.add_argument("--school", metavar="NAME", help="school of the battle (default: school of config.json)")
+    parser.add_argument(
+        "--teacher",
+        metavar="DIR",
+        help="the Whisper's, a folder or its name (default: schools.whisper.teacher of config.json)",
+    )
 
 
 def _gib(text: str) -> float:
@@ -58,7 +65,8 @@ def show(realm: Realm) -> int:
     folder = _folder(realm, args.model)
     machine = a_gpu(int(args.vram * GIB)) if args.vram else this_cpu(args.cpu or realm.config.memory.gib)
     config = realm.config.model_copy(update={"max_length": args.max_length} if args.max_length else {})
-    found = choose(config, Shape.read(folder), machine)
+    held = beside(realm.paths, config, args.school, args.teacher)
+    found = choose(config, Shape.read(folder), machine, beside=held)
     realm.report({"model": folder.name, **found.as_dict()}, lambda: _text(folder.name, found))
     return 0 if found.fits else 1
 

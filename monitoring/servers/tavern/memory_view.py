@@ -9,6 +9,7 @@ from core.config import Config
 from core.errors import UserError
 from core.hero import base_model, hero_of
 from core.machine import Machine, a_gpu, this_cpu
+from core.memory_beside import expected
 from core.memory_needs import CUDA, Component, Shape
 from core.memory_plan import Plan, choose, frozen
 from core.paths import RealmPaths
@@ -32,7 +33,7 @@ def memory(paths: RealmPaths, config: Config) -> dict[str, Any]:
         folder = _folder(paths, config)
         if folder is None:
             return {"problem": None, "plan": None}
-        found = choose(config, Shape.read(folder), _machine(config), frozen(folder))
+        found = choose(config, Shape.read(folder), _machine(config), frozen(folder), expected(paths, config))
     except UserError as problem:
         return {"problem": str(problem), "plan": None}
     return {"problem": None, "plan": _words(found, folder.name)}

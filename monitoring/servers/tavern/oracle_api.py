@@ -13,6 +13,7 @@ from core import chat_reply
 from core.chat_request import json_object, model_of
 from core.checkpoints import Manifest, read
 from core.errors import CheckpointError, RealmError, UserError
+from core.upstream import HOP, UpstreamProblem
 from management.model_shelf import UnknownModel, VaultShelf
 from management.weight_sync import offer
 from monitoring.oracle import Oracle, Route
@@ -22,7 +23,6 @@ from monitoring.servers.tavern.openapi import TALK, refusals, shows, streamed
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.until_gone import UntilGone
-from monitoring.upstream import HOP, UpstreamProblem
 
 router = APIRouter()
 WEIGHTS, BYTES = "application/octet-stream", {"type": "string", "format": "binary"}

@@ -66,6 +66,9 @@ def _under_way(status: dict, realm: Realm) -> Next:
         if preparing.get("kind") == "sparring":
             text = f"{preparing['share']:.0%} of {preparing['quest']} is answered; what is wrong becomes a quest."
             return Next("go", "The hero looks into the Mirror", text)
+        if preparing.get("kind") == "asking":
+            text = f"{preparing['share']:.0%} of {preparing['quest']} is answered; what was said is trained then."
+            return Next("go", "A teacher is asked", text)
         text = f"{preparing['share']:.0%} of {preparing['quest']} is turned into tokens; then the battle begins."
         return Next("go", "A quest is being prepared", text)
     if waiting:

@@ -11,7 +11,9 @@ from core import jobs
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 
-Kind = Literal["battle", "evaluation", "preparation", "sparring", "generation", "backup", "export", "cooldown"]
+Kind = Literal[
+    "battle", "evaluation", "preparation", "sparring", "asking", "generation", "backup", "export", "cooldown"
+]
 State = Literal["running", "done", "failed", "left"]
 KINDS, STATES = get_args(Kind), get_args(State)
 STORED = {"running": ("running", "saving"), "done": ("done",), "failed": ("failed",)}  # all others were left

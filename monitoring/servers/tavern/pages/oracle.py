@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from core.chat_request import MOST_TOKENS
 from core.errors import UserError
+from core.upstream import UpstreamProblem
 from monitoring.servers.tavern import duel_api, oracle_views
 from monitoring.servers.tavern.api import TheRealm
 from monitoring.servers.tavern.duel_api import Challenge
@@ -22,7 +23,6 @@ from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.security import Refusal
 from monitoring.servers.tavern.training_words import training_words
 from monitoring.servers.tavern.verdicts import decide, thumb_down
-from monitoring.upstream import UpstreamProblem
 
 router = APIRouter(include_in_schema=False)
 

@@ -1,8 +1,9 @@
 """One server that speaks OpenAI's chat interface, reached with care: it may be anybody's, and may answer anything.
 
-What reaches it is written here from nothing: three fixed paths, our own headers, and no cookie, token or header of
-a visitor. No redirect is followed, no proxy of the environment used, nothing decompressed. The name is looked up once
-for each connection, and the address that was checked is the one that is connected to.
+It is the only place that connects to where a setting says. What reaches the server is written here from nothing: three
+fixed paths, our own headers, and no cookie, token or header of a visitor. No redirect is followed, no proxy of the
+environment used, nothing decompressed. The name is looked up once for each connection, and the address that was checked is
+the one that is connected to.
 """
 
 import ipaddress
@@ -87,10 +88,25 @@ class CheckedBackend(httpcore2.AnyIOBackend):
 
 
 class Upstream:
-    """The server at `url` (checked by core/oracle_config.py), called `name` in messages; `key` is sent as its bearer token."""
+    """The server at `url` (checked by core/oracle_config.py), called `name` in messages; `key` is sent as its bearer token.
 
-    def __init__(self, url: str, name: str, key: str | None = None):
-        self.url, self.name, self._key = url, name, key
+    `setting`, `key_file`: where its URL and its key are written down; `silent`: seconds before the first part of an answer,
+    or between two; `hop`: whether it is asked for somebody else.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        key: str | None = None,
+        setting: str = "oracle.url",
+        key_file: str = "state/oracle.key",
+        silent: float = SILENT_SECONDS,
+        hop: bool = True,
+    ):
+        self.url, self.name = url, name
+        self._setting, self._key_file, self._silent = setting, key_file, silent
+        self._own = {"user-agent": "realm"} | ({HOP: "1"} if hop else {}) | _bearer(key)
         self._pool = httpcore2.AsyncConnectionPool(
             max_connections=CONNECTIONS, keepalive_expiry=15.0, network_backend=CheckedBackend()
         )
@@ -110,10 +126,12 @@ class Upstream:
         listed = values.get("data") if isinstance(values.get("data"), list) else []
         return [one for one in listed if isinstance(one, dict) and isinstance(one.get("id"), str) and one["id"]]
 
-    async def complete(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The whole answer to a request. Raises UpstreamProblem."""
-        async with self._asked("POST", CHAT, request) as response:
-            return self._object(await self._read(response, WHOLE_BYTES), response)
+    async def complete(
+        self, request: dict[str, Any], most: int = WHOLE_BYTES, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """The whole answer to a request, of `most` bytes, in so many `seconds`. Raises UpstreamProblem."""
+        async with self._asked("POST", CHAT, request, seconds) as response:
+            return self._object(await self._read(response, most), response)
 
     @asynccontextmanager
     async def stream(self, request: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -133,11 +151,11 @@ class Upstream:
     ) -> AsyncIterator[httpcore2.Response]:
         """`most`: seconds that all of it may take."""
         headers = {"accept": "application/json, text/event-stream", "accept-encoding": "identity"}
-        headers |= {"user-agent": "realm", HOP: "1"} | ({"authorization": f"Bearer {self._key}"} if self._key else {})
+        headers |= self._own
         body = None
         if request is not None:
             headers["content-type"], body = "application/json", orjson.dumps(request)
-        limits = {"connect": CONNECT_SECONDS, "read": SILENT_SECONDS, "write": WRITE_SECONDS, "pool": CONNECT_SECONDS}
+        limits = {"connect": CONNECT_SECONDS, "read": self._silent, "write": WRITE_SECONDS, "pool": CONNECT_SECONDS}
         try:
             with anyio.fail_after(most):
                 async with self._pool.stream(
@@ -192,10 +210,10 @@ class Upstream:
             return
         if 300 <= status < 400:
             raise UpstreamProblem(
-                "redirect", f"{self.name} wants to lead elsewhere, which is not followed; mend oracle.url."
+                "redirect", f"{self.name} wants to lead elsewhere, which is not followed; mend {self._setting}."
             )
         if status in (401, 403):
-            raise UpstreamProblem("key_needed", f"{self.name} asks for its key: put it into state/oracle.key.")
+            raise UpstreamProblem("key_needed", f"{self.name} asks for its key: put it into {self._key_file}.")
         reason = _reason(b"".join([part async for part in self._parts(response, PROBLEM_BYTES)]))
         said = f"{self.name} answered {status}{f': {reason}' if reason else ''}"
         if status in (502, 503, 504):
@@ -203,6 +221,10 @@ class Upstream:
         if 400 <= status < 500:
             raise UpstreamProblem("upstream_refused", said, 404 if status == 404 else 429 if status == 429 else 400)
         raise UpstreamProblem("upstream_failed", said)
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _header(response: httpcore2.Response, name: bytes) -> str:
