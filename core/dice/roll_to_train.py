@@ -103,12 +103,17 @@ class RollToTrain:
         steps_left = math.inf if max_steps is None else max_steps
         last = self._epoch - self._epoch % self.num_epochs + self.num_epochs
         while self._epoch < last:
+            done = self._batches_done
             for window in self._windows(train_dataloader):
-                if steps_left <= 0:
-                    return self.history
                 self._step(window)
                 self._batches_done += len(window)
                 steps_left -= 1
+                if steps_left <= 0:
+                    return self.history
+            if self._batches_done == done == 0:
+                raise UserError(
+                    f"the data loader has no batch in epoch {self._epoch + 1}; a generator is used up after one"
+                )
             self._end_epoch(eval_dataloader)
         return self.history
 
@@ -149,28 +154,34 @@ class RollToTrain:
     def _step(self, window: list[Mapping]) -> None:
         """One optimizer step: forward and backward of each mini-batch, the roll, what follows from it."""
         self.model.train()
-        rolls_each = self.dice.mode == "per_mini_batch"
+        scaled = self.dice.mode == "per_mini_batch"
         self.hand.haunt(self.game.haunting)
-        losses: list[float] = []
-        turns: list[Turn] = []
-        for batch in window:
-            with self._autocast():
-                loss = loss_of(self.model, prepared(batch, self.tokenizer, self.device))
-            losses.append(float(loss.detach()))
-            if not rolls_each:
-                self._backward(loss / len(window))
-            elif math.isfinite(losses[-1]):
-                turns.append(self.game.play(self.chance, losses[-1]))
-                if not turns[-1].discarded:
-                    self._backward(turns[-1].factor * loss / len(window))
-        self.hand.lift()
-        loss = sum(losses) / len(losses)
+        try:
+            passes = [self._pass(batch, len(window), scaled) for batch in window]
+        finally:  # whoever interrupts this has clean weights
+            self.hand.lift()
+        loss = sum(each for each, _ in passes) / len(passes)
+        turns = [turn for _, turn in passes if turn is not None]
         norm, sound = self._gradient_norm(loss)
-        if sound and not rolls_each:
+        if sound and not scaled:
             turns.append(self.game.play(self.chance, loss))
-        rate = self._carry_out(turns, sound, scaled=rolls_each)
+        rate = self._carry_out(turns, sound, scaled)
         self.optimizer.zero_grad()
         self.history.add(self._epoch, loss, [facts(self.game, turn) for turn in turns], rate, norm)
+
+    def _pass(self, batch: Mapping, count: int, scaled: bool) -> tuple[float, Turn | None]:
+        """Forward and backward of one mini-batch of `count`; its loss, and the turn that scaled it, if one did."""
+        with self._autocast():
+            loss = loss_of(self.model, prepared(batch, self.tokenizer, self.device))
+        value, turn = float(loss.detach()), None
+        if scaled:
+            if not math.isfinite(value):
+                return value, None
+            turn = self.game.play(self.chance, value)
+            if turn.discarded:
+                return value, turn
+        self._backward(loss * (turn.factor if turn else 1.0) / count)
+        return value, turn
 
     def _backward(self, loss: torch.Tensor) -> None:
         (self._scaler.scale(loss) if self._scaler else loss).backward()
