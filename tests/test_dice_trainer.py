@@ -116,7 +116,7 @@ def test_a_wizards_rate_lasts_one_step_and_the_schedule_keeps_its_own(tmp_path):
         return weights(made) - before, rates
 
     assert moved("wizard", 3)[1] == pytest.approx([5e-3, 5e-3 * 2 / 3, 5e-3 / 3])
-    assert torch.allclose(moved("wizard", 1)[0], 1.05 * moved(None, 1)[0], atol=1e-7)
+    assert torch.allclose(moved("wizard", 1)[0], 1.05 * moved(None, 1)[0], atol=3e-7)
 
 
 def test_weights_are_clean_whenever_the_trainer_saves(tmp_path):

@@ -18,12 +18,13 @@ TOUCHED_BITS, ABOVE = 3, 4  # bits of the fraction that a monster turns over; th
 
 
 class Hand:
-    """Of one model and its optimizer. `kept`: the weights as of the last `keep`, by name."""
+    """Of one model and its optimizer. `kept`: the weights as of the last `keep`, by name; `rate_factor`: of the last step."""
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer):
         self.model, self.optimizer = model, optimizer
         self.kept: dict[str, torch.Tensor] = {}
         self._haunted: int | None = None
+        self.rate_factor = 1.0
         self._rates: list[tuple[dict, float | torch.Tensor]] = []
 
     # Weights
@@ -101,6 +102,7 @@ class Hand:
         Without a turn nothing was rolled. Of several the learning rate's factors count by their mean.
         """
         self.lift()
+        self.rate_factor = 1.0
         if any(turn.restore for turn in turns):
             self.restore()
             self.drop()
@@ -132,6 +134,7 @@ class Hand:
             self.after_step()
 
     def _raise_rates(self, factor: float) -> None:
+        self.rate_factor = factor
         if factor != 1.0:
             self._rates = [(group, group["lr"]) for group in self.optimizer.param_groups]
             for group, rate in self._rates:

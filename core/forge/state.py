@@ -3,7 +3,7 @@
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -29,6 +29,16 @@ OPTIMIZER, STATE = STATE_FILES
 MAX_SHARD = "5GB"
 
 
+class Carried(Protocol):
+    """What a checkpoint carries beside the optimizer: a battle's dice."""
+
+    def take(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any] | None:
+        """As JSON, its tensors put into `tensors`; None for nothing."""
+
+    def load(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Go on as `take` said."""
+
+
 def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
     """Weights, config and the tokenizer files of `tokenizer`, in the layout that plain transformers loads.
 
@@ -49,15 +59,17 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def save_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
-    """Optimizer moments, the random streams and what the guard remembers, beside the model's files."""
-    tensors, text = take_state(optimizer, guard)
+def save_state(
+    folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
+) -> None:
+    """Optimizer moments, the random streams, what the guard remembers and where the dice stand, beside the model's files."""
+    tensors, text = take_state(optimizer, guard, rolled)
     save_file(tensors, folder / OPTIMIZER)
     (folder / STATE).write_bytes(text)
 
 
 def take_state(
-    optimizer: torch.optim.Optimizer, guard: StepGuard | None = None
+    optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
 ) -> tuple[dict[str, torch.Tensor], bytes]:
     """What `OPTIMIZER` and `STATE` hold: the tensors themselves, not copies of them, and what stands around them."""
     tensors: dict[str, torch.Tensor] = {}
@@ -69,10 +81,14 @@ def take_state(
     if guard is not None:
         tensors["guard.running"] = guard.running
         values["guard"] = guard.record.values()
+    if rolled is not None and (game := rolled.take(tensors)):
+        values["dice"] = game
     return tensors, orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS)
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
+def load_state(
+    folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
+) -> None:
     """Put back what `save_state` wrote. Raises CheckpointError where it is not there; it is never skipped in silence."""
     try:
         tensors = load_file(folder / OPTIMIZER)
@@ -89,6 +105,8 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard 
         give_streams(values["random"], tensors)
     if guard is not None and "guard" in values:
         guard.load(tensors["guard.running"], Record.of(values["guard"]))
+    if rolled is not None and "dice" in values:
+        rolled.load(values["dice"], tensors)
 
 
 def seed_streams(seed: int) -> None:
