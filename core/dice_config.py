@@ -52,7 +52,7 @@ class Dice(Section):
         description="What is rolled for: `per_accumulation_step`, the gradients of a step together; `per_mini_batch`, the "
         "loss of each pass.",
     )
-    die: DieName = Field("d20", description="The die.")
+    die: DieName = Field("d20", description="The die that is rolled.")
     intelligence: int = Field(10, ge=1, le=30, description="Its modifier, (INT - 10) // 2, is added to every roll.")
     dc: int | None = Field(
         None,
