@@ -1,5 +1,7 @@
 """Dice, rules, experience and the game: pure parts of Roll-to-Train, against theory."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -27,6 +29,7 @@ from core.dice.characters import CLASSES
 from core.dice.dice import Roll, chances
 from core.dice.rules import RULES
 from core.dice_config import modifier_of, sides_of, usual_dc
+from core.paths import CHECKOUT
 
 ROLLS = 100_000
 CHI2_SURELY = {
@@ -363,3 +366,9 @@ def test_a_game_goes_on_from_its_state_as_if_nothing_had_happened():
     assert second.state_dict() == whole.state_dict()
     with pytest.raises(ValueError, match="has none"):
         game(experience=ExperienceSystem()).load_state_dict(whole.state_dict())
+
+
+def test_the_game_itself_needs_no_torch():
+    program = "import sys, core.dice.game; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -20,7 +20,7 @@ from core.dice.dice import Outcome
 from core.dice.hand import Hand
 from core.dice.monsters import GradientOoze, LossDragon, WeightWraith
 from core.errors import UserError
-from core.paths import BUNDLED_TOKENIZER
+from core.paths import BUNDLED_TOKENIZER, CHECKOUT
 
 
 class Cnn(torch.nn.Module):
@@ -406,3 +406,17 @@ def test_batches_and_checkpoints_that_do_not_fit_are_refused(tmp_path):
     knight, _ = rolled("cnn", character_class="paladin")
     with pytest.raises(UserError, match="does not fit"):
         knight.load_checkpoint(tmp_path / "kept")
+
+
+def test_the_quick_start_of_the_readme_runs_learns_and_goes_on(tmp_path, monkeypatch):
+    blocks = (CHECKOUT / "README.md").read_text().split("```python\n")[1:]
+    (example,) = (block.partition("```")[0] for block in blocks if "RollToTrain" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example, names)
+    trainer = names["trainer"]
+    losses = [found["loss"] for found in trainer.history.evaluations]
+    assert losses[-1] < 0.9 * losses[0] and trainer.scheduler.last_epoch == len(trainer.history.steps) == 28
+    assert "before the roll" in (tmp_path / "losses.svg").read_text()
+    trainer.load_checkpoint("rolled")
+    assert trainer.game.turns == 28 and trainer.game.experience.points > 0

@@ -1,4 +1,4 @@
-"""Roll-to-Train: dice in the optimisation step of any PyTorch model. Names are loaded when they are used, torch with them."""
+"""Roll-to-Train: dice in the optimisation step of any PyTorch model. A name's module, and torch where it needs that, is loaded on use."""
 
 from importlib import import_module
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 _HOMES = {
     "callback": ("DiceCallback", "DiceMixin"),
     "characters": ("Barbarian", "Cleric", "Fighter", "Paladin", "Rogue", "Wizard"),
-    "dice": ("Outcome", "Roll", "TorchChance", "judge", "throw"),
+    "chance": ("TorchChance",),
+    "dice": ("Outcome", "Roll", "judge", "throw"),
     "experience": ("ExperienceSystem",),
     "game": ("Game",),
     "monsters": ("GradientOoze", "LossDragon", "WeightWraith"),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from core.dice.dice import TorchChance
+from core.dice.chance import TorchChance
 from core.dice.game import Game, facts
 from core.dice.hand import Hand
 from core.dice.turn import Turn
@@ -47,7 +47,10 @@ class DiceCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         self._refuse(args)
-        kept = self.hand.kept if self.hand else {}
+        kept = {}
+        if self.hand:
+            self.hand.lift()  # the training before may have been interrupted in a step
+            kept = self.hand.kept
         self.hand = Hand(model, getattr(optimizer, "optimizer", optimizer))
         self.hand.kept = kept
         if state.global_step and self.game.turns == 0:

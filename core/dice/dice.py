@@ -7,9 +7,7 @@ disadvantage; a natural 1 and a natural maximum are judged before the modifier, 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
-
-import torch
+from typing import Protocol
 
 EDGES = {"none": 0, "advantage": 1, "disadvantage": -1}
 
@@ -33,28 +31,6 @@ class Chance(Protocol):
 
     def share(self) -> float:
         """At least 0, less than 1."""
-
-
-class TorchChance:
-    """Chance as torch has it: its global stream, so that torch.manual_seed decides; a stream of its own with a `seed`."""
-
-    def __init__(self, seed: int | None = None):
-        self.stream = None if seed is None else torch.Generator().manual_seed(seed)
-
-    def die(self, sides: int) -> int:
-        return int(torch.randint(1, sides + 1, (), generator=self.stream))
-
-    def share(self) -> float:
-        return float(torch.rand((), generator=self.stream, dtype=torch.float64))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, if it is its own; torch's global one is kept by whoever keeps that."""
-        return {} if self.stream is None else {"stream": self.stream.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "stream" in state:
-            self.stream = self.stream or torch.Generator()
-            self.stream.set_state(state["stream"])
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from core import config_words
 from core.dice import checkpoint
 from core.dice.abilities import Character
 from core.dice.batches import loss_of, prepared
+from core.dice.chance import TorchChance
 from core.dice.characters import character
-from core.dice.dice import TorchChance
 from core.dice.game import Game, facts
 from core.dice.hand import Hand
 from core.dice.history import History

@@ -2,7 +2,8 @@
 
 Rolls come from a stream of their own that follows from seed, quest and step, so a killed battle rolls again what it
 rolled. The game belongs to the weights as their moments do: checkpoints carry it (`take`, `load`), the next battle goes
-on with it as long as its dice are the same. A step that the guard leaves out is not rolled; looks are not either.
+on with it as long as its dice are the same. A step that the guard leaves out is not rolled, so a rolled battle waits on a GPU
+for each step; looks are not rolled either.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from core.battle import BattlePlan
-from core.dice.dice import TorchChance
+from core.dice.chance import TorchChance
 from core.dice.game import Game, facts
 from core.dice.hand import Hand
 from core.dice.turn import Turn

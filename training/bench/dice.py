@@ -30,6 +30,7 @@ from training.terminal import duration_text
 TWIN = "twin"
 SKILL, LEVELS, RATE, RUN_SECONDS = "BIN", (1, 2, 3), 1e-3, 1800
 ROWS, QUICK_ROWS = 1200, 240
+PACK_TOKENS = 128  # so that a step has several passes, which `per_mini_batch` rolls for one by one
 T95 = (
     12.706,
     4.303,
@@ -157,7 +158,9 @@ def verdict(each: dict[str, Any]) -> str:
 def _live(seed: int, options: DiceOptions) -> dict[str, Any]:
     """All ways of one seed. Raises RealmError."""
     with tempfile.TemporaryDirectory(prefix="bench-dice-") as folder:
-        config = Config(seed=seed, validation_fraction=0.2, eval_steps=1 << 30, save_steps=1 << 30)
+        config = Config(
+            seed=seed, validation_fraction=0.2, eval_steps=1 << 30, save_steps=1 << 30, pack_tokens=PACK_TOKENS
+        )
         task = {
             "root": folder,
             "seed": seed,

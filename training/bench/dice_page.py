@@ -95,6 +95,6 @@ gradients, no monsters and no experience, where nothing else is said."""
 LEGEND = """\
 held-out loss: nats a token after the battle, mean over seeds; by the twin's: the same by that of the twin, seed by seed, geometric
 mean with Student's interval; mean scale: what an update's gradient was multiplied by, on average; moved: rolls that let the
-update through with its own sign; time: of the battle by the twin's. AdamW divides by what gradients usually are, so
+update through with its own sign; time: the battle's processor time by the twin's. AdamW divides by what gradients usually are, so
 a scale that never changes would change nothing: what counts is how updates differ from each other, which are left out, and which
 are turned round."""
