@@ -29,7 +29,7 @@ from training.terminal import duration_text
 
 TWIN = "twin"
 SKILL, LEVELS, RATE, RUN_SECONDS = "BIN", (1, 2, 3), 1e-3, 1800
-ROWS, QUICK_ROWS = 1200, 240
+ROWS, QUICK_ROWS = 900, 240
 PACK_TOKENS = 128  # so that a step has several passes, which `per_mini_batch` rolls for one by one
 T95 = (
     12.706,

@@ -114,7 +114,7 @@ def _register_schools(actions) -> None:
 def _register_dice(actions) -> None:
     parser = verb(actions, "dice", dice, "what rolling for updates costs or gains, beside a twin without dice")
     parser.add_argument(
-        "--quick", action="store_true", help="a fifth of the rows, three seeds, in three minutes or less"
+        "--quick", action="store_true", help="a quarter of the rows, three seeds, in three minutes or less"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="heroes of each way (default: 5; quick: 3)")
     parser.add_argument(
