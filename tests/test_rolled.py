@@ -124,6 +124,16 @@ def test_the_clerics_weights_are_in_the_checkpoint(realm, ledger):
     checkpoints.verify(realm.vault / hero.tip.id)
 
 
+def test_a_cleric_never_brings_back_the_weights_of_another_battle(realm, ledger):
+    hero = resident(realm, ledger)
+    accept_sums(realm, ledger, "sums", dice=BRAVE)
+    accept_sums(realm, ledger, "more", dice=Dice())
+    assert fight(hero) and hero.trainer.rolled.kept and "kept" in hero.trainer.rolled.game.character.own
+    turns = hero.trainer.rolled.game.turns
+    assert fight(hero) and not hero.trainer.rolled.kept, "a battle without dice carries no copy of the weights"
+    assert "kept" not in hero.trainer.rolled.game.character.own and hero.trainer.rolled.game.turns == turns
+
+
 def test_what_cannot_be_rolled_ends_its_battle_with_the_remedy(realm, ledger):
     quest = accept_sums(realm, ledger, "sums", dice=BRAVE)
     assert fight(resident(realm, ledger, memory=Memory(gradient_release=True)))

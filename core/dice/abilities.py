@@ -109,6 +109,9 @@ class Character:
         """The loss is no number: whether the weights kept last are to be put back."""
         return False
 
+    def forget(self) -> None:
+        """Other rows are trained from here on: what was measured on those before says nothing, what was kept is gone."""
+
     def state_dict(self) -> dict[str, Any]:
         return {"name": self.name, "level": self.level, "charges": dict(self.charges), "own": dict(self.own)}
 

@@ -147,6 +147,10 @@ class Cleric(Character):
             own |= {"kept": own["mean"], "age": 0}
             turn.keep = True
 
+    def forget(self) -> None:
+        for name in ("mean", "kept", "age"):
+            self.own.pop(name, None)
+
     def saves(self) -> bool:
         return "kept" in self.own and self.spend(self.INTERVENTION)
 

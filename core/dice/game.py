@@ -76,6 +76,11 @@ class Game:
         """The loss is no number, so nothing is rolled: whether the weights kept last are put back."""
         return self.character is not None and self.character.saves()
 
+    def forget(self) -> None:
+        """Other rows are trained from here on; whoever carries the turns out forgets the weights that he kept."""
+        if self.character:
+            self.character.forget()
+
     @property
     def haunting(self) -> int | None:
         """The seed of what a monster does to the weights in the next turn; None where none touches them."""

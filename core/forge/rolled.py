@@ -55,6 +55,10 @@ class Rolled(TrainerCallback):
         dice, trainer = plan.settings.dice, self._trainer
         self._rest_of_step()
         self._active = dice.enabled and not cooldown
+        if first == 0:  # a cleric who brought back weights of another battle would undo what that quest has taught
+            self.kept = {}
+            if self.game:
+                self.game.forget()
         if not self._active:
             return
         if trainer._in_one_pass or trainer.means.release:
