@@ -26,6 +26,7 @@ from core.overfitting import OverfittingWatch
 from core.paths import RealmPaths
 from core.previews import Preview
 from core.quest import Quest
+from core.rolls import Rolls
 from core.steps import Step, StepRecord
 
 WINDOW_STEPS = 50
@@ -118,7 +119,7 @@ class BattleReport:
         self._school, self._quest, self._floor = school, quest.id, floor_of(self.ledger, self._hero, school)
         self._plan, self._spikes = plan, 0
         self._stem, self._peak_flops = quest.stem, facts["peak_flops"]
-        self._watch, self._unread = OverfittingWatch(), []
+        self._watch, self._rolls, self._unread = OverfittingWatch(), Rolls(), []
         begun = {"quest": quest.stem, "quest_id": quest.id, "school": school, "step": first}
         self._battle = begun | {"total_steps": plan.total_steps} | dict.fromkeys(MEASURED)
         self.ledger.event(
@@ -147,6 +148,7 @@ class BattleReport:
             else:
                 self._take_in(facts, loss, norm)
                 self._take_in_told(facts)
+                self._take_in_rolls(facts)
             if flags & NOT_FINITE:
                 bad.append((facts.step, loss, norm))
         return bad
@@ -200,6 +202,14 @@ class BattleReport:
         if facts.told:
             self._battle["told"] = told = {name: float(mean) for name, mean in facts.told.items()}
             self.record.told(facts.global_step, self._quest, told)
+
+    def _take_in_rolls(self, facts: StepFacts) -> None:
+        """What was rolled for the step; the ledger is told of what is rare."""
+        for each in self._rolls.take_in(facts.step, facts.rolls):
+            text = f"{self._stem}, step {facts.step}: {each['text']}"
+            self.ledger.event("trainer", f"dice_{each['code']}", text, quest=self._quest)
+        if shown := self._rolls.shown:
+            self._battle["dice"] = shown
 
     def validated(self, global_step: int, evaluation: Evaluation) -> Looked:
         """The held-out rows were scored. A loss that is no number is named, and recorded nowhere."""

@@ -69,10 +69,11 @@ class CheckpointWriter:
         """Whether there is something to collect; at most `seconds` are waited for it."""
         return self._commit is not None and bool(wait((self._commit,), seconds).done)
 
-    def start(self, facts: Manifest, model: Any, optimizer: Any, texts: Mapping[str, bytes], guard: Any) -> None:
-        """Copy what the checkpoint holds, and have it written; `texts`: further small files, by name."""
+    def start(self, facts: Manifest, model: Any, optimizer: Any, texts: Mapping[str, bytes], *beside: Any) -> None:
+        """Copy what the checkpoint holds, and have it written; `texts`: further small files, by name; `beside`: the guard, the
+        dice."""
         assert not self.busy, "one checkpoint at a time"
-        self._snapshot.take(model, optimizer, texts, guard)
+        self._snapshot.take(model, optimizer, texts, *beside)
         self._commit = self._thread.submit(self._write, facts, self._paths.vault / self.tip.id)
         self.held = facts
         self.pace.begun(facts.step, time.monotonic())

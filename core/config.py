@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from core import config_words
 from core.alert_config import Alerts, Sinks
 from core.config_words import Section
+from core.dice_config import Dice
 from core.errors import UserError
 from core.hero_profile import (
     Hero,
@@ -255,7 +256,7 @@ class Config(Section):
     retention: Retention = Field(Retention(), description="Which checkpoints stay.")
     backup: Backup = Field(Backup(), description="Copies elsewhere.")
     disk: Disk = Field(Disk(), description="When the disk counts as full.")
-    dice: dict[str, Any] = Field({}, max_length=0, description="Roll-to-Train. Not built yet: only {}.")
+    dice: Dice = Field(Dice(), description="Roll-to-Train: whether each update of a battle is rolled for, and how.")
     tavern: Tavern = Field(Tavern(), description="The web pages.")
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")

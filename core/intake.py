@@ -146,6 +146,7 @@ class Intake:
             return
         try:
             sidecar = read_sidecar(claimed.with_suffix(SIDECAR), f"{parse_name(claimed)[0]}{SIDECAR}")
+            settings = freeze(self.config, sidecar)
         except UserError as problem:
             self._reject(claimed, str(problem), {})
             return
@@ -153,7 +154,7 @@ class Intake:
             {
                 "task": "validate",
                 "path": str(claimed),
-                "settings": freeze(self.config, sidecar).model_dump(),
+                "settings": settings.model_dump(),
                 "tokenizer": str(tokenizer),
                 "bad_rows": str(claimed.with_suffix(".bad.jsonl")),
             },

@@ -21,6 +21,7 @@ WORDS = {  # the word of the realm: its meaning or formula
     "Temple": "validation of battles, from weights and data only",
     "Arena": "small agents trained and compared side by side",
     "Duel": "two answers compared blind",
+    "Dice": "rolls that scale each update",
 }
 
 PLAIN = {  # the word of the realm: the word of the field, which stands in its place when somebody wants plain pages
@@ -42,6 +43,7 @@ PLAIN = {  # the word of the realm: the word of the field, which stands in its p
     "Temple": "validation",
     "Arena": "agent lab",
     "Duel": "comparison",
+    "Dice": "random update scaling",
     "blessed": "passed",
     "cursed": "failed",
 }

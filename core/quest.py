@@ -12,6 +12,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from core.config import Config, Section
+from core.dice_config import Dice
 from core.durable import read_json
 from core.errors import UserError, nearest
 from core.hero_profile import HeroName
@@ -37,6 +38,7 @@ class Sidecar(Section):
     school: SchoolName | None = Field(None, description="School that trains it.")
     profile: ProfileName | None = Field(None, description="How its answers are dressed before training.")
     schools: Schools | None = Field(None, description="Settings of schools, over those of the config.")
+    dice: Dice | None = Field(None, description="Roll-to-Train, over the config's settings.")
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="Passes over the rows.")
     batch_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(None, description="Rows per optimizer step.")
     columns: dict[str, str] = Field(
@@ -85,6 +87,7 @@ class Settings(Section):
     replay_ratio: float = 0.0
     schools: Schools = Schools()
     profile: str = "none"
+    dice: Dice = Dice()
 
     @property
     def learned(self) -> str:
@@ -100,7 +103,7 @@ class Settings(Section):
 
 
 def freeze(config: Config, sidecar: Sidecar) -> Settings:
-    """The battle settings of a quest accepted now."""
+    """The battle settings of a quest accepted now. Raises UserError where sidecar and config do not go together."""
     shared = {name: getattr(config, name) for name in Settings.model_fields if hasattr(config, name)}
     usual = config.training_defaults
     own = {
@@ -114,6 +117,7 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
         "cooldown_share": usual.cooldown_share if sidecar.cooldown_share is None else sidecar.cooldown_share,
         "rate_share": sidecar.rate_share,
         "schools": _schools(config.schools, sidecar.schools),
+        "dice": _dice(config.dice, sidecar.dice),
     }
     return Settings(**(shared | own))
 
@@ -124,6 +128,16 @@ def _schools(usual: Schools, own: Schools | None) -> Schools:
     for name, values in said.items():
         kept[name] = None if values is None else (kept.get(name) or {}) | values  # none is said, too: no surprise
     return Schools(**kept)
+
+
+def _dice(usual: Dice, own: Dice | None) -> Dice:
+    """`usual`, but for what `own` says."""
+    said = own.model_dump(exclude_unset=True) if own else {}
+    try:
+        return Dice(**{**usual.model_dump(exclude_unset=True), **said})
+    except ValidationError as problem:
+        told = "; ".join(error["msg"].removeprefix("Value error, ") for error in problem.errors())
+        raise UserError(f"dice of the quest over those of config.json: {told}") from None
 
 
 def read_sidecar(path: Path, source: str | None = None) -> Sidecar:

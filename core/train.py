@@ -35,6 +35,7 @@ from core.forge.out_of_memory import (
     smaller,
 )
 from core.forge.qwen3 import EAGER, Compute, autocast, understands
+from core.forge.rolled import Rolled
 from core.forge.step_facts import Observer
 from core.forge.step_guard import StepGuard
 from core.forge.step_loader import EVERYTHING, StepBatch, StepLoader
@@ -90,6 +91,8 @@ class HeroTrainer(Trainer):
         self.guard = StepGuard(self.args.device)
         self._shape = model.config.to_dict()
         self.peak_flops = peak_flops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        self.rolled = Rolled(self)
+        self.add_callback(self.rolled)
         self.add_callback(StepReporter(self))
         self.kind = kind or OptimizerKind()
         self.optimizer = optimizers.make(self, self.kind, self.means, seed)
@@ -118,6 +121,7 @@ class HeroTrainer(Trainer):
         self.guard.take_up(plan.quest_sha256, first, spoiled)
         self._adopt(plan, learning_rate, schedule)
         self._choose_compute(plan, compiled, schedule is not None)
+        self.rolled.begin(plan, first, cooldown=schedule is not None)
         self._loader = StepLoader(plan, first, self._room, self._lessons)
         self._looks = self._looks_at(plan)
         try:
@@ -314,7 +318,7 @@ class HeroTrainer(Trainer):
             set_random_state(chance)
         lengths = [length for pack in batch.packs for length in pack.lengths]
         self._step_loss, self._step_tokens = total if batch.loss is None else total * 0 + batch.loss, batch.tokens
-        self._told, self._empty = {**batch.told, **self._school.told()}, not batch.packs
+        self._told, self._empty = {**batch.told, **self._school.told()}, not batch.packs or self.rolled.nothing
         self._step_flops = training_flops(self._shape, lengths, batch.labels)
         return total
 
@@ -326,6 +330,7 @@ class HeroTrainer(Trainer):
         total, units = torch.zeros((), device=self.args.device), self._school.units(batch.packs)
         with self.compute_loss_context_manager():
             self._school.begin(batch.step, model, batch.packs)
+        self.rolled.begin_passes(batch.step)
         for pack in batch.packs:
             pack = pack.to(self.args.device)
             with self.compute_loss_context_manager():
@@ -335,7 +340,8 @@ class HeroTrainer(Trainer):
                 self._release.mind(loss)
             elif self.kind.steps_in_backward and not total.isfinite():
                 break
-            self.accelerator.backward(loss, **rate)
+            if (loss := self.rolled.weigh(loss)) is not None:
+                self.accelerator.backward(loss, **rate)
         return self._school.settled(total, model)
 
     def _narrow(self, model: torch.nn.Module, batch: StepBatch) -> None:
@@ -377,7 +383,7 @@ class HeroTrainer(Trainer):
         return norm
 
     def _get_learning_rate(self) -> float:
-        self._step_rate = self.lr_scheduler.get_last_lr()[0]
+        self._step_rate = self.lr_scheduler.get_last_lr()[0] * self.rolled.rate_factor
         return self._step_rate
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -348,7 +348,7 @@ class Worker:
             facts = facts.reached(quest.id, step, plan.prepared.folder.name, self.tip.id)
         with weights_to_use(self.trainer.optimizer):
             texts = {RECORD: record(self.trainer.means, self.trainer.kind)}
-            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard)
+            self.writer.start(facts, self.trainer.model, self.trainer.optimizer, texts, self.guard, self.trainer.rolled)
 
     @property
     def seconds_to_save(self) -> float:

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: settings, trainer keys, verbs, row forms, schools, skills, endpoints.
+"""Writes docs/reference.md from the code: settings, trainer keys, verbs, row forms, schools, skills, dice, endpoints.
 
 python scripts/make_docs.py          write it
 python scripts/make_docs.py --check  exit 1 if it is not what the code says
@@ -152,6 +152,26 @@ def schools_and_skills() -> list[str]:
     return lines + [f"| {name} | {len(skill(name).levels)} | {_cell(skill(name).title)} |" for name in skills()]
 
 
+def dice() -> list[str]:
+    from core.dice.abilities import LONG_REST, SHORT_REST
+    from core.dice.characters import CLASSES
+    from core.dice.monsters import MONSTERS
+
+    lines = [
+        "## Dice",
+        "",
+        f"*Tier*: 1, and 1 more from levels 5, 9, 13 and 17 on. A short rest comes every {SHORT_REST} turns, a long one every "
+        f"{LONG_REST}; a turn is a roll.",
+        "",
+        "| Class | Ability | From level | |",
+        "|---|---|---|---|",
+    ]
+    for name, kind in CLASSES.items():
+        lines += [f"| {name} | {each.name} | {each.from_level} | {_cell(each.text)} |" for each in kind.abilities]
+    lines += ["", "| Monster | What it does while it lives |", "|---|---|"]
+    return lines + [f"| {name} | {_cell(kind.text)} |" for name, kind in MONSTERS.items()]
+
+
 def endpoints() -> list[str]:
     from monitoring.servers.tavern.app import ROUTERS
 
@@ -173,7 +193,7 @@ def _cell(text: str) -> str:
 
 
 def page() -> str:
-    parts = (settings, sidecar, trainer_keys, verbs, rows, schools_and_skills, endpoints)
+    parts = (settings, sidecar, trainer_keys, verbs, rows, schools_and_skills, dice, endpoints)
     head = ["# Reference", "", "Made from the code by `scripts/make_docs.py`; a test keeps it current.", ""]
     return "\n".join(head + ["\n".join([*part(), ""]) for part in parts])
 

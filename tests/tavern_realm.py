@@ -281,9 +281,31 @@ def _snapshot(paths: RealmPaths, quest: int, step: int, losses: list[float]) -> 
                 "token_accuracy": 0.631,
                 "preview_score": 0.5,
                 "previewed_step": step,
+                "dice": _dice(),
             },
         },
     )
+
+
+def _dice() -> dict:
+    """A battle that is rolled, and a monster in it."""
+    naturals = ((17, "success"), (3, "failure"), (20, "critical success"), (1, "critical failure"), (11, "failure"))
+    rolls = [
+        {
+            "step": 268 - place,
+            "natural": natural,
+            "total": natural,
+            "dc": 15,
+            "sides": 20,
+            "outcome": outcome,
+            "scale": 0.5,
+            "discarded": natural == 1,
+            "said": ["A Gradient Ooze of level 2 appears."] if place == 4 else [],
+        }
+        for place, (natural, outcome) in enumerate(naturals)
+    ]
+    monster = {"name": "Gradient Ooze", "hit_points": 12, "of": 40}
+    return {"rolls": rolls, "monster": monster, "experience": {"points": 184, "level": 2}}
 
 
 def services(paths: RealmPaths, watchdog: int | None = None) -> None:

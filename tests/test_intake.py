@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.config import Config, IdleGeneration
+from core.dice_config import Dice
 from core.durable import read_json
 from core.errors import UserError
 from core.inbox import LONGEST_STEM, drop
@@ -126,6 +127,14 @@ def test_line_ends_byte_order_marks_and_blank_lines_are_no_mistakes(desk, data):
 def test_the_folder_gives_the_priority_and_the_sidecar_overrides_it(desk):
     assert desk.judge(text(rows(3)), folder="high").state == "high"
     assert desk.judge(text(rows(4)), folder="high", sidecar='{"priority": "low"}').state == "low"
+
+
+def test_dice_of_a_sidecar_that_do_not_go_with_the_configs_are_refused_with_the_reason(realm, config, ledger, lanes):
+    desk = Desk(realm, config.model_copy(update={"dice": Dice(enabled=True, intelligence=1)}), ledger, lanes)
+    quest = desk.judge(text(rows(4)), sidecar='{"dice": {"rules": "readme"}}')
+    assert quest.settings.dice == Dice(enabled=True, intelligence=1, rules="readme")
+    refused = desk.judge(text(rows(5)), sidecar='{"dice": {"dc": 18}}')
+    assert refused.state == "rejected" and "dc 18 is out of reach" in desk.row(refused)["reason"]
 
 
 def test_the_sidecar_is_frozen_into_the_card(desk):

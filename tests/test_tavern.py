@@ -97,6 +97,16 @@ def test_the_heros_answers_are_shown_beside_the_expected_ones(full, empty):
         assert re.search(r'<section class="card previews"[^>]* hidden>', client.get("/").text)
 
 
+def test_the_rolls_of_a_battle_are_shown_in_colour_and_in_words(full, empty):
+    with client_of(full) as client:
+        part, said = client.get("/parts/dice").text, " ".join(client.get("/parts/dice").text.split())
+        assert part.count("<li") == 5 and '<li class="critical-failure">' in part
+        assert "<b>20</b> <small>critical success</small>" in said
+        assert "12 of 40 hit points" in said and "Gradient Ooze of level 2 appears" in said
+    with client_of(empty) as client:
+        assert "hidden" in client.get("/parts/dice").text and "<li" not in client.get("/parts/dice").text
+
+
 def test_a_rejected_file_shows_its_lines(full):
     with client_of(full) as client:
         board = client.get("/quests").text

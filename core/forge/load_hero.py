@@ -46,7 +46,7 @@ def load_hero(
     model = load_model(folder, dtype(means))
     trainer = HeroTrainer(model, scratch, step, means, kind, limits, seed)
     if has_state(folder):
-        load_state(folder, trainer.optimizer, trainer.guard)
+        load_state(folder, trainer.optimizer, trainer.guard, trainer.rolled)
     elif step > 0:
         raise CheckpointError(f"{folder.name} has no optimizer state")
     if name := not_finite({**model.state_dict(), **take_state(trainer.optimizer)[0]}):

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 
 from core.errors import NotFinite
-from core.forge.state import MAX_SHARD, OPTIMIZER, STATE, copy_tokenizer, take_state
+from core.forge.state import MAX_SHARD, OPTIMIZER, STATE, Carried, copy_tokenizer, take_state
 from core.forge.step_guard import StepGuard
 from core.forge.tensor_file import TensorFile
 
@@ -34,10 +34,11 @@ class Snapshot:
         optimizer: torch.optim.Optimizer,
         texts: Mapping[str, bytes] | None = None,
         guard: StepGuard | None = None,
+        rolled: Carried | None = None,
     ) -> None:
         """Copy. Nobody may be in `write` meanwhile. `texts`: further files by name."""
         weights = _weights(model)
-        state, skeleton = take_state(optimizer, guard)
+        state, skeleton = take_state(optimizer, guard, rolled)
         shards = split_torch_state_dict_into_shards(weights, filename_pattern=_WEIGHTS, max_shard_size=MAX_SHARD)
         tensors = {
             name: {each: weights[each] for each in inside} for name, inside in shards.filename_to_tensors.items()

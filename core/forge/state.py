@@ -3,7 +3,7 @@
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -29,6 +29,16 @@ OPTIMIZER, STATE = STATE_FILES
 MAX_SHARD = "5GB"
 
 
+class Carried(Protocol):
+    """What a checkpoint carries beside the optimizer: a battle's dice."""
+
+    def take(self, tensors: dict[str, torch.Tensor]) -> dict[str, Any] | None:
+        """As JSON, its tensors put into `tensors`; None for nothing."""
+
+    def load(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Go on as `take` said."""
+
+
 def save_model(model: torch.nn.Module, folder: Path, tokenizer: Path) -> None:
     """Weights, config and the tokenizer files of `tokenizer`, in the layout that plain transformers loads.
 
@@ -49,36 +59,42 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def save_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
-    """Optimizer moments, the random streams and what the guard remembers, beside the model's files."""
-    tensors, text = take_state(optimizer, guard)
+def save_state(
+    folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
+) -> None:
+    """Optimizer moments, the random streams, what the guard remembers and where the dice stand, beside the model's files."""
+    tensors, text = take_state(optimizer, guard, rolled)
     save_file(tensors, folder / OPTIMIZER)
     (folder / STATE).write_bytes(text)
 
 
 def take_state(
-    optimizer: torch.optim.Optimizer, guard: StepGuard | None = None
+    optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
 ) -> tuple[dict[str, torch.Tensor], bytes]:
     """What `OPTIMIZER` and `STATE` hold: the tensors themselves, not copies of them, and what stands around them."""
     tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, Any] = {"optimizer": _take_tensors(optimizer.state_dict(), "optimizer", tensors)}
+    values: dict[str, Any] = {"optimizer": take_tensors(optimizer.state_dict(), "optimizer", tensors)}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    values["random"] = _take_streams(tensors)
+    values["random"] = take_streams(tensors)
     if guard is not None:
         tensors["guard.running"] = guard.running
         values["guard"] = guard.record.values()
+    if rolled is not None and (game := rolled.take(tensors)):
+        values["dice"] = game
     return tensors, orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS)
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None) -> None:
+def load_state(
+    folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard | None = None, rolled: Carried | None = None
+) -> None:
     """Put back what `save_state` wrote. Raises CheckpointError where it is not there; it is never skipped in silence."""
     try:
         tensors = load_file(folder / OPTIMIZER)
         random_state = tensors["rng.cpu"]
         values = orjson.loads((folder / STATE).read_bytes())
-        state = _give_tensors(values["optimizer"], tensors)
+        state = give_tensors(values["optimizer"], tensors)
     except (OSError, KeyError, SafetensorError, orjson.JSONDecodeError) as problem:
         raise CheckpointError(f"{folder.name}: the optimizer's state cannot be read: {problem}") from problem
     optimizer.load_state_dict(state)
@@ -86,9 +102,11 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, guard: StepGuard 
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     if "random" in values:  # checkpoints made before this was kept lack it
-        _give_streams(values["random"], tensors)
+        give_streams(values["random"], tensors)
     if guard is not None and "guard" in values:
         guard.load(tensors["guard.running"], Record.of(values["guard"]))
+    if rolled is not None and "dice" in values:
+        rolled.load(values["dice"], tensors)
 
 
 def seed_streams(seed: int) -> None:
@@ -98,7 +116,7 @@ def seed_streams(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _take_streams(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+def take_streams(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Python's and NumPy's random streams; nothing of ours draws from them in a battle, other people's code may."""
     version, python, gauss = random.getstate()
     kind, keys, place, has_gauss, cached = np.random.get_state()
@@ -107,7 +125,7 @@ def _take_streams(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {"python": [version, gauss], "numpy": [kind, int(place), int(has_gauss), float(cached)]}
 
 
-def _give_streams(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def give_streams(values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     (version, gauss), (kind, place, has_gauss, cached) = values["python"], values["numpy"]
     random.setstate((version, tuple(tensors["rng.python"].tolist()), gauss))
     np.random.set_state((kind, tensors["rng.numpy"].numpy().astype(np.uint32), place, has_gauss, cached))
@@ -118,23 +136,23 @@ def has_state(folder: Path) -> bool:
     return (folder / OPTIMIZER).is_file()
 
 
-def _take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+def take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """`node` as JSON, its tensors moved into `tensors` and replaced by their names."""
     if isinstance(node, torch.Tensor):
         tensors[name] = node.detach().contiguous()
         return {"$tensor": name}
     if isinstance(node, dict):
-        return {"$dict": [[key, _take_tensors(value, f"{name}.{key}", tensors)] for key, value in node.items()]}
+        return {"$dict": [[key, take_tensors(value, f"{name}.{key}", tensors)] for key, value in node.items()]}
     if isinstance(node, (list, tuple)):
-        return [_take_tensors(value, f"{name}.{index}", tensors) for index, value in enumerate(node)]
+        return [take_tensors(value, f"{name}.{index}", tensors) for index, value in enumerate(node)]
     return node
 
 
-def _give_tensors(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def give_tensors(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(node, dict) and "$tensor" in node:
         return tensors[node["$tensor"]]
     if isinstance(node, dict):
-        return {key: _give_tensors(value, tensors) for key, value in node["$dict"]}
+        return {key: give_tensors(value, tensors) for key, value in node["$dict"]}
     if isinstance(node, list):
-        return [_give_tensors(value, tensors) for value in node]
+        return [give_tensors(value, tensors) for value in node]
     return node

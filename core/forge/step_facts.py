@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -30,7 +30,8 @@ class Mean:
 @dataclass(frozen=True)
 class StepFacts:
     """One optimizer step as it happened. `loss`: mean nats per trained token; `tokens`: all tokens of its rows;
-    `flops`: the arithmetic they need; `flags`: what guard.py calls it; `told`: what the school reports beside the loss.
+    `flops`: the arithmetic they need; `flags`: what guard.py calls it; `told`: what the school reports beside the loss;
+    `rolls`: what was rolled for it.
     `loss`, `gradient_norm`, `flags` and `told` may still be in the making: see `numbers`."""
 
     global_step: int
@@ -43,6 +44,7 @@ class StepFacts:
     flops: float
     flags: torch.Tensor | int = 0
     told: Mapping[str, Mean] = field(default_factory=dict)
+    rolls: Sequence[Mapping[str, Any]] = ()
 
 
 def numbers(steps: Sequence[StepFacts]) -> list[tuple[float, float | None, int]]:

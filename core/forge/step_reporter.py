@@ -34,6 +34,7 @@ class StepReporter(TrainerCallback):
             trainer._step_flops,
             trainer.guard.flags,
             trainer._told,
+            trainer.rolled.rolls,
         )
         if trainer._observer.after_step(facts) and not control.should_training_stop:
             control.should_training_stop = control.should_save = True

@@ -1,4 +1,4 @@
-"""`bench forge|ingest|learning|schools|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning|schools|dice|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ from typing import Any
 from core.errors import RealmError, UserError, nearest
 from core.paths import CHECKOUT
 from training.bench.contestants import CONTESTANTS, PEERS, PRECISIONS, SIZES
+from training.bench.dice import QUICK_ROWS, ROWS, DiceOptions, run_dice
+from training.bench.dice_page import dice_text, write_dice
 from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, faults_text, run_faults
 from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
@@ -39,7 +41,7 @@ def register(verbs) -> None:
     actions = group(
         verbs,
         "bench",
-        "measure what the realm promises, on this machine: forge, ingest, learning, schools, faults, tavern",
+        "measure what the realm promises, on this machine: forge, ingest, learning, schools, dice, faults, tavern",
     )
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
@@ -64,6 +66,7 @@ def register(verbs) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds, in two minutes or less")
     _register_learning(actions)
     _register_schools(actions)
+    _register_dice(actions)
     parser = verb(actions, "faults", faults, "harm throw-away realms in every way; exit 1 where a promise is broken")
     parser.add_argument("--minutes", type=float, metavar="M", default=20.0, help="how long, shared by the kinds (20)")
     parser.add_argument("--seed", type=int, metavar="S", default=1, help="of all random choices (1)")
@@ -118,6 +121,17 @@ def _register_schools(actions) -> None:
     )
 
 
+def _register_dice(actions) -> None:
+    parser = verb(actions, "dice", dice, "what rolling for updates costs or gains, beside a twin without dice")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of the rows, three seeds, in three minutes or less"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="heroes of each way (default: 5; quick: 3)")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="keep the result in docs/experiments/dice.md of this checkout"
+    )
+
+
 def tavern(realm: Realm) -> int:
     """The realm it is called in is not touched."""
     options = QUICK if realm.args.quick else TavernOptions()
@@ -159,6 +173,19 @@ def schools(realm: Realm) -> int:
     result = run_schools(options, _say)
     _tell(realm, result, schools_text, write_schools)
     return 0 if result["passed"] else 1
+
+
+def dice(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    quick = realm.args.quick
+    options = DiceOptions(
+        seeds=_positive(realm.args.seeds, "seeds") or (3 if quick else 5),
+        rows=QUICK_ROWS if quick else ROWS,
+        quick=quick,
+    )
+    result = run_dice(options, _say)
+    _tell(realm, result, dice_text, write_dice)
+    return 0
 
 
 def school_peers(realm: Realm) -> int:

@@ -45,6 +45,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
     versions = {
         "hero": f"{pointed(realm.paths.tip)} {hero['level']} {hero['name']} {hero['model']}",
         "battle": f"{state} {battle.get('quest_id')}",
+        "dice": f"{battle.get('quest_id')} {_last_roll(battle)}",
         "previews": f"{battle.get('quest_id')} {battle.get('previewed_step')}",
         "queue": queue,
         "services": services,
@@ -182,6 +183,16 @@ def battle(realm: Realm) -> dict[str, Any]:
     status = realm.status()
     last = None if status["battle"] else work.last_battle(realm)
     return {"battle": status["battle"], "paused": status["paused"], "last": last}
+
+
+def dice(realm: Realm) -> dict[str, Any] | None:
+    """The last rolls of the battle, newest first, with monster and experience; None where it is not rolled."""
+    return (realm.status()["battle"] or {}).get("dice")
+
+
+def _last_roll(battle: dict) -> int | None:
+    rolls = (battle.get("dice") or {}).get("rolls")
+    return rolls[0]["step"] if rolls else None
 
 
 def previews(realm: Realm) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ PAGE = Page(
         "hero": Part("hero.html", "hero", _hero),
         "next": Part("next.html", "next", lambda realm, _: {"next": what_next(realm)}),
         "battle": Part("battle.html", "battle", lambda realm, _: views.battle(realm)),
+        "dice": Part("dice.html", "dice", lambda realm, _: {"dice": views.dice(realm)}),
         "curve": Part("curve.html", "steps", _curve),
         "previews": Part("previews.html", "previews", previews),
         "queue": Part("queue.html", "queue", lambda realm, _: {"queue": realm.status()["queue"]}),
