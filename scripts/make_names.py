@@ -10,31 +10,31 @@ SEED, COUNT = 20_401, 4_000
 SHORTEST, LONGEST = 3, 11
 FOLKS = (  # each with the sounds its names begin, go on and end with, and how many syllables they have
     {  # of the coast: open and soft
-        "onset": "l m n r s v d th l m el br".split(),
-        "vowel": "a e i o a e ia".split(),
+        "onset": ["l", "m", "n", "r", "s", "v", "d", "th", "l", "m", "el", "br"],
+        "vowel": ["a", "e", "i", "o", "a", "e", "ia"],
         "coda": ["", "", "", "", "n", "l", "r"],
-        "end": "a ia en is el ara ine o eth".split(),
+        "end": ["a", "ia", "en", "is", "el", "ara", "ine", "o", "eth"],
         "syllables": (1, 1, 2),
     },
     {  # of the hills: hard and short
-        "onset": "b d g k t br gr dr h th st kr r".split(),
-        "vowel": "a o u e i o".split(),
+        "onset": ["b", "d", "g", "k", "t", "br", "gr", "dr", "h", "th", "st", "kr", "r"],
+        "vowel": ["a", "o", "u", "e", "i", "o"],
         "coda": ["n", "r", "l", "rn", "k", "ld", "", "nd"],
-        "end": "ar ek un or in ak old us".split(),
+        "end": ["ar", "ek", "un", "or", "in", "ak", "old", "us"],
         "syllables": (0, 1, 1),
     },
     {  # of the plains: long, with a lilt
-        "onset": "s j k h m t n y sh r z b".split(),
-        "vowel": "a i u o e ai a".split(),
+        "onset": ["s", "j", "k", "h", "m", "t", "n", "y", "sh", "r", "z", "b"],
+        "vowel": ["a", "i", "u", "o", "e", "ai", "a"],
         "coda": ["", "", "", "m", "n", "sh", ""],
-        "end": "iro ami an une ari esh oki ela".split(),
+        "end": ["iro", "ami", "an", "une", "ari", "esh", "oki", "ela"],
         "syllables": (1, 2, 2),
     },
     {  # of the woods: whispering
-        "onset": "w f c qu l ph sw fl g ch v p".split(),
-        "vowel": "i e y ae o i".split(),
+        "onset": ["w", "f", "c", "qu", "l", "ph", "sw", "fl", "g", "ch", "v", "p"],
+        "vowel": ["i", "e", "y", "ae", "o", "i"],
         "coda": ["", "l", "nn", "s", "r", "", "w"],
-        "end": "yn ow iel ith ene ry ilde ian".split(),
+        "end": ["yn", "ow", "iel", "ith", "ene", "ry", "ilde", "ian"],
         "syllables": (0, 1, 1),
     },
 )

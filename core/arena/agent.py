@@ -163,11 +163,12 @@ class Agent:
     @torch.no_grad()
     def _load(self, path: Path) -> None:
         with safe_open(path, "pt") as opened:
+            names = set(opened.keys())
             for name, weight in self.model.named_parameters():
                 weight.copy_(opened.get_tensor(name))
             self.losses, self.norms = opened.get_tensor("past.loss"), opened.get_tensor("past.norm")
             for part, flat in zip(PARTS, self.flat, strict=True):
-                if f"adam.{part}.{MOMENTS[0]}" in opened.keys():
+                if f"adam.{part}.{MOMENTS[0]}" in names:
                     kept = {name: opened.get_tensor(f"adam.{part}.{name}").to(self.device) for name in MOMENTS}
                     self._optimizer.state[flat] = {"step": torch.tensor(float(self.step), device=self.device), **kept}
 

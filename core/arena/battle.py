@@ -60,6 +60,10 @@ class Side:
     def name(self) -> str:
         return self.record.name
 
+    @property
+    def shown(self) -> list[str]:
+        return [text for text in self.texts if text][:SHOWN]
+
 
 def battle(
     arena: Arena, one: str, other: str, terms: Terms, data: Path | None = None, caller: Caller = ALONE
@@ -90,7 +94,8 @@ def _common_text(arena: Arena, book: Book, records: list[Record], data: Path | N
     if data is None and records[0].state.data != records[1].state.data:
         told = " and ".join(f"{one.name} learns {titled(book, one.state.data)}" for one in records)
         raise UserError(f"{told}; a battle is about one text: give it with --data FILE")
-    return [take_up(arena, book, record, data) for record in records][0]
+    samples, _ = (take_up(arena, book, record, data) for record in records)
+    return samples
 
 
 def _sides(records: list[Record], terms: Terms, widths, size: int) -> list[Side]:
@@ -187,7 +192,7 @@ class _Fight:
             "loss": {side.name: float(side.losses[-1]) if side.losses else None for side in self.sides},
             "eta_seconds": (now - self._began) / done * (steps - done) if done else None,
             "curves": {side.name: curve(side.losses) for side in self.sides},
-            "names": {side.name: [text for text in side.texts if text][:SHOWN] for side in self.sides},
+            "names": {side.name: side.shown for side in self.sides},
         }
         self._arena.tell(facts | more)
         self._caller.hear(facts | more)
@@ -195,34 +200,30 @@ class _Fight:
 
 def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
     """Weigh both, change ratings, energy and crown, and put everything on record."""
-    told = {}
+    points, worths = {}, {}
     for side, meter in zip(fight.sides, fight.meters, strict=True):
         agent, record = side.agent, side.record
         file = arena.write_state(record, agent.step, agent.content())
         agent.state = record.state = agent.now(file, **examined(agent, fight.samples))
-        worth = scores.words(side.texts, fight.samples.known)
         book.spend(record, side.cost)
         record.joules = meter.added(record.joules)
-        points = scores.score(record.state.validation_loss, len(record.state.letters), worth.uniqueness)
-        told[side.name] = {
-            **record.facts(),
-            **vars(worth),
-            "score": points,
-            "steps": side.steps,
-            "energy_spent": side.cost,
-            "names": [text for text in side.texts if text][:SHOWN],
-        }
+        worth = worths[side.name] = scores.words(side.texts, fight.samples.known)
+        points[side.name] = scores.score(record.state.validation_loss, len(record.state.letters), worth.uniqueness)
     one, other = fight.sides
-    ahead = told[one.name]["score"] - told[other.name]["score"]
+    ahead = points[one.name] - points[other.name]
     winner, loser = (one, other) if ahead > 0 else (other, one) if ahead < 0 else (None, None)
     _rate(one.record, other.record, 0.5 if winner is None else float(winner is one))
     prize = book.refill(loser.cost) if winner else 0.0
     if winner and book.champion in (None, winner.name, loser.name):
         book.champion = winner.name
         winner.record.saved[CROWN] = winner.record.state
-    for side in fight.sides:
-        told[side.name] |= {"elo": side.record.elo}
     book.fought += 1
+    told = {
+        side.name: side.record.facts()
+        | vars(worths[side.name])
+        | {"score": points[side.name], "steps": side.steps, "energy_spent": side.cost, "names": side.shown}
+        for side in fight.sides
+    }
     result = {
         "battle": book.fought,
         "winner": winner.name if winner else None,

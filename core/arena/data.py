@@ -125,7 +125,9 @@ def read_text(file: Path) -> bytes:
     except OSError as problem:
         raise UserError(f"--data {file}: {problem.strerror}; give a text file, one sample a line") from None
     if len(content) > MOST_BYTES:
-        raise UserError(f"--data {file}: it is larger than {MOST_BYTES >> 20} MiB; take a part of it (`head -n 100000`)")
+        raise UserError(
+            f"--data {file}: it is larger than {MOST_BYTES >> 20} MiB; take a part of it (`head -n 100000`)"
+        )
     return content
 
 

@@ -36,7 +36,9 @@ class Finding:
     value: float | None = None
 
 
-LOWER = "lower the learning rate (`config learning_rate {rate:.2g}`) and go back to a saved state (`load`), or begin anew"
+LOWER = (
+    "lower the learning rate (`config learning_rate {rate:.2g}`) and go back to a saved state (`load`), or begin anew"
+)
 
 
 def diagnose(agent: Agent, samples: Samples) -> list[dict[str, Any]]:
@@ -113,7 +115,9 @@ def _not_finite(agent: Agent) -> Iterator[Finding]:
     if len(bad_steps):
         first = int(bad_steps[0]) + 1
         yield Finding(
-            "non_finite", f"step {first}", "the loss was no number; lower the learning rate, and `load` a state from before"
+            "non_finite",
+            f"step {first}",
+            "the loss was no number; lower the learning rate, and `load` a state from before",
         )
 
 
@@ -129,7 +133,9 @@ def _exploding(agent: Agent, seen: Looked) -> Iterator[Finding]:
         yield Finding("exploding_gradients", f"the last {min(RECENT, len(norms))} steps", told, _finite(worst))
     for where, size in seen.gradients.items():
         if not size <= GRADIENT_MOST:
-            yield Finding("exploding_gradients", where, f"its gradient has the norm {size:.4g}: {advice}", _finite(size))
+            yield Finding(
+                "exploding_gradients", where, f"its gradient has the norm {size:.4g}: {advice}", _finite(size)
+            )
     for where, weights in by_layer(agent.model):
         count = sum(weight.numel() for weight in weights)
         size = _norm(weight.detach() for weight in weights) / math.sqrt(count)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from safetensors import safe_open
 
 from core.arena import scores
 from core.arena.data import NAMES, Samples, bundled, key_of, read_text
@@ -56,7 +57,9 @@ class Book:
             raise UserError("there is no agent yet; `create_agent Tiny 16 1 2` makes one")
         name = name or self.current
         if name not in self.agents:
-            known = f"Known: {', '.join(self.agents)}" if self.agents else "`create_agent Tiny 16 1 2` makes the first one."
+            known = (
+                f"Known: {', '.join(self.agents)}" if self.agents else "`create_agent Tiny 16 1 2` makes the first one."
+            )
             raise UserError(f"there is no agent {name[:40]!r}{nearest(name, self.agents) or '.'} {known}")
         return self.agents[name]
 
@@ -160,6 +163,17 @@ class Arena:
         name = f"{step:08d}-{secrets.token_hex(4)}.safetensors"
         write_bytes(folder / name, content)
         return name
+
+    def past(self, name: str | None) -> tuple[Record, list[float], list[float]]:
+        """An agent, and of each step of its life the loss and the gradient's norm."""
+        for _ in range(20):
+            record = self.read().agent(name)
+            if record.state.file is None:
+                return record, [], []
+            path = self.paths.arena_agent(record.name) / record.state.file
+            with contextlib.suppress(FileNotFoundError), safe_open(path, "numpy") as opened:  # a newer one may come
+                return record, opened.get_tensor("past.loss").tolist(), opened.get_tensor("past.norm").tolist()
+        raise UserError(f"the weights of {record.name} are gone; `load` a saved state")
 
     def adopt(self, book: Book, file: Path) -> Samples:
         """The samples of a player's text, of which a copy is kept, so that an agent can go on whatever becomes of the file.

@@ -6,6 +6,7 @@ kill costs no more; when it is kept changes nothing that is learned.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -50,7 +51,9 @@ class Caller:
 ALONE = Caller()
 
 
-def create(arena: Arena, name: str, shape: Shape, data: Path | None, seed: int, caller: Caller = ALONE) -> dict[str, Any]:
+def create(
+    arena: Arena, name: str, shape: Shape, data: Path | None, seed: int, caller: Caller = ALONE
+) -> dict[str, Any]:
     """A new agent with the weights of its seed, which is then the current one. Raises UserError."""
     checked_name(name)
     with arena.alone(f"create_agent {name}", caller.waits) as book:
@@ -120,6 +123,18 @@ def load(arena: Arena, agent: str | None, slot: str, caller: Caller = ALONE) -> 
         return record.facts() | {"loaded": slot, "energy": book.energy}
 
 
+def delete(arena: Arena, name: str, caller: Caller = ALONE) -> dict[str, Any]:
+    """Remove an agent and all its states for good."""
+    with arena.alone(f"delete_agent {name}", caller.waits) as book:
+        record = book.agent(name)
+        del book.agents[name]
+        book.current = next(iter(book.agents), None) if book.current == name else book.current
+        book.champion = None if book.champion == name else book.champion
+        arena.commit(book)
+        shutil.rmtree(arena.paths.arena_agent(record.name), ignore_errors=True)
+        return {"deleted": name, "current": book.current}
+
+
 def take_up(arena: Arena, book: Book, record: Record, data: Path | None) -> Samples:
     """What the agent learns from: its own text, or that in `data` from now on. Raises UserError where it has letters that a
     trained agent lacks."""
@@ -156,7 +171,9 @@ def costs(record: Record, samples: Samples, first: int, seed: int, steps: int, b
 
 
 def refuse_starving(book: Book, what: str, enough: str) -> None:
-    raise UserError(f"{what} needs more energy than there is: {book.energy:,.4g} are left, {enough}. `rest` refills it.")
+    raise UserError(
+        f"{what} needs more energy than there is: {book.energy:,.4g} are left, {enough}. `rest` refills it."
+    )
 
 
 def train(
