@@ -193,7 +193,7 @@ def test_the_formula_for_a_token_agrees_with_torchs_own_counting():
 def test_a_new_player_can_afford_500_steps_of_a_small_agent_and_hundreds_of_one_with_100_000_parameters():
     samples = bundled()
     for shape, steps in ((TINY, 500), (Shape(64, 2, 4), 500)):
-        record = Record("One", shape, 0, State(Settings.for_shape(shape), samples.key, samples.letters))
+        record = Record("One", shape, 0, State(Settings.for_shape(shape), samples.key, samples.title, samples.letters))
         assert len(play.costs(record, samples, 0, 0, steps, Book().energy)) == steps
 
 
@@ -413,7 +413,9 @@ def test_a_battle_that_is_broken_off_changes_nothing(arena):
 )
 def test_a_healthy_agent_has_no_finding_before_and_after_training(shape, steps):
     samples, made = bundled(), Shape(*shape)
-    agent = Agent(Record("One", made, 0, State(Settings.for_shape(made), samples.key, samples.letters)), Path())
+    agent = Agent(
+        Record("One", made, 0, State(Settings.for_shape(made), samples.key, samples.title, samples.letters)), Path()
+    )
     assert diagnose(agent, samples) == []
     exercise(agent, samples, steps)
     assert diagnose(agent, samples) == []
@@ -429,7 +431,7 @@ def exercise(agent: Agent, samples: Samples, steps: int) -> None:
 def test_an_agent_with_a_learning_rate_of_10_is_said_to_explode(shape):
     samples, made = bundled(), Shape(*shape)
     settings = replace(Settings.for_shape(made), learning_rate=10.0)
-    agent = Agent(Record("One", made, 0, State(settings, samples.key, samples.letters)), Path())
+    agent = Agent(Record("One", made, 0, State(settings, samples.key, samples.title, samples.letters)), Path())
     exercise(agent, samples, 25)
     found = diagnose(agent, samples)
     assert "exploding_gradients" in {finding["kind"] for finding in found}
@@ -439,7 +441,9 @@ def test_an_agent_with_a_learning_rate_of_10_is_said_to_explode(shape):
 @pytest.fixture
 def agent() -> Agent:
     samples, shape = bundled(), Shape(16, 2, 2)
-    return Agent(Record("One", shape, 0, State(Settings.for_shape(shape), samples.key, samples.letters)), Path())
+    return Agent(
+        Record("One", shape, 0, State(Settings.for_shape(shape), samples.key, samples.title, samples.letters)), Path()
+    )
 
 
 @torch.no_grad()

@@ -57,7 +57,9 @@ def test_a_game_from_the_first_agent_to_the_leaderboard(ask, paths):
     assert ask("switch_agent", "Tiny")["name"] == "Tiny"
     trained = ask("train", 6)
     assert (trained["agent"], trained["step"]) == ("Tiny", 6)
-    assert {"loss", "validation_loss", "perplexity", "uniqueness", "novelty", "validity", "score", "energy"} <= set(trained)
+    assert {"loss", "validation_loss", "perplexity", "uniqueness", "novelty", "validity", "score", "energy"} <= set(
+        trained
+    )
     written = ask("generate", 4, "--agent", "Tiny")
     assert len(written["names"]) <= 4 and 0 <= written["novelty"] <= 1
     fight = ask("battle", "Tiny", "Small", 6, "--names", 5)
@@ -145,14 +147,27 @@ def test_a_mistake_is_told_with_its_remedy_and_changes_nothing(call, paths, word
 
 
 def test_without_an_agent_the_way_to_one_is_told(call):
-    for words in (("train", 1), ("generate",), ("diagnose",), ("config",), ("save",), ("visualize", "loss"), ("promote",)):
+    for words in (
+        ("train", 1),
+        ("generate",),
+        ("diagnose",),
+        ("config",),
+        ("save",),
+        ("visualize", "loss"),
+        ("promote",),
+    ):
         code, _, err = call(*words)
         assert code == 1 and "`create_agent Tiny 16 1 2`" in err, words
 
 
 def test_texts_that_cannot_be_learned_are_refused(call, tmp_path):
     call("create_agent", "Tiny", 16, 1, 2)
-    for content, told in ((b"", "it is empty"), (b"\0\1\2", "it is binary"), (b"a\xff\nb", "not UTF-8"), (b"a\na\n", "two are needed")):
+    for content, told in (
+        (b"", "it is empty"),
+        (b"\0\1\2", "it is binary"),
+        (b"a\xff\nb", "not UTF-8"),
+        (b"a\na\n", "two are needed"),
+    ):
         (tmp_path / "text").write_bytes(content)
         for words in (("train", 1), ("battle", "Tiny", "Tiny2", 1), ("diagnose",)):
             call("create_agent", "Tiny2", 16, 1, 2)

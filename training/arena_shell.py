@@ -8,7 +8,6 @@ import cmd
 import contextlib
 import shlex
 import sys
-from argparse import Namespace
 from dataclasses import fields
 
 from core.arena.league import Arena
@@ -67,7 +66,7 @@ class ArenaShell(cmd.Cmd):
             return True
         try:
             args = self._parser.parse_args(words)
-            self._failed |= bool(args.run(self._with(args)))
+            self._failed |= bool(args.run(Realm(args)))
             sys.stdout.flush()
         except SystemExit as ended:  # the parser's: it has said why
             self._failed |= bool(ended.code)
@@ -77,23 +76,20 @@ class ArenaShell(cmd.Cmd):
             return self._refuse("broken off")
         return False
 
-    def _with(self, args: Namespace) -> Realm:
-        return Realm(args)
-
     def _refuse(self, why: str) -> bool:
         print(why, file=sys.stderr, flush=True)
         self._failed = True
         return False
 
-    # What can be typed
+    # What can be typed: each with the space behind it, which readline leaves to us
 
     def completenames(self, text: str, *ignored) -> list[str]:
-        return [name for name in (*(command.name for command in COMMANDS), *LEAVE) if name.startswith(text)]
+        return [f"{name} " for name in (*(command.name for command in COMMANDS), *LEAVE) if name.startswith(text)]
 
     def completedefault(self, text: str, line: str, begidx: int, endidx: int) -> list[str]:
         """Agents, settings, saved states, topics: whatever the command at the line's beginning takes."""
         words = line[:begidx].split()
-        return sorted(each for each in self._choices(words) if each.startswith(text))
+        return sorted(f"{each} " for each in self._choices(words) if each.startswith(text))
 
     def _choices(self, words: list[str]) -> set[str]:
         command, book = words[0] if words else "", self._arena.read()

@@ -22,7 +22,6 @@ from core.arena.play import (
     examined,
     refuse_starving,
     take_up,
-    titled,
 )
 from core.arena.records import Record
 from core.errors import UserError
@@ -73,7 +72,7 @@ def battle(
         records = [book.agent(one), book.agent(other)]
         if one == other:
             raise UserError(f"{one} cannot fight itself; name two agents")
-        samples = _common_text(arena, book, records, data)
+        samples = _common_text(arena, records, data)
         seed, size = ORDER_SEED + book.fought, min(record.state.settings.batch_size for record in records)
         widths = samples.widths(0, terms.steps, size, seed)
         sides = _sides(records, terms, widths, size)
@@ -89,12 +88,12 @@ def battle(
         return result
 
 
-def _common_text(arena: Arena, book: Book, records: list[Record], data: Path | None) -> Samples:
+def _common_text(arena: Arena, records: list[Record], data: Path | None) -> Samples:
     """What both learn from."""
     if data is None and records[0].state.data != records[1].state.data:
-        told = " and ".join(f"{one.name} learns {titled(book, one.state.data)}" for one in records)
+        told = " and ".join(f"{one.name} learns {one.state.title}" for one in records)
         raise UserError(f"{told}; a battle is about one text: give it with --data FILE")
-    samples, _ = (take_up(arena, book, record, data) for record in records)
+    samples, _ = (take_up(arena, record, data) for record in records)
     return samples
 
 
@@ -231,7 +230,7 @@ def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
         "draw": winner is None,
         "steps": fight.terms.steps,
         "equal_energy": fight.terms.equal_energy,
-        "data": titled(book, fight.samples.key),
+        "data": fight.samples.title,
         "agents": told,
         "prize": prize,
         "champion": book.champion,

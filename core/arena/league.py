@@ -22,9 +22,10 @@ from safetensors import safe_open
 from core.arena import scores
 from core.arena.data import NAMES, Samples, bundled, key_of, read_text
 from core.arena.energy import FULL
-from core.arena.records import Record
+from core.arena.records import Record, State
 from core.durable import sweep, sync_folder, write_bytes
 from core.errors import RealmBusy, UserError, nearest
+from core.logs import visible
 from core.paths import RealmPaths
 
 PATIENCE_SECONDS, LOOK_SECONDS = 30.0, 0.05
@@ -34,8 +35,8 @@ CROWN = "champion"
 
 @dataclass
 class Book:
-    """`energy`: what the player has; `rests`: how often it was filled up; `champion`: who took the crown last; `texts`: the
-    titles of the players' texts by key."""
+    """`energy`: what the player has; `rests`: how often it was filled up; `champion`: who took the crown last; `fought`: how
+    many battles there were."""
 
     energy: float = FULL
     rests: int = 0
@@ -44,7 +45,6 @@ class Book:
     fought: int = 0
     agents: dict[str, Record] = field(default_factory=dict)
     battles: list[dict[str, Any]] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, values: dict[str, Any]) -> "Book":
@@ -175,29 +175,28 @@ class Arena:
                 return record, opened.get_tensor("past.loss").tolist(), opened.get_tensor("past.norm").tolist()
         raise UserError(f"the weights of {record.name} are gone; `load` a saved state")
 
-    def adopt(self, book: Book, file: Path) -> Samples:
+    def adopt(self, file: Path) -> Samples:
         """The samples of a player's text, of which a copy is kept, so that an agent can go on whatever becomes of the file.
         Raises UserError."""
         content = read_text(file)
         key = key_of(content)
-        samples = _samples(content, key, file.name)
-        if key not in book.texts or not (self.paths.arena_texts / key).is_file():
+        samples = _samples(content, key, visible(file.name[:80]))
+        if not (self.paths.arena_texts / key).is_file():
             self.paths.arena_texts.mkdir(exist_ok=True)
             write_bytes(self.paths.arena_texts / key, content)
-            book.texts[key] = file.name[:80]
         return samples
 
-    def samples(self, book: Book, key: str) -> Samples:
-        """The samples of the text that `key` names. Raises UserError where its copy is gone."""
-        if key == NAMES:
+    def samples(self, state: State) -> Samples:
+        """The samples of the text that `state` learns. Raises UserError where its copy is gone."""
+        if state.data == NAMES:
             return bundled()
         try:
-            content = (self.paths.arena_texts / key).read_bytes()
+            content = (self.paths.arena_texts / state.data).read_bytes()
         except FileNotFoundError:
             raise UserError(
-                f"the text {book.texts.get(key, key)!r} is gone from {self.paths.arena_texts}; give it again with --data FILE"
+                f"the text {state.title} is gone from {self.paths.arena_texts}; give it again with --data FILE"
             ) from None
-        return _samples(content, key, book.texts.get(key, key[:12]))
+        return _samples(content, state.data, state.title)
 
     def tell(self, facts: dict[str, Any]) -> None:
         """Let readers know how far a piece of work is."""

@@ -14,9 +14,7 @@ def look(arena: Arena, name: str | None, data: Path | None) -> tuple[Agent, Samp
     for _ in range(20):
         book = arena.read()
         record = book.agent(name)
-        samples = (
-            arena.samples(book, record.state.data) if data is None else _given(data, record.state.letters, record.name)
-        )
+        samples = arena.samples(record.state) if data is None else _given(data, record.state.letters, record.name)
         with contextlib.suppress(FileNotFoundError):  # a newer state took its place meanwhile
             return Agent(record, arena.paths.arena_agent(record.name)), samples
     raise UserError(f"the weights of {record.name} are gone; `load` a saved state")

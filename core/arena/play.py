@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.arena import scores
-from core.arena.data import NAMES, Alphabet, Samples, bundled
+from core.arena.data import Alphabet, Samples, bundled
 from core.arena.energy import FULL, steps_energy, writing_energy
 from core.arena.league import Arena, Book
 from core.arena.records import Record, Settings, State, checked_name, setting
@@ -60,8 +60,8 @@ def create(
         taken = {known.lower(): known for known in book.agents}
         if name.lower() in taken:
             raise UserError(f"there is an agent {taken[name.lower()]} already; take another name")
-        samples = arena.adopt(book, data) if data else bundled()
-        state = State(Settings.for_shape(shape), samples.key, samples.letters)
+        samples = arena.adopt(data) if data else bundled()
+        state = State(Settings.for_shape(shape), samples.key, samples.title, samples.letters)
         record = book.agents[name] = Record(name, shape, seed, state)
         book.current = name
         arena.commit(book)
@@ -135,24 +135,25 @@ def delete(arena: Arena, name: str, caller: Caller = ALONE) -> dict[str, Any]:
         return {"deleted": name, "current": book.current}
 
 
-def take_up(arena: Arena, book: Book, record: Record, data: Path | None) -> Samples:
+def take_up(arena: Arena, record: Record, data: Path | None) -> Samples:
     """What the agent learns from: its own text, or that in `data` from now on. Raises UserError where it has letters that a
     trained agent lacks."""
     state = record.state
     if data is None:
-        return arena.samples(book, state.data)
-    samples = arena.adopt(book, data)
+        return arena.samples(state)
+    samples = arena.adopt(data)
     if samples.key == state.data:
         return samples
+    text = {"data": samples.key, "title": samples.title, "seen": 0}
     if state.step == 0:
-        record.state = replace(state, data=samples.key, letters=samples.letters, seen=0)
+        record.state = replace(state, **text, letters=samples.letters)
     elif strange := Alphabet(state.letters).strange(samples.letters):
         raise UserError(
             f"--data {data}: {record.name} has never seen {' '.join(strange[:10])!r}, for its letters were settled by its "
             f"first training; create an agent for this text: `create_agent NAME … --data {data}`"
         )
     else:
-        record.state = replace(state, data=samples.key, seen=0)
+        record.state = replace(state, **text)
     return samples
 
 
@@ -182,7 +183,7 @@ def train(
     """So many steps on the agent's text. Raises UserError, before the first one, where energy does not last."""
     with arena.alone(f"train {steps}", caller.waits) as book:
         record = book.agent(agent)
-        samples = take_up(arena, book, record, data)
+        samples = take_up(arena, record, data)
         bill = costs(record, samples, record.state.seen, record.seed, steps, book.energy)
         if len(bill) < steps:
             refuse_starving(book, f"train {steps}", f"enough for {len(bill):,} steps of {record.name}")
@@ -257,7 +258,7 @@ def generate(
     """So many texts, and what they are worth; with a seed always the same ones. Raises UserError where energy does not last."""
     with arena.alone(f"generate {count}", caller.waits) as book:
         record = book.agent(agent)
-        samples = arena.samples(book, record.state.data)
+        samples = arena.samples(record.state)
         living = written_by(arena, book, record, samples, count)
         draw = ["generate", record.seed, record.written if seed is None else f"seed {seed}"]
         texts, lengths = [], []
@@ -299,8 +300,3 @@ def curve(losses: list) -> list[list[float]]:
         [number * stride + len(stretch), sum(map(float, stretch)) / len(stretch)]
         for number, stretch in enumerate(stretches)
     ]
-
-
-def titled(book: Book, key: str) -> str:
-    """A text as a player knows it."""
-    return NAMES if key == NAMES else book.texts.get(key, key[:12])

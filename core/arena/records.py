@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from core.arena import scores
-from core.arena.data import NAMES, Alphabet
+from core.arena.data import Alphabet
 from core.arena.shape import Shape
 from core.errors import UserError, nearest
 
@@ -70,10 +70,12 @@ def setting(name: str) -> str:
 @dataclass(frozen=True)
 class State:
     """An agent as it is or was: `file` below its folder holds its weights (None: those of its seed, untrained). `seen`:
-    samples learned of `data`, the key of its text; `letters`: its alphabet. Losses are nats per character."""
+    samples learned of the text that `data` is the key of and `title` the name; `letters`: its alphabet. Losses are nats per
+    character."""
 
     settings: Settings
     data: str
+    title: str
     letters: str
     step: int = 0
     seen: int = 0
@@ -136,7 +138,7 @@ class Record:
             **asdict(self.shape),
             "parameters": self.parameters,
             "step": state.step,
-            "data": state.data if state.data == NAMES else state.data[:12],
+            "data": state.title,
             "loss": state.loss,
             "validation_loss": state.validation_loss,
             "perplexity": scores.perplexity(state.validation_loss),
