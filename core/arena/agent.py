@@ -68,13 +68,12 @@ class Agent:
     def train(self, batch: Batch) -> torch.Tensor:
         """One optimizer step; its loss, in nats per character."""
         loss = self.loss(batch)
-        for flat in self.flat:
-            flat.grad.zero_()
+        gradient = self.model.gradient
+        gradient.zero_()
         loss.backward()
+        norm = torch.linalg.vector_norm(gradient)
         if self.settings.clip:
-            norm = torch.nn.utils.clip_grad_norm_(self.flat, self.settings.clip)
-        else:
-            norm = torch.nn.utils.get_total_norm([flat.grad for flat in self.flat])
+            gradient.mul_((self.settings.clip / norm).clamp_(max=1.0))
         rate = self.rate(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate

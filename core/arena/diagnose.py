@@ -63,8 +63,7 @@ class Looked:
         self.neurons: list[torch.Tensor] = []
         self.free: list[torch.Tensor] = []
         self._real = torch.from_numpy(batch.labels_BT != NO_LABEL).to(agent.device)
-        for flat in agent.flat:
-            flat.grad.zero_()
+        agent.model.gradient.zero_()
         tokens = torch.from_numpy(batch.tokens_BT).to(agent.device)
         labels = torch.from_numpy(batch.labels_BT).to(agent.device).view(-1)
         logits = agent.model(tokens, lambda number, parts: self._look(agent.model, number, parts))
@@ -72,8 +71,7 @@ class Looked:
         loss.backward()
         self.loss = loss.item()
         self.gradients = {where: _norm(weight.grad for weight in weights) for where, weights in by_layer(agent.model)}
-        for flat in agent.flat:
-            flat.grad.zero_()
+        agent.model.gradient.zero_()
 
     @torch.no_grad()
     def _look(self, model: MicroModel, number: int, parts: dict[str, torch.Tensor]) -> None:

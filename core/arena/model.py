@@ -53,28 +53,29 @@ class MicroModel(nn.Module):
         self._layers = [_weights(layer) for layer in self.model.layers]
 
     def _lay_out(self, seed: int, device: str) -> list[nn.Parameter]:
-        """Matrices and gains, each kind in one tensor of which the named weights and their gradients are pieces.
+        """Matrices and gains, each kind in one tensor of which the named weights and their gradients are pieces; `gradient` is all
+        of both.
 
         Matrices begin normally distributed with the deviation of their inputs' count to the power of -1/2, those that add to
         the residual stream divided by the root of their number, so that its size does not depend on the depth."""
-        kinds = [[], []]
+        kinds: tuple[list, list] = ([], [])
         for name, weight in self.named_parameters():
             kinds[weight.ndim == 1].append((name, weight.shape))
+        sizes = [sum(shape.numel() for _, shape in shapes) for shapes in kinds]
+        weights = torch.ones(sum(sizes), device=device)
+        self.gradient = torch.zeros_like(weights)
         draw, flat = torch.Generator().manual_seed(seed), []
-        for shapes in kinds:
-            whole = nn.Parameter(torch.ones(sum(shape.numel() for _, shape in shapes), device=device))
-            whole.grad = torch.zeros_like(whole)
-            first = 0
-            for name, shape in shapes:
-                last = first + shape.numel()
+        for shapes, whole, gradient in zip(kinds, weights.split(sizes), self.gradient.split(sizes), strict=True):
+            flat.append(nn.Parameter(whole))
+            flat[-1].grad = gradient
+            lengths = [shape.numel() for _, shape in shapes]
+            for (name, shape), piece, slope in zip(shapes, whole.split(lengths), gradient.split(lengths), strict=True):
                 owner, _, key = name.rpartition(".")
-                piece = nn.Parameter(whole.data[first:last].view(shape))
-                piece.grad = whole.grad[first:last].view(shape)
-                setattr(self.get_submodule(owner), key, piece)
+                weight = nn.Parameter(piece.view(shape))
+                weight.grad = slope.view(shape)
+                setattr(self.get_submodule(owner), key, weight)
                 if len(shape) > 1:
-                    piece.data.copy_(torch.randn(shape, generator=draw) * self._deviation(name, shape))
-                first = last
-            flat.append(whole)
+                    weight.data.copy_(torch.randn(shape, generator=draw) * self._deviation(name, shape))
         return flat
 
     def _deviation(self, name: str, shape: torch.Size) -> float:

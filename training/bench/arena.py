@@ -1,8 +1,9 @@
 """`bench arena`: what a step of the arena costs beyond a bare PyTorch loop over the same model, and over transformers' own.
 
 All are alive in one process and take the same step of the same batch in turn, so that each set of times is from the same
-seconds; who begins rotates. The arena's step is the whole of it: the batch is put together, the step taken, loss and norm
-kept; a bare one finds its batch ready. Ratios are those of the summed times.
+seconds; who begins rotates. What counts is the processor's time: one thread does nothing but compute. The arena's step is the
+whole of it: the batch is put together, the step taken, loss and norm kept; a bare one finds its batch ready. Ratios are those
+of the summed times.
 """
 
 import time
@@ -59,9 +60,9 @@ def _measured(name: str, shape: Shape, steps: int) -> dict[str, Any]:
     for lines in samples.places(0, (steps + WARM_UP) * size, 0).reshape(-1, size):
         batch = encoded.batch(lines)
         for runner in order:
-            began = time.perf_counter()
+            began = time.process_time()
             runners[runner](lines, batch)
-            seconds[runner].append(time.perf_counter() - began)
+            seconds[runner].append(time.process_time() - began)
         order.append(order.pop(0))
     sums = {runner: sum(found[WARM_UP:]) for runner, found in seconds.items()}
     return {
