@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core.arena import scores
 from core.arena.data import Alphabet, Samples
-from core.arena.energy import steps_energy, writing_energy
+from core.arena.energy import writing_energy
 from core.arena.league import CROWN, Arena, Book
 from core.arena.play import (
     ALONE,
     TOLD_SECONDS,
     Caller,
+    Order,
+    batches,
+    costs,
     curve,
     examined,
     refuse_starving,
@@ -73,11 +78,9 @@ def battle(
         if one == other:
             raise UserError(f"{one} cannot fight itself; name two agents")
         samples = _common_text(arena, records, data)
-        seed, size = ORDER_SEED + book.fought, min(record.state.settings.batch_size for record in records)
-        widths = samples.widths(0, terms.steps, size, seed)
-        sides = _sides(records, terms, widths, size)
-        _refuse_poor(book, sides, samples, terms)
-        fight = _Fight(arena, sides, samples, seed, size, terms, caller)
+        order = Order(ORDER_SEED + book.fought, 0, min(record.state.settings.batch_size for record in records))
+        sides = _sides(book, records, samples, order, terms)
+        fight = _Fight(arena, sides, samples, order, terms, caller)
         fight.train()
         fight.write()
         if fight.left:
@@ -97,47 +100,41 @@ def _common_text(arena: Arena, records: list[Record], data: Path | None) -> Samp
     return samples
 
 
-def _sides(records: list[Record], terms: Terms, widths, size: int) -> list[Side]:
-    """Who takes how many steps for which energy."""
-    bills = [
-        [steps_energy(one.shape, len(Alphabet(one.state.letters)), size, [int(width)]) for width in widths]
-        for one in records
-    ]
-    if not terms.equal_energy:
-        return [Side(record, terms.steps, sum(bill)) for record, bill in zip(records, bills, strict=True)]
-    budget, sides = min(map(sum, bills)), []
-    for record, bill in zip(records, bills, strict=True):
-        steps, spent = 0, 0.0
-        while steps < len(bill) and spent + bill[steps] <= budget * (1 + 1e-9):
-            spent += bill[steps]
-            steps += 1
-        if not steps:
-            raise UserError(
-                f"{budget:.4g} energy for each is less than one step of {record.name} ({bill[0]:.4g}); give more STEPS"
-            )
-        sides.append(Side(record, steps, spent))
-    return sides
-
-
-def _refuse_poor(book: Book, sides: list[Side], samples: Samples, terms: Terms) -> None:
+def _sides(book: Book, records: list[Record], samples: Samples, order: Order, terms: Terms) -> list[Side]:
+    """Who takes how many steps for which energy. Raises UserError where there is too little of it."""
     writing = sum(
-        writing_energy(side.record.shape, len(Alphabet(side.record.state.letters)), [samples.most + 1]) * terms.names
-        for side in sides
+        terms.names * writing_energy(one.shape, len(Alphabet(one.state.letters)), [samples.most + 1]) for one in records
     )
-    needed = sum(side.cost for side in sides) + writing
-    if needed > book.energy:
-        steps = int(terms.steps * max(0.0, book.energy - writing) / max(needed - writing, 1e-12))
-        refuse_starving(book, f"this battle ({needed:,.4g})", f"enough for about {steps:,} steps of it")
+    budget = max(0.0, book.energy - writing)
+    bills = [costs(record, samples, order, terms.steps, budget) for record in records]
+    whole = [bill.sum() for bill in bills if len(bill) == terms.steps]
+    if terms.equal_energy and whole:
+        bills = [_as_far_as(bill, min(whole), record.name) for bill, record in zip(bills, records, strict=True)]
+    elif len(whole) < 2 or sum(whole) > budget:
+        both = sum(bill[: min(map(len, bills))] for bill in bills).cumsum()
+        steps = int(np.searchsorted(both, budget, "right"))
+        refuse_starving(book, f"a battle of {terms.steps:,} steps", f"enough for {steps:,} steps of it")
+    if (needed := sum(bill.sum() for bill in bills)) > budget:
+        refuse_starving(book, "this battle", f"{needed + writing:,.4g} are needed")
+    return [Side(record, len(bill), float(bill.sum())) for record, bill in zip(records, bills, strict=True)]
+
+
+def _as_far_as(bill: np.ndarray, budget: float, name: str) -> np.ndarray:
+    """The steps that `budget` pays. Raises UserError where it is not even one."""
+    paid = bill[: int(np.searchsorted(bill.cumsum(), budget * (1 + 1e-9), "right"))]
+    if not len(paid):
+        raise UserError(f"{budget:.4g} energy for each is less than one step of {name}; give more STEPS")
+    return paid
 
 
 class _Fight:
     """The part of a battle that takes time: training and writing, told as it goes."""
 
-    def __init__(self, arena: Arena, sides, samples: Samples, seed: int, size: int, terms: Terms, caller: Caller):
+    def __init__(self, arena: Arena, sides: list[Side], samples: Samples, order: Order, terms: Terms, caller: Caller):
         from core.arena.agent import Agent  # torch
         from core.arena.joules import Meter
 
-        self._arena, self._caller, self._seed, self._size = arena, caller, seed, size
+        self._arena, self._caller, self._order = arena, caller, order
         self.sides, self.samples, self.terms, self.left = sides, samples, terms, False
         for side in sides:
             side.agent = Agent(side.record, arena.paths.arena_agent(side.name))
@@ -148,12 +145,12 @@ class _Fight:
 
     def train(self) -> None:
         """Step by step, both on the same batch."""
-        lines = self.samples.places(0, self.terms.steps * self._size, self._seed).reshape(-1, self._size)
         encoded = [side.agent.alphabet.encoded(self.samples.trained) for side in self.sides]
-        for step in range(max(side.steps for side in self.sides)):
+        steps = max(side.steps for side in self.sides)
+        for step, lines in enumerate(batches(self.samples, self._order, steps)):
             for side, texts in zip(self.sides, encoded, strict=True):
                 if step < side.steps:
-                    side.losses.append(side.agent.train(texts.batch(lines[step])))
+                    side.losses.append(side.agent.train(texts.batch(lines)))
             self._done = step + 1
             if time.monotonic() - self._told > TOLD_SECONDS:
                 self.tell("training")
@@ -166,7 +163,7 @@ class _Fight:
         for first in range(0, self.terms.names, AT_ONCE):
             for side in self.sides:
                 count = min(AT_ONCE, self.terms.names - first)
-                side.texts += self._texts(side, ["battle", self._seed, side.record.seed, first], count)
+                side.texts += self._texts(side, ["battle", self._order.seed, side.record.seed, first], count)
             self.tell("writing")
             self.left = self.left or self._caller.leaves()
 

@@ -5,6 +5,8 @@ One energy is a thousand million operations. Legend: B samples of T positions ea
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from core.arena.shape import Shape
 from core.flops import training_flops
 
@@ -27,15 +29,11 @@ def token_flops(shape: Shape, vocabulary: int, seen: int) -> float:
     return 2 * matrices + 4 * shape.n_layer * shape.n_head * shape.head_dim * (seen + 1)
 
 
-def steps_energy(shape: Shape, vocabulary: int, samples: int, widths: Iterable[int]) -> float:
-    """Energy of steps on batches of so many samples, each as wide as its longest one."""
-    known: dict[int, float] = {}
-    total = 0.0
-    for width in widths:
-        if width not in known:
-            known[width] = step_flops(shape, vocabulary, samples, width) / FLOPS_PER_ENERGY
-        total += known[width]
-    return total
+def step_energies(shape: Shape, vocabulary: int, samples: int, widths: np.ndarray) -> np.ndarray:
+    """Energy of each of the steps on batches of so many samples, as wide as `widths` says."""
+    distinct, which = np.unique(widths, return_inverse=True)
+    costs = [step_flops(shape, vocabulary, samples, int(width)) / FLOPS_PER_ENERGY for width in distinct]
+    return np.array(costs)[which]
 
 
 def writing_energy(shape: Shape, vocabulary: int, lengths: Iterable[int]) -> float:

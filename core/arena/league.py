@@ -86,10 +86,10 @@ class Book:
 
 
 class Arena:
-    """The arena of one realm."""
+    """The arena of one realm. `patience`: seconds for which it is waited for whoever else changes it."""
 
-    def __init__(self, paths: RealmPaths):
-        self.paths = paths
+    def __init__(self, paths: RealmPaths, patience: float = PATIENCE_SECONDS):
+        self.paths, self._patience = paths, patience
 
     def read(self) -> Book:
         """The book as it is. Raises UserError where it cannot be read."""
@@ -105,7 +105,7 @@ class Arena:
     @contextlib.contextmanager
     def alone(self, doing: str, waits: Callable[[str], None] = lambda who: None) -> Iterator[Book]:
         """The book, which nobody else changes meanwhile; `commit` writes it. `waits` is told once who is waited for. Raises
-        RealmBusy after half a minute."""
+        RealmBusy after that patience."""
         try:
             self.paths.arena.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -132,13 +132,13 @@ class Arena:
             return False
 
     def _wait(self, file, waits: Callable[[str], None]) -> None:
-        deadline, told = time.monotonic() + PATIENCE_SECONDS, False
+        deadline, told = time.monotonic() + self._patience, False
         while not _locked(file, fcntl.LOCK_EX):
             file.seek(0)
             who = file.read(200) or "another process"
             if time.monotonic() > deadline:
                 raise RealmBusy(f"the arena is in use: {who}; try again when that is done")
-            if not told and time.monotonic() > deadline - PATIENCE_SECONDS + 1:
+            if not told and time.monotonic() > deadline - self._patience + 1:
                 waits(who)
                 told = True
             time.sleep(LOOK_SECONDS)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core.arena import scores
 from core.arena.data import Alphabet, Samples, bundled
-from core.arena.energy import FULL, steps_energy, writing_energy
+from core.arena.energy import FULL, step_energies, writing_energy
 from core.arena.league import Arena, Book
 from core.arena.records import Record, Settings, State, checked_name, setting
 from core.arena.shape import Shape
@@ -49,6 +51,15 @@ class Caller:
 
 
 ALONE = Caller()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where in the endless order of `seed` training begins, and how many samples each step takes."""
+
+    seed: int
+    first: int
+    size: int
 
 
 def create(
@@ -157,18 +168,25 @@ def take_up(arena: Arena, record: Record, data: Path | None) -> Samples:
     return samples
 
 
-def costs(record: Record, samples: Samples, first: int, seed: int, steps: int, budget: float) -> list[float]:
-    """Energy of each of the next steps, as far as `budget` goes."""
-    size, vocabulary = record.state.settings.batch_size, len(Alphabet(record.state.letters))
-    found: list[float] = []
-    total = 0.0
+def costs(record: Record, samples: Samples, order: Order, steps: int, budget: float) -> np.ndarray:
+    """Energy of each of the next steps in that order, as far as `budget` goes."""
+    vocabulary, found, left = len(Alphabet(record.state.letters)), [np.zeros(0)], budget
     for begun in range(0, steps, AT_ONCE):
-        for width in samples.widths(first + begun * size, min(AT_ONCE, steps - begun), size, seed):
-            total += (cost := steps_energy(record.shape, vocabulary, size, [int(width)]))
-            if total > budget:
-                return found
-            found.append(cost)
-    return found
+        widths = samples.widths(order.first + begun * order.size, min(AT_ONCE, steps - begun), order.size, order.seed)
+        bill = step_energies(record.shape, vocabulary, order.size, widths)
+        affordable = int(np.searchsorted(bill.cumsum(), left, "right"))
+        found.append(bill[:affordable])
+        left -= bill.sum()
+        if affordable < len(bill):
+            break
+    return np.concatenate(found)
+
+
+def batches(samples: Samples, order: Order, steps: int) -> Iterator[np.ndarray]:
+    """The lines of each of the next batches in that order."""
+    for begun in range(0, steps, AT_ONCE):
+        count = min(AT_ONCE, steps - begun) * order.size
+        yield from samples.places(order.first + begun * order.size, count, order.seed).reshape(-1, order.size)
 
 
 def refuse_starving(book: Book, what: str, enough: str) -> None:
@@ -184,7 +202,8 @@ def train(
     with arena.alone(f"train {steps}", caller.waits) as book:
         record = book.agent(agent)
         samples = take_up(arena, record, data)
-        bill = costs(record, samples, record.state.seen, record.seed, steps, book.energy)
+        order = Order(record.seed, record.state.seen, record.state.settings.batch_size)
+        bill = costs(record, samples, order, steps, book.energy)
         if len(bill) < steps:
             refuse_starving(book, f"train {steps}", f"enough for {len(bill):,} steps of {record.name}")
         from core.arena.agent import Agent  # torch
@@ -192,26 +211,22 @@ def train(
 
         living = Agent(record, arena.paths.arena_agent(record.name))
         meter = Meter(living.device)
-        done = 0
-        for done in _steps(arena, living, samples, steps, caller):
-            _keep(arena, book, living, samples, bill[:done], meter)
-            del bill[:done]
-        facts = record.facts() | {"steps": steps - len(bill), "energy": book.energy}
+        taken = 0
+        for done in _steps(arena, living, samples, order, steps, caller):
+            _keep(arena, book, living, samples, bill[taken : taken + done], meter)
+            taken += done
+        facts = record.facts() | {"steps": taken, "energy": book.energy}
         arena.tell({"kind": "train", "phase": "done", "agents": [record.name], "result": facts})
         return facts
 
 
-def _steps(arena: Arena, agent: "Agent", samples: Samples, steps: int, caller: Caller) -> Iterator[int]:
+def _steps(arena: Arena, agent: "Agent", samples: Samples, order: Order, steps: int, caller: Caller) -> Iterator[int]:
     """Train; whenever the agent is to be kept, how many steps have been taken since it last was."""
-    size, first, name = agent.settings.batch_size, agent.state.seen, agent.record.name
-    encoded = agent.alphabet.encoded(samples.trained)
+    encoded, name = agent.alphabet.encoded(samples.trained), agent.record.name
     began = told = kept = time.monotonic()
     unkept, losses = 0, []
-    for step in range(steps):
-        if step % AT_ONCE == 0:
-            count = min(AT_ONCE, steps - step) * size
-            lines = samples.places(first + step * size, count, agent.record.seed).reshape(-1, size)
-        losses.append(agent.train(encoded.batch(lines[step % AT_ONCE])))
+    for step, lines in enumerate(batches(samples, order, steps)):
+        losses.append(agent.train(encoded.batch(lines)))
         unkept += 1
         if (now := time.monotonic()) - told > TOLD_SECONDS:
             told, done = now, step + 1
@@ -229,13 +244,13 @@ def _steps(arena: Arena, agent: "Agent", samples: Samples, steps: int, caller: C
     yield unkept
 
 
-def _keep(arena: Arena, book: Book, agent: "Agent", samples: Samples, bill: list[float], meter) -> None:
+def _keep(arena: Arena, book: Book, agent: "Agent", samples: Samples, bill: np.ndarray, meter) -> None:
     """Examine the agent, put it down and pay."""
     record = agent.record
     file = arena.write_state(record, agent.step, agent.content())
     seen = record.state.seen + len(bill) * agent.settings.batch_size
     agent.state = record.state = agent.now(file, seen=seen, **examined(agent, samples))
-    book.spend(record, sum(bill))
+    book.spend(record, float(bill.sum()))
     record.joules = meter.added(record.joules)
     arena.commit(book)
 
