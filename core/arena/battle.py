@@ -81,9 +81,7 @@ def battle(
         order = Order(ORDER_SEED + book.fought, 0, min(record.state.settings.batch_size for record in records))
         sides = _sides(book, records, samples, order, terms)
         fight = _Fight(arena, sides, samples, order, terms, caller)
-        fight.train()
-        fight.write()
-        if fight.left:
+        if not (fight.train() and fight.write()):
             raise UserError("the battle was broken off; nothing of it counts, and both agents are as they were before")
         result = _settle(arena, book, fight)
         arena.commit(book)
@@ -135,7 +133,7 @@ class _Fight:
         from core.arena.joules import Meter
 
         self._arena, self._caller, self._order = arena, caller, order
-        self.sides, self.samples, self.terms, self.left = sides, samples, terms, False
+        self.sides, self.samples, self.terms = sides, samples, terms
         for side in sides:
             side.agent = Agent(side.record, arena.paths.arena_agent(side.name))
         self.meters = [Meter(side.agent.device) for side in sides]
@@ -143,8 +141,8 @@ class _Fight:
         self._done = 0
         self.tell("training")
 
-    def train(self) -> None:
-        """Step by step, both on the same batch."""
+    def train(self) -> bool:
+        """Step by step, both on the same batch; whether to the end."""
         encoded = [side.agent.alphabet.encoded(self.samples.trained) for side in self.sides]
         steps = max(side.steps for side in self.sides)
         for step, lines in enumerate(batches(self.samples, self._order, steps)):
@@ -154,18 +152,20 @@ class _Fight:
             self._done = step + 1
             if time.monotonic() - self._told > TOLD_SECONDS:
                 self.tell("training")
-            if self.left or self._caller.leaves():
-                self.left = True
-                return
+            if self._caller.leaves():
+                return False
+        return True
 
-    def write(self) -> None:
-        """In turn, some texts at a time."""
+    def write(self) -> bool:
+        """In turn, some texts at a time; whether to the end."""
         for first in range(0, self.terms.names, AT_ONCE):
             for side in self.sides:
                 count = min(AT_ONCE, self.terms.names - first)
                 side.texts += self._texts(side, ["battle", self._order.seed, side.record.seed, first], count)
             self.tell("writing")
-            self.left = self.left or self._caller.leaves()
+            if self._caller.leaves():
+                return False
+        return True
 
     def _texts(self, side: Side, draw: list, count: int) -> list[str | None]:
         """Whoever's numbers are none writes nothing, and pays nothing for it."""
