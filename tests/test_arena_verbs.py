@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +63,7 @@ def test_a_game_from_the_first_agent_to_the_leaderboard(ask, paths):
         trained
     )
     written = ask("generate", 4, "--agent", "Tiny")
-    assert len(written["names"]) <= 4 and 0 <= written["novelty"] <= 1
+    assert len(written["names"]) == 4 and 0 <= written["novelty"] <= 1
     fight = ask("battle", "Tiny", "Small", 6, "--names", 5)
     assert fight["winner"] in ("Tiny", "Small", None) and set(fight["agents"]) == {"Tiny", "Small"}
     assert [row["winner"] for row in ask("battles")] == [fight["winner"]]
@@ -76,6 +78,18 @@ def test_a_game_from_the_first_agent_to_the_leaderboard(ask, paths):
     assert ask("diagnose")["findings"] == [] and ask("config", "learning_rate")["config"] == {"learning_rate": 0.0089}
     assert ask("rest")["energy"] == ask("energy")["full"]
     assert ask("delete_agent", "Small")["deleted"] == "Small" and not paths.arena_agent("Small").exists()
+
+
+def test_the_quick_start_of_the_readme_runs_as_written(call):
+    section = (CHECKOUT / "README.md").read_text().partition("## The arena")[2]
+    block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1]
+    told = {}
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[:4] == ["python", "-m", "training", "arena"]
+        code, told[words[4]], err = call(*words[4:])
+        assert code == 0, (line, err)
+    assert "explod" in told["diagnose"] and "leaderboard" in told["help"]
 
 
 def test_every_answer_has_a_text_as_well(call):
@@ -183,6 +197,22 @@ def test_a_picture_is_drawn_where_it_is_wanted(ask, call, paths, tmp_path):
     assert {"embedding", "layer 1 attention", "layer 1 mlp", "final norm"} == set(told["layers"])
     assert Path(ask("visualize", "loss")["picture"]).parent == paths.arena_pictures
     assert call("visualize", "loss", "--out", tmp_path / "no" / "x.svg")[0] == 1
+
+
+def test_two_agents_of_one_shape_are_no_twins_unless_they_have_one_seed(ask):
+    for name, *seed in (("One",), ("Two",), ("Three", "--seed", 7), ("Four", "--seed", 7)):
+        ask("create_agent", name, 8, 1, 1, *seed)
+    assert ask("battle", "One", "Two", 3, "--names", 5)["winner"] in ("One", "Two")
+    assert ask("battle", "Three", "Four", 3, "--names", 5)["draw"]
+
+
+def test_what_is_new_is_told_beside_any_text(ask, tmp_path):
+    ask("create_agent", "Tiny", 16, 1, 2)
+    ask("train", 3)
+    same = ask("generate", 20, "--seed", 1)
+    (tmp_path / "known.txt").write_text("\n".join(name for name in (*same["names"], "zz", "yy") if name))
+    again = ask("generate", 20, "--seed", 1, "--data", tmp_path / "known.txt")
+    assert again["novelty"] < same["novelty"] and set(again["names"]) & set(same["names"])
 
 
 def test_a_promoted_agent_is_named_with_what_to_do_next(ask, call, paths):

@@ -42,7 +42,7 @@ def trained(facts: Facts) -> str:
 
 def generated(facts: Facts) -> str:
     worth = f"uniqueness {share(facts['uniqueness'])}, novelty {share(facts['novelty'])}, validity {share(facts['validity'])}"
-    names = "\n".join(f"  {cell_text(name)}" for name in facts["names"])
+    names = "\n".join(f"  {cell_text(name or '(nothing)')}" for name in facts["names"])
     return f"{names}\n{worth}; {facts['energy_spent']:.3g} energy spent, {energy_text(facts['energy'])} left."
 
 

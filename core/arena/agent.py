@@ -30,10 +30,16 @@ WRITERS = 256  # samples that are written side by side
 
 @dataclass(frozen=True)
 class Written:
-    """Texts, None for such as did not end, and how many tokens each took."""
+    """Texts as they came, whether each came to its end, and how many tokens it took."""
 
-    texts: list[str | None]
+    texts: list[str]
+    ended: list[bool]
     lengths: list[int]
+
+    @property
+    def whole(self) -> list[str | None]:
+        """The texts, None for those that did not end."""
+        return [text if ended else None for text, ended in zip(self.texts, self.ended, strict=True)]
 
 
 class Agent:
@@ -129,9 +135,10 @@ class Agent:
             if ended_B.all():
                 break
         rows = torch.stack(columns, 1).tolist()
-        ends = [row.index(END) if END in row else None for row in rows]
-        texts = [None if end is None else self.alphabet.text(row[:end]) for row, end in zip(rows, ends, strict=True)]
-        return Written(texts, [len(columns) if end is None else end + 1 for end in ends])
+        ended = [END in row for row in rows]
+        lengths = [row.index(END) + 1 if END in row else len(row) for row in rows]
+        texts = [self.alphabet.text(row[: row.index(END)] if END in row else row) for row in rows]
+        return Written(texts, ended, lengths)
 
     # Its states
 

@@ -5,6 +5,7 @@ Both go on from where they are and keep what they learn. The order belongs to th
 places in their own text stay. With equal energy each takes as many steps as the cheaper one's STEPS would cost.
 """
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +175,7 @@ class _Fight:
         except UserError:
             return [None] * count
         side.cost += writing_energy(side.record.shape, len(side.agent.alphabet), written.lengths)
-        return written.texts
+        return written.whole
 
     def tell(self, phase: str, **more: Any) -> None:
         self._told = now = time.monotonic()
@@ -206,8 +207,7 @@ def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
         worth = worths[side.name] = scores.words(side.texts, fight.samples.known)
         points[side.name] = scores.score(record.state.validation_loss, len(record.state.letters), worth.uniqueness)
     one, other = fight.sides
-    ahead = points[one.name] - points[other.name]
-    winner, loser = (one, other) if ahead > 0 else (other, one) if ahead < 0 else (None, None)
+    winner, loser = _ahead(one, other, points)
     _rate(one.record, other.record, 0.5 if winner is None else float(winner is one))
     prize = book.refill(loser.cost) if winner else 0.0
     if winner and book.champion in (None, winner.name, loser.name):
@@ -235,6 +235,17 @@ def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
     }
     book.battles.append(_remembered(result))
     return result
+
+
+def _ahead(one: Side, other: Side, points: dict[str, float]) -> tuple[Side, Side] | tuple[None, None]:
+    """Winner and loser: by score, of equal scores (as when neither knows anything yet) by held-out loss; or nobody."""
+    found = []
+    for side in (one, other):
+        loss = side.record.state.validation_loss
+        found.append((points[side.name], -math.inf if loss is None else -loss))
+    if found[0] == found[1]:
+        return None, None
+    return (one, other) if found[0] > found[1] else (other, one)
 
 
 def _rate(one: Record, other: Record, result: float) -> None:

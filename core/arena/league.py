@@ -25,6 +25,7 @@ from core.arena.energy import FULL
 from core.arena.records import Record, State
 from core.durable import sweep, sync_folder, write_bytes
 from core.errors import RealmBusy, UserError, nearest
+from core.full_disk import spared
 from core.logs import visible
 from core.paths import RealmPaths
 
@@ -200,7 +201,8 @@ class Arena:
 
     def tell(self, facts: dict[str, Any]) -> None:
         """Let readers know how far a piece of work is."""
-        write_bytes(self.paths.arena_now, orjson.dumps(facts, option=orjson.OPT_SERIALIZE_NUMPY), durable=False)
+        with spared(self.paths.arena):
+            write_bytes(self.paths.arena_now, orjson.dumps(facts), durable=False)
 
     def told(self) -> dict[str, Any]:
         """How far the newest work is, with `live`: whether it is still done."""

@@ -19,7 +19,7 @@ from core.arena import scores
 from core.arena.data import Alphabet, Samples, bundled
 from core.arena.energy import FULL, step_energies, writing_energy
 from core.arena.league import Arena, Book
-from core.arena.records import Record, Settings, State, checked_name, setting
+from core.arena.records import Record, Settings, State, checked_name, checked_slot, seed_of, setting
 from core.arena.shape import Shape
 from core.errors import UserError
 
@@ -63,9 +63,9 @@ class Order:
 
 
 def create(
-    arena: Arena, name: str, shape: Shape, data: Path | None, seed: int, caller: Caller = ALONE
+    arena: Arena, name: str, shape: Shape, data: Path | None, seed: int | None, caller: Caller = ALONE
 ) -> dict[str, Any]:
-    """A new agent with the weights of its seed, which is then the current one. Raises UserError."""
+    """A new agent with the weights of its seed (None: its name's), which is then the current one. Raises UserError."""
     checked_name(name)
     with arena.alone(f"create_agent {name}", caller.waits) as book:
         taken = {known.lower(): known for known in book.agents}
@@ -73,7 +73,7 @@ def create(
             raise UserError(f"there is an agent {taken[name.lower()]} already; take another name")
         samples = arena.adopt(data) if data else bundled()
         state = State(Settings.for_shape(shape), samples.key, samples.title, samples.letters)
-        record = book.agents[name] = Record(name, shape, seed, state)
+        record = book.agents[name] = Record(name, shape, seed_of(name) if seed is None else seed, state)
         book.current = name
         arena.commit(book)
         return record.facts() | {"energy": book.energy, "learning_rate": state.settings.learning_rate}
@@ -114,7 +114,7 @@ def settings(
 
 def save(arena: Arena, agent: str | None, slot: str, caller: Caller = ALONE) -> dict[str, Any]:
     """Keep the agent's state as it is under a name of its own."""
-    checked_name(slot, "a saved state")
+    checked_slot(slot)
     with arena.alone(f"save {slot}", caller.waits) as book:
         record = book.agent(agent)
         record.saved[slot] = record.state
@@ -261,24 +261,31 @@ def examined(agent: "Agent", samples: Samples) -> dict[str, float | None]:
     texts: list[str | None] = []
     try:
         for written in agent.write(EXAM_TEXTS, ["exam", agent.record.seed], samples.most):
-            texts += written.texts
+            texts += written.whole
     except UserError:
         texts = [None]
     return {"validation_loss": loss if math.isfinite(loss) else None, **vars(scores.words(texts, samples.known))}
 
 
 def generate(
-    arena: Arena, agent: str | None, count: int, seed: int | None = None, caller: Caller = ALONE
+    arena: Arena,
+    agent: str | None,
+    count: int,
+    seed: int | None = None,
+    data: Path | None = None,
+    caller: Caller = ALONE,
 ) -> dict[str, Any]:
-    """So many texts, and what they are worth; with a seed always the same ones. Raises UserError where energy does not last."""
+    """So many texts, and what they are worth beside the agent's text, or that in `data`; with a seed always the same ones.
+    Raises UserError where energy does not last."""
     with arena.alone(f"generate {count}", caller.waits) as book:
         record = book.agent(agent)
-        samples = arena.samples(record.state)
+        samples = arena.adopt(data) if data else arena.samples(record.state)
         living = written_by(arena, book, record, samples, count)
         draw = ["generate", record.seed, record.written if seed is None else f"seed {seed}"]
-        texts, lengths = [], []
+        texts, whole, lengths = [], [], []
         for written in living.write(count, draw, samples.most):
             texts += written.texts
+            whole += written.whole
             lengths += written.lengths
         record.written += 1
         before = record.spent
@@ -287,9 +294,9 @@ def generate(
         return {
             "agent": record.name,
             "step": record.state.step,
-            "names": [text for text in texts if text is not None],
+            "names": texts,
             "count": count,
-            **vars(scores.words(texts, samples.known)),
+            **vars(scores.words(whole, samples.known)),
             "perplexity": scores.perplexity(record.state.validation_loss),
             "energy": book.energy,
             "energy_spent": record.spent - before,

@@ -1,5 +1,6 @@
 """What the arena remembers of an agent: settings, states, standing, all of it JSON. It knows no torch and writes no file."""
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from core.arena.data import Alphabet
 from core.arena.shape import Shape
 from core.errors import UserError, nearest
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+NAME, SLOT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}"), re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 DEVICES = ("cpu", "cuda")
 LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least and the most
     "learning_rate": (float, 0.0, 1000.0),
@@ -157,10 +158,25 @@ class Record:
         }
 
 
-def checked_name(name: str, what: str = "an agent") -> str:
-    """`name`, if an agent or a saved state may be called so. Raises UserError."""
+def seed_of(name: str) -> int:
+    """What an agent of that name begins from, unless a player says otherwise: two of one shape are no twins."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) >> 1
+
+
+def checked_name(name: str) -> str:
+    """`name`, if an agent may be called so: it becomes a folder's. Raises UserError."""
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{name[:60]!r} cannot be the name of {what}: take letters, digits and _, a letter first, 32 at most"
+            f"{name[:60]!r} cannot be the name of an agent: take letters, digits and _, a letter first, 32 at most"
+        )
+    return name
+
+
+def checked_slot(name: str) -> str:
+    """`name`, if a saved state may be called so. Raises UserError."""
+    if not SLOT.fullmatch(name):
+        raise UserError(
+            f"{name[:60]!r} cannot be the name of a saved state: take letters, digits and _.-, 64 at most; it is kept in the "
+            "arena, not in a file of yours"
         )
     return name

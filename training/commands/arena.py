@@ -87,7 +87,7 @@ def train(realm: Realm) -> None:
 def generate(realm: Realm) -> None:
     args = realm.args
     with _caller(realm) as caller:
-        facts = play.generate(Arena(realm.paths), args.agent, args.count, args.seed, caller)
+        facts = play.generate(Arena(realm.paths), args.agent, args.count, args.seed, args.data, caller)
     _tell(realm, facts, arena_text.generated)
 
 

@@ -38,7 +38,7 @@ def of_create(parser: argparse.ArgumentParser) -> None:
     for name, most in MOST.items():
         parser.add_argument(name, metavar=name.upper(), type=whole(1, most))
     _takes_data(parser)
-    parser.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, help="of its first weights and its order (0)")
+    parser.add_argument("--seed", type=whole(0, 2**31 - 1), help="of its first weights and its order (its name's)")
 
 
 def of_name(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,7 @@ def of_train(parser: argparse.ArgumentParser) -> None:
 def of_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("count", metavar="COUNT", type=whole(1, MOST_TEXTS), nargs="?", default=10)
     _takes_agent(parser)
+    _takes_data(parser)
     parser.add_argument("--seed", type=whole(0, 2**31 - 1), help="the same texts again; others each time, unless given")
 
 

@@ -69,7 +69,7 @@ def stop_form(realm: TheRealm) -> Response:
 def create_form(realm: TheRealm, name: Name, n_embd: Whole, n_layer: Whole, n_head: Whole) -> Response:
     """A new agent, which learns the names that the project ships."""
     _refuse_busy(realm)
-    play.create(_quick(realm), name.strip(), Shape(n_embd, n_layer, n_head), None, 0)
+    play.create(_quick(realm), name.strip(), Shape(n_embd, n_layer, n_head), None, None)
     return RedirectResponse("/arena", 303)
 
 
