@@ -1,7 +1,7 @@
 """The arena in a real browser: two agents are made and called into the ring, curves and names come by themselves, one wins."""
 
-from browser import fits
 from playwright.sync_api import expect
+from test_tavern_browser import AXE, LOOKS, check
 
 from core.arena.league import Arena
 
@@ -39,6 +39,6 @@ def test_a_battle_is_watched_from_the_call_to_the_winner(open_page, house):
     expect(page.locator(".bouts")).to_contain_text("800 steps")
     expect(page.get_by_role("button", name="Begin the battle")).to_be_enabled()
     assert page.evaluate("window.marker") == "never reloaded"
-    for width in (1440, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        fits(page)
+    page.evaluate(AXE)
+    for width, theme in LOOKS:
+        check(page, width, theme)
