@@ -60,7 +60,6 @@ PHRASES = {  # where the words alone would not make a heading
     "The hero wakes up": "The model is being loaded",
     "The hero rests.": "Nothing is being trained.",
     "The realm is asleep": "Nothing is running",
-    "The gates are shut": "Not built yet",
     "Nobody has entered the ring.": "Nothing is being compared.",
     "The door": "Log in",
     "The door is locked": "Log in",

@@ -11,6 +11,7 @@ QUEUE_STATES = (*PRIORITIES, "processing", "recently_completed", "failed", "reje
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUNDLED_TOKENIZER = CHECKOUT / "core" / "assets" / "tokenizer"
 LEXICON = CHECKOUT / "core" / "assets" / "lexicon.txt"
+ARENA_NAMES = CHECKOUT / "core" / "assets" / "names.txt"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,44 @@ class RealmPaths:
     def reserve(self) -> Path:
         """Bytes and inodes that are given back when the disk is full."""
         return self.state / "reserve"
+
+    @property
+    def arena(self) -> Path:
+        """Agents, their weights, and the player's energy."""
+        return self.state / "arena"
+
+    @property
+    def arena_book(self) -> Path:
+        """All that the arena remembers but weights and texts."""
+        return self.arena / "arena.json"
+
+    @property
+    def arena_lock(self) -> Path:
+        """Held by whoever changes the arena; its text says who and what for."""
+        return self.arena / "arena.lock"
+
+    @property
+    def arena_now(self) -> Path:
+        """How far the training or the battle that runs is, or was when it ended."""
+        return self.arena / "now.json"
+
+    @property
+    def arena_history(self) -> Path:
+        """What was typed into the arena's shell."""
+        return self.arena / "history"
+
+    def arena_agent(self, name: str) -> Path:
+        """The weights of an agent, a file for each state that is kept."""
+        return self.arena / "agents" / name
+
+    @property
+    def arena_texts(self) -> Path:
+        """Texts that agents learn from, by their SHA-256."""
+        return self.arena / "texts"
+
+    @property
+    def arena_pictures(self) -> Path:
+        return self.arena / "pictures"
 
     @property
     def logs(self) -> Path:

@@ -23,6 +23,14 @@ MORE = {
     "skills": ("/skills?skill=REV&level=9&seed=2", WIDE, "dark"),
     "help": ("/help/troubleshooting", WIDE, "light"),
 }
+ARENA = (
+    "create_agent Broad 32 1 4",
+    "create_agent Tiny 16 1 2",
+    "train 40",
+    "create_agent Deep 12 3 2",
+    "battle Deep Tiny 40 --equal-energy",
+    "battle Tiny Broad 120",
+)
 STEPS, PATIENCE = 60, 900
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
@@ -70,6 +78,8 @@ def main() -> int:
         (root / "fresh").mkdir()
         for path, more in write_quests(root / "fresh"):
             realm(root, "quest", "add", str(path), *more)
+        for line in ARENA:
+            realm(root, "arena", *line.split())
         wait_for_battle(root)
         take(port)
     finally:

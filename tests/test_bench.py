@@ -148,6 +148,14 @@ def test_every_peer_of_the_contract_has_a_contestant_at_equal_settings():
 # In turn
 
 
+def test_the_arena_and_a_bare_loop_step_in_turn():
+    from training.bench.arena import arena_text, run_arena
+
+    result = json.loads(json.dumps(run_arena(2, ("tiny",))))
+    assert set(result["ratio"]) == {"bare", "transformers"} and result["ratio"] == result["cases"][0]["ratio"]
+    assert result["passed"] is (result["ratio"]["bare"] >= 1 / 1.1) and "x as fast as a bare loop" in arena_text(result)
+
+
 def test_the_forge_and_the_bare_loop_step_in_turn_over_the_same_rows(tmp_path):
     result = json.loads(
         json.dumps(run_in_turn(Options(("mini",), ("fp32",), (), repeats=1, steps=7), lambda text: None))

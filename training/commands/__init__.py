@@ -18,6 +18,7 @@ FAMILIES = {  # module: its verbs, so that a command loads its own family only
     "bench": ("bench",),
     "plan": ("plan",),
     "oracle": ("oracle",),
+    "arena": ("arena",),
 }
 
 

@@ -1,4 +1,4 @@
-"""`bench forge|ingest|learning|schools|dice|faults|tavern`: measure on this machine what the realm promises, beside its peers."""
+"""`bench forge|ingest|learning|schools|dice|faults|tavern|arena`: measure on this machine what the realm promises."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def register(verbs) -> None:
     actions = group(
         verbs,
         "bench",
-        "measure what the realm promises, on this machine: forge, ingest, learning, schools, dice, faults, tavern",
+        "measure what the realm promises, on this machine: forge, ingest, learning, schools, dice, faults, tavern, arena",
     )
     parser = verb(actions, "forge", forge, "training speed, memory and loss beside TRL, HF Trainer and a bare loop")
     parser.add_argument(
@@ -80,6 +80,8 @@ def register(verbs) -> None:
     )
     parser.add_argument("--minutes", type=float, metavar="M", help="how long the crowd stays (5)")
     parser.add_argument("--quick", action="store_true", help="a small crowd for ten seconds, a short past")
+    parser = verb(actions, "arena", arena, "a step of the arena beside a bare loop; exit 1 where it is 10 % slower")
+    parser.add_argument("--quick", action="store_true", help="fewer steps")
 
 
 def _register_learning(actions) -> None:
@@ -142,6 +144,15 @@ def tavern(realm: Realm) -> int:
     result = run_tavern(options, _say, len(os.sched_getaffinity(0)))
     realm.report(result, lambda: tavern_text(result))
     return 0 if all(held for _, _, held in promises(result)) else 1
+
+
+def arena(realm: Realm) -> int:
+    """The realm it is called in is not touched."""
+    from training.bench.arena import QUICK_STEPS, STEPS, arena_text, run_arena  # torch, and for nobody else
+
+    result = run_arena(QUICK_STEPS if realm.args.quick else STEPS)
+    realm.report(result, lambda: arena_text(result))
+    return 0 if result["passed"] else 1
 
 
 def faults(realm: Realm) -> int:

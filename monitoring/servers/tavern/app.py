@@ -94,6 +94,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.hub.close()
     app.state.realm.exports.close()
+    app.state.realm.battles.close()
     app.state.previewer.close()
     await app.state.oracle.close()
     for task in tasks:

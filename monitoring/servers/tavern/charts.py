@@ -44,6 +44,7 @@ KINDS = (
 )
 ACCURACY = Kind("accuracy", "Right answers", "percent at the frontier, by step", percent_points, from_zero=True)
 HELD_OUT = Kind("held_out", "Held-out loss", "nats, by step", precise)
+RIVALS = Kind("rivals", "Loss", "nats per character, by step", precise)
 HOUR = Kind("machine", "The last hour", "percent of what this machine has", percent_points, from_zero=True)
 
 
@@ -122,6 +123,20 @@ def held_out(points: Sequence[tuple[int, float]]) -> dict[str, Any]:
         "dots": [{"kind": "dots held-out", "d": scale.dots(points)}],
         "x_labels": [compact(round(step)) for step in scale.quarters()],
         "legend": [],
+    }
+
+
+def rivals(curves: dict[str, list[tuple[float, float | None]]]) -> dict[str, Any]:
+    """What agents lose in a battle, one line for each: steps and losses by name."""
+    points = [point for curve in curves.values() for point in curve]
+    scale = _Scale.over([step for step, _ in points], [value for _, value in points], False)
+    newest = {name: precise(curve[-1][1]) for name, curve in curves.items() if curve}
+    told = ", ".join(f"{name} {value}" for name, value in newest.items())
+    named = list(zip(curves, HUES * len(curves), strict=False))
+    return _drawing(RIVALS, scale, " · ".join(newest.values()) or None, f"At the end: {told}." if told else "") | {
+        "lines": [{"kind": f"line {hue}", "d": scale.line(*_columns(curves[name]))} for name, hue in named],
+        "x_labels": [compact(round(step)) for step in scale.quarters()],
+        "legend": [{"kind": f"key-line {hue}", "text": name} for name, hue in named],
     }
 
 

@@ -1,5 +1,5 @@
 """The realm as the Tavern's requests share it: status and machine readings computed once for everybody. It only reads;
-what visitors want exported is done by a process beside it.
+what visitors want exported or fought is done by processes beside it.
 
 Built so that it answers before there is a ledger: what needs one opens it when it is asked.
 """
@@ -19,6 +19,7 @@ from core.status import realm_status
 from monitoring.gpu import read_gpus
 from monitoring.machine_history import MachineHistory
 from monitoring.metrics import Metrics
+from monitoring.servers.tavern.arena_battles import ArenaBattles
 from monitoring.servers.tavern.estimate import QueueEstimate
 from monitoring.servers.tavern.exports import Exports
 
@@ -31,7 +32,7 @@ class Realm:
     def __init__(self, paths: RealmPaths, config: Config):
         self.paths, self.config = paths, config
         self.metrics = Metrics(paths.metrics, config.hero.name)
-        self.exports = Exports(paths)
+        self.exports, self.battles = Exports(paths), ArenaBattles(paths)
         self._folders = FolderCounts()
         self._estimate = QueueEstimate(config.hero.name)
         self.history = MachineHistory(paths.root)

@@ -12,7 +12,7 @@ from core.progress import progress
 from core.skills import skill
 from core.skills import skills as known_skills
 from core.steps import read_previews
-from monitoring.servers.tavern import boards, tongues, vault_views, work
+from monitoring.servers.tavern import arena_views, boards, tongues, vault_views, work
 from monitoring.servers.tavern.build import BUILD
 from monitoring.servers.tavern.realm import Realm
 from monitoring.servers.tavern.words import NOTHING, about, compact, duration, number, percent, precise, size, tiny
@@ -59,6 +59,7 @@ def _versions(realm: Realm, status: dict, state: str) -> dict[str, str]:
         "tavern": BUILD,
         "board": f"{queue} {boards.version(realm)} {_arriving_key(realm)}",
         **vault_views.keys(realm),
+        **arena_views.keys(realm),
     }
 
 
