@@ -192,10 +192,9 @@ class RealmPaths:
         """Held by whoever changes the arena; its text says who and what for."""
         return self.arena / "arena.lock"
 
-    @property
-    def arena_now(self) -> Path:
+    def arena_now(self, kind: str) -> Path:
         """How far the training or the battle that runs is, or was when it ended."""
-        return self.arena / "now.json"
+        return self.arena / f"{kind}.json"
 
     @property
     def arena_history(self) -> Path:

@@ -306,20 +306,20 @@ def test_a_training_that_is_killed_leaves_the_last_state_whole(tiny):
     state = tiny.read().agent("Tiny").state
     command = [sys.executable, "-m", "training", "arena", "train", "50000", "--root", str(tiny.paths.root)]
     child = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not tiny.told().get("step"):
+    while not tiny.told("training").get("step"):
         assert child.poll() is None
         time.sleep(0.02)
-    assert tiny.told()["live"]
+    assert tiny.told("training")["live"]
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert tiny.read().agent("Tiny").state == state and not tiny.told()["live"]
+    assert tiny.read().agent("Tiny").state == state and not tiny.told("training")["live"]
     assert alive(tiny, "Tiny").step == 3 and play.train(tiny, None, 1)["step"] == 4
 
 
 def test_a_training_that_is_asked_to_end_keeps_what_it_has_learned(tiny):
     command = [sys.executable, "-m", "training", "arena", "train", "50000", "--root", str(tiny.paths.root)]
     child = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
-    while not tiny.told().get("step"):
+    while not tiny.told("training").get("step"):
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
@@ -361,7 +361,7 @@ def test_the_better_agent_wins_and_everything_about_it_is_on_record(arena):
     assert book.champion == "Good" and "champion" in good.saved
     assert book.leaderboard()[0]["name"] == "Good" and book.battles[0]["winner"] == "Good"
     assert {facts["phase"] for facts in heard} == {"training", "writing", "done"}
-    assert arena.told()["phase"] == "done" and arena.told()["result"]["winner"] == "Good"
+    assert arena.told("battle")["phase"] == "done" and arena.told("battle")["result"]["winner"] == "Good"
 
 
 def test_twins_draw_whichever_is_named_first_for_they_see_the_same_rows(arena):

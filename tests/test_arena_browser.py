@@ -20,7 +20,7 @@ def test_a_battle_is_watched_from_the_call_to_the_winner(open_page, house):
     make(page, "Bee", 8)
     page.get_by_label("First").select_option("Ada")
     page.get_by_label("Second").select_option("Bee")
-    page.get_by_label("Steps", exact=True).fill("800")
+    page.get_by_label("Steps", exact=True).fill("500")
     page.get_by_role("button", name="Begin the battle").click()
     page.evaluate("window.marker = 'never reloaded'")  # the form led back to the page; from here on it stays
     ring = page.get_by_label("The ring", exact=True)
@@ -31,12 +31,12 @@ def test_a_battle_is_watched_from_the_call_to_the_winner(open_page, house):
     expect(ring.locator("path.line.second")).not_to_have_attribute("d", drawn, timeout=30_000)
     winner = ring.locator(".winner")
     expect(winner).to_be_visible(timeout=120_000)
-    result = Arena(paths).told()["result"]
+    result = Arena(paths).told("battle")["result"]
     expect(winner).to_contain_text(f"{result['winner']} wins" if result["winner"] else "A draw")
     names = ring.get_by_label("Bee").get_by_label("Names it has written").locator("li")
     expect(names.first).to_have_text(result["agents"]["Bee"]["names"][0])
     expect(page.get_by_role("row", name="Ada")).to_contain_text(f"{result['agents']['Ada']['elo']:,.0f}")
-    expect(page.locator(".bouts")).to_contain_text("800 steps")
+    expect(page.locator(".bouts")).to_contain_text("500 steps")
     expect(page.get_by_role("button", name="Begin the battle")).to_be_enabled()
     assert page.evaluate("window.marker") == "never reloaded"
     page.evaluate(AXE)

@@ -50,10 +50,10 @@ def test_a_visitor_makes_two_agents_and_sees_them_fight(arena, ask):
     begun = send(ask, "/arena/battle", one="Ada", other="Bee", steps=5)
     assert (begun.status_code, begun.headers["location"]) == (303, "/arena#ring")
     assert send(ask, "/arena/battle", one="Ada", other="Bee", steps=5).status_code == 409
-    assert "They enter the ring" in page_of(ask) or arena.told()
-    until(lambda: arena.told().get("phase") == "done" and not ask.app.state.realm.battles.running)
+    assert "They enter the ring" in page_of(ask) or arena.told("battle")
+    until(lambda: arena.told("battle").get("phase") == "done" and not ask.app.state.realm.battles.running)
     told = page_of(ask)
-    result = arena.told()["result"]
+    result = arena.told("battle")["result"]
     assert (f"{result['winner']} wins" if result["winner"] else "A draw") in told
     for side in result["agents"].values():
         assert side["names"][0] in told and f"{side['elo']:,.0f}" in told
@@ -87,14 +87,16 @@ def test_a_battle_of_the_command_line_is_seen_while_it_is_fought_and_may_be_brok
             assert send(ask, "/arena/rest").status_code == 409
             assert send(ask, "/arena/agents", name="Cea", n_embd=8, n_layer=1, n_head=1).status_code == 409
 
-    battle(arena, "Ada", "Bee", Terms(120, names=2), caller=play.Caller(hear))
-    assert seen and "of 120" in seen[0] and "Still learning" in seen[0] and "The arena is in use" in seen[0]
+    battle(arena, "Ada", "Bee", Terms(300, names=2), caller=play.Caller(hear))
+    assert seen and "of 300" in seen[0] and "Still learning" in seen[0] and "The arena is in use" in seen[0]
     send(ask, "/arena/battle", one="Ada", other="Bee", steps=20_000)
-    until(lambda: arena.told().get("live") and arena.told()["step"])
+    until(lambda: arena.told("battle").get("live") and arena.told("battle")["step"])
     assert "Break it off" in page_of(ask)
     assert send(ask, "/arena/stop").status_code == 303
     until(lambda: not ask.app.state.realm.battles.running and "broken off" in page_of(ask))
     assert arena.read().fought == 1
+    play.train(arena, "Ada", 300, caller=play.Caller(lambda _: seen.append(page_of(ask))))
+    assert "Ada is being trained from the command line" in seen[-1] and "broken off" in page_of(ask)
 
 
 def test_a_visitor_rests(arena, ask):

@@ -124,13 +124,13 @@ class Arena:
                 file.truncate(0)
 
     @property
-    def busy(self) -> bool:
-        """Whether somebody changes it right now."""
+    def holder(self) -> str:
+        """Who changes it right now and what for; nobody: an empty string."""
         try:
             with open(self.paths.arena_lock, encoding="utf-8") as file:
-                return not _locked(file, fcntl.LOCK_SH)
+                return "" if _locked(file, fcntl.LOCK_SH) else file.read(200) or "another process"
         except FileNotFoundError:
-            return False
+            return ""
 
     def _wait(self, file, waits: Callable[[str], None]) -> None:
         deadline, told = time.monotonic() + self._patience, False
@@ -200,17 +200,17 @@ class Arena:
         return _samples(content, state.data, state.title)
 
     def tell(self, facts: dict[str, Any]) -> None:
-        """Let readers know how far a piece of work is."""
+        """Let readers know how far a piece of work is; `facts` has its kind, `training` or `battle`."""
         with spared(self.paths.arena):
-            write_bytes(self.paths.arena_now, orjson.dumps(facts), durable=False)
+            write_bytes(self.paths.arena_now(facts["kind"]), orjson.dumps(facts | {"pid": os.getpid()}), durable=False)
 
-    def told(self) -> dict[str, Any]:
-        """How far the newest work is, with `live`: whether it is still done."""
+    def told(self, kind: str) -> dict[str, Any]:
+        """How far the newest work of this kind is, with `live`: whether it is still done."""
         try:
-            facts = orjson.loads(self.paths.arena_now.read_bytes())
+            facts = orjson.loads(self.paths.arena_now(kind).read_bytes())
         except (FileNotFoundError, orjson.JSONDecodeError):
             return {}
-        return facts | {"live": facts.get("phase") != "done" and self.busy}
+        return facts | {"live": facts["phase"] != "done" and f"(pid {facts['pid']})" in self.holder}
 
 
 @lru_cache(maxsize=4)

@@ -216,7 +216,7 @@ def train(
             _keep(arena, book, living, samples, bill[taken : taken + done], meter)
             taken += done
         facts = record.facts() | {"steps": taken, "energy": book.energy}
-        arena.tell({"kind": "train", "phase": "done", "agents": [record.name], "result": facts})
+        arena.tell({"kind": "training", "phase": "done", "agents": [record.name], "result": facts})
         return facts
 
 
@@ -231,7 +231,7 @@ def _steps(arena: Arena, agent: "Agent", samples: Samples, order: Order, steps: 
         if (now := time.monotonic()) - told > TOLD_SECONDS:
             told, done = now, step + 1
             eta = (now - began) / done * (steps - done)
-            facts = {"kind": "train", "phase": "training", "agents": [name], "step": done, "steps": steps}
+            facts = {"kind": "training", "phase": "training", "agents": [name], "step": done, "steps": steps}
             facts |= {"loss": losses[-1].item(), "eta_seconds": eta}
             caller.hear(facts)
             arena.tell(facts | {"curves": {name: curve(losses)}})

@@ -15,11 +15,12 @@ STEPS = 60  # that a visitor is offered
 def keys(realm: Realm) -> dict[str, str]:
     """`ring` changes with the battle, `league` with what is remembered."""
     arena = Arena(realm.paths)
-    stamps = [
-        path.stat().st_mtime_ns if path.exists() else 0 for path in (realm.paths.arena_now, realm.paths.arena_book)
-    ]
-    word = f"{arena.busy} {realm.battles.word()}"
-    return {"ring": f"{stamps[0]} {word}", "league": f"{stamps[1]} {word}"}
+    now = [realm.paths.arena_now(kind) for kind in ("battle", "training")]
+    battle, training, book = (
+        path.stat().st_mtime_ns if path.exists() else 0 for path in (*now, realm.paths.arena_book)
+    )
+    word = f"{arena.holder} {realm.battles.word()}"
+    return {"ring": f"{battle} {training} {word}", "league": f"{book} {word}"}
 
 
 def league(realm: Realm) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def league(realm: Realm) -> dict[str, Any]:
         "energy": book.energy,
         "full": FULL,
         "rests": book.rests,
-        "busy": arena.busy or realm.battles.running,
+        "busy": bool(arena.holder) or realm.battles.running,
         "broken": broken,
         "pair": _pair([row["name"] for row in rows], book.champion),
         "steps": STEPS,
@@ -67,12 +68,11 @@ def _battle(battle: dict[str, Any]) -> dict[str, Any]:
 
 def ring(realm: Realm) -> dict[str, Any]:
     """The battle that is fought, or the last one: curves, texts, and who won. `waits`: one begins, and has no step yet."""
-    told = Arena(realm.paths).told()
-    running = realm.battles.running
-    shown = told if told.get("kind") == "battle" else {}
+    arena, running = Arena(realm.paths), realm.battles.running
+    shown, training = arena.told("battle"), arena.told("training")
     waits = running and not shown.get("live")
     result = None if waits else shown.get("result")
-    live = bool(shown.get("live")) and not waits
+    live = bool(shown.get("live"))
     broken = bool(shown) and not live and not waits and result is None
     return {
         "agents": shown.get("agents", []),
@@ -80,7 +80,7 @@ def ring(realm: Realm) -> dict[str, Any]:
         "waits": waits,
         "challenge": realm.battles.challenge,
         "mine": running,
-        "trains": told if told.get("kind") == "train" and told.get("live") else None,
+        "trains": training if training.get("live") else None,
         "problem": realm.battles.problem or ("The battle was broken off; nothing of it counts." if broken else ""),
         "writing": shown.get("phase") == "writing",
         "step": shown.get("step", 0),

@@ -86,5 +86,5 @@ def _quick(realm: Realm) -> Arena:
 
 
 def _refuse_busy(realm: Realm) -> None:
-    if realm.battles.running or Arena(realm.paths).busy:
+    if realm.battles.running or Arena(realm.paths).holder:
         raise Refusal(409, "busy", "The arena is in use, here or on the command line; try again when that is done.")
