@@ -123,11 +123,17 @@ def freeze(config: Config, sidecar: Sidecar) -> Settings:
 
 
 def _schools(usual: Schools, own: Schools | None) -> Schools:
-    """`usual`, but for what `own` says."""
+    """`usual`, but for what `own` says. Who may drop a file may not have the realm connect to wherever he likes."""
     kept, said = usual.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True) if own else {}
     for name, values in said.items():
         kept[name] = None if values is None else (kept.get(name) or {}) | values  # none is said, too: no surprise
-    return Schools(**kept)
+    found = Schools(**kept)
+    if found.whisper.url not in (None, usual.whisper.url):
+        raise UserError(
+            f"schools.whisper.url = {found.whisper.url!r}: only the server that config.json names is asked; put it there with "
+            "`config set schools.whisper.url`, and leave it out here"
+        )
+    return found
 
 
 def _dice(usual: Dice, own: Dice | None) -> Dice:

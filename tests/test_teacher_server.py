@@ -181,7 +181,9 @@ def _card(folder, url: str, rows: list[dict] | None = None, max_bad_rows: float 
     path = folder / "quest.jsonl"
     rows = rows or [{"question": f"{n}?", "answer": "?"} for n in range(8)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    frozen = freeze(Config(max_bad_rows=max_bad_rows), Sidecar(**_whisper(url, at_once=1, **settings)))
+    named = Schools(whisper=WhisperSettings(url=url))
+    config = Config(max_bad_rows=max_bad_rows, schools=named)
+    frozen = freeze(config, Sidecar(**_whisper(url, at_once=1, **settings)))
     report = validate_file(path, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
     assert report["verdict"] == "accepted", report["reason"]
     (folder / "answers").touch()
@@ -403,9 +405,17 @@ def test_prompts_alone_and_whole_conversations_are_asked_up_to_their_last_answer
 def test_settings_that_make_no_teacher_are_refused_at_the_gate(settings, row, words, tmp_path):
     path = tmp_path / "quest.jsonl"
     path.write_text(json.dumps(row or {"question": "1?", "answer": "2."}) + "\n")
-    frozen = freeze(Config(), Sidecar(school="whisper", schools=Schools(whisper=WhisperSettings(**settings))))
+    frozen = freeze(Config(schools=Schools(whisper=WhisperSettings(**settings))), Sidecar(school="whisper"))
     report = validate_file(path, frozen, Renderer.load(BUNDLED_TOKENIZER, 256))
     assert report["verdict"] == "rejected" and words in report["reason"]
+
+
+def test_who_drops_a_file_does_not_say_which_server_is_asked():
+    config = Config(schools=Schools(whisper=WhisperSettings(url="http://box/v1", model="sage")))
+    with pytest.raises(UserError, match="only the server that config"):
+        freeze(config, Sidecar(**_whisper("http://127.0.0.1:8765")))
+    assert freeze(config, Sidecar(**_whisper("http://box/v1", max_new_tokens=8))).schools.whisper.max_new_tokens == 8
+    assert freeze(config, Sidecar(**_whisper(None))).schools.whisper.url is None
 
 
 def test_a_realms_own_oracle_may_be_the_teacher(tmp_path):

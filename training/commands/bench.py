@@ -101,6 +101,7 @@ def _register_learning(actions) -> None:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="heroes and streams of quests (default: 5; quick and the other two: 3)"
     )
+    parser.add_argument("--first-seed", type=int, metavar="S", help="of those seeds, with --acceptance (1)")
     parser.add_argument("--rows", type=int, metavar="N", help="rows of a quest (default: 400; quick: 150)")
     parser.add_argument(
         "--write-docs", action="store_true", help="keep the result in docs/benchmarks.md of this checkout"
@@ -256,7 +257,8 @@ def idle_hero(realm: Realm) -> int:
     args = realm.args
     if args.minutes <= 0:
         raise UserError(f"--minutes {args.minutes:g}: must be above 0")
-    result = run_idle_hero(IdleOptions(_positive(args.seeds, "seeds") or 3, args.minutes), _say)
+    first = _positive(args.first_seed, "first-seed") or 1
+    result = run_idle_hero(IdleOptions(_positive(args.seeds, "seeds") or 3, first, args.minutes), _say)
     realm.report(result, lambda: idle_hero_text(result))
     return 0 if result["passed"] else 1
 

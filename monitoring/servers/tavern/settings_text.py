@@ -21,6 +21,7 @@ LOCKED = {  # fields and sections that are changed in the file only, and why
     "tavern.hosts": DOOR,
     "tavern.require_token": DOOR,
     "oracle.url": f"{AWAY} Every chat goes to that machine.",
+    "schools.whisper.url": f"{AWAY} Prompts of quests go to that machine.",
     "backup.to": f"{AWAY} Weights and ledger go to that place.",
     "alerts": f"{AWAY} An address of alerts is also a secret: who has it can send in your name.",
 }
