@@ -130,9 +130,6 @@ def _standing(name: str, lives: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "high": high,
         "mean_scale": fmean(one["mean_scale"] for one in own),
         "moved": fmean(one["moved"] for one in own),
-        "time": math.exp(
-            fmean(math.log(one["seconds"] / other["seconds"]) for one, other in zip(own, twin, strict=True))
-        ),
         "runs": [one["held_out"] for one in own],
         "curve": [fmean(losses) for losses in curves] if name in CURVES else [],
     }

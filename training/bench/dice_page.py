@@ -9,7 +9,7 @@ from training.bench.page import surroundings
 from training.terminal import table
 
 TITLE = "Training loss under three sets of rules"
-HEAD = ("", "held-out loss", "by the twin's", "95 % interval", "verdict", "mean scale", "moved", "time")
+HEAD = ("", "held-out loss", "by the twin's", "95 % interval", "verdict", "mean scale", "moved")
 PICTURE = "dice.svg"
 SMOOTH = 0.9
 
@@ -29,7 +29,6 @@ def _row(name: str, each: dict[str, Any]) -> tuple[str, ...]:
         f"{each['held_out']:.4f}",
         f"{each['mean_scale']:.3f}",
         f"{100 * each['moved']:.0f} %",
-        f"{each['time']:.2f} x",
     )
     if name == TWIN:
         return each["title"], numbers[0], "", "", "", *numbers[1:]
@@ -95,6 +94,6 @@ gradients, no monsters and no experience, where nothing else is said."""
 LEGEND = """\
 held-out loss: nats a token after the battle, mean over seeds; by the twin's: the same by that of the twin, seed by seed, geometric
 mean with Student's interval; mean scale: what an update's gradient was multiplied by, on average; moved: rolls that let the
-update through with its own sign; time: the battle's processor time by the twin's. AdamW divides by what gradients usually are, so
+update through with its own sign. AdamW divides by what gradients usually are, so
 a scale that never changes would change nothing: what counts is how updates differ from each other, which are left out, and which
 are turned round."""

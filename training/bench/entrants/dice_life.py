@@ -5,7 +5,6 @@
 
 import gc
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,18 @@ class Watch:
 
 
 def fought(task: dict[str, Any], plan: BattlePlan) -> dict[str, Any]:
-    """One life. `moved`: share of the steps whose roll let the update through with its own sign; `seconds`: of the
-    processor, so that neighbours on the machine do not count."""
+    """One life. `moved`: share of the steps whose roll let the update through with its own sign."""
     model = micro_hero(task["seed"])
     model.set_attn_implementation(ATTENTION)
     trainer = HeroTrainer(model, Path(task["root"]) / "scratch")
     torch.manual_seed(task["seed"])
-    watch, began = Watch(), time.process_time()
+    watch = Watch()
     trainer.fight(plan, 0, task["rate"], watch)
-    seconds = time.process_time() - began
     return {
         "held_out": trainer.held_out_loss(plan),
         "losses": watch.losses,
         "mean_scale": sum(watch.scales) / len(watch.scales),
         "moved": sum(scale > 0 for scale in watch.scales) / len(watch.scales),
-        "seconds": seconds,
     }
 
 
