@@ -80,7 +80,11 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
     try:
         way = _watch(client, began, seed, options, say)
         reached = (time.monotonic() - began) / 60
-        asked = {name: _ask(client, name, level, seed, options.questions) for name, level in options.goals.items()}
+        model = client.get("/api/status")["current_model"]
+        _run(root, "vault", "pin", model)  # the hero trains on, and retention would take it away while it is asked
+        asked = {
+            name: _ask(client, model, name, level, seed, options.questions) for name, level in options.goals.items()
+        }
         scores = {name: {"level": options.goals[name]} | score.facts() for name, score in asked.items()}
         verdicts = _judged(root, client, options.goals, seed, say)
         return {
@@ -145,9 +149,8 @@ def _standings(now: dict[str, Any], options: IdleOptions) -> str:
     return "; ".join(parts)
 
 
-def _ask(client: TavernClient, name: str, level: int, seed: int, count: int) -> Score:
-    """The promoted checkpoint's answers to problems of a seed from outside."""
-    model = client.get("/api/status")["current_model"]
+def _ask(client: TavernClient, model: str, name: str, level: int, seed: int, count: int) -> Score:
+    """A checkpoint's answers to problems of a seed from outside."""
     problems = distinct(skill(name).evaluation(level, OUTSIDE + seed, count))
     said = (client.ask(model, problem.prompt, MOST_TOKENS, ORACLE_SECONDS) for problem in problems)
     right = sum(skill(name).grade(problem, answer) == 1.0 for problem, answer in zip(problems, said, strict=True))
