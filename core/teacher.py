@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tokenizers import Tokenizer
 
 from core import checkpoints, model_folder
 from core.errors import CheckpointError, UserError, nearest
@@ -22,7 +21,7 @@ from core.weights_header import weight_files
 SETTING = "schools.whisper.teacher"
 NO_TEACHER = (
     "the school whisper needs a teacher: set schools.whisper.teacher, in the sidecar or config.json, to a folder below models/ or "
-    "a checkpoint with the hero's own tokenizer, or schools.whisper.url to a server that answers"
+    "a checkpoint with the hero's own tokenizer, or schools.whisper.url, in config.json, to a server that answers"
 )
 TRAININGS_OWN = ("optimizer.safetensors",)  # of a checkpoint's files
 SHOWN = 40
@@ -120,6 +119,8 @@ def check_room(teacher: Path, free_bytes: int | None = None) -> None:
 
 
 def _tokens(path: Path) -> dict[int, str]:
+    from tokenizers import Tokenizer  # the Tavern, which plans for a teacher, reads none
+
     return {number: token for token, number in Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True).items()}
 
 

@@ -1,22 +1,24 @@
 """What agents learn from: a text, one sample a line, as characters; what is held out, and in which order the rest comes.
 
 Whether a line is held out follows from its characters alone, so all its copies are, whatever stands before it. The order
-is computed place by place (core/shuffle.py) and depends on a seed and nothing else. It knows no model.
+is computed place by place (core/shuffle.py) and depends on a seed and nothing else. It knows no model. numpy is imported
+where arrays are made: the Tavern reads the arena's book without.
 Legend: B samples of a batch, T positions, the longest sample's and one more.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.paths import ARENA_NAMES
 from core.regular_file import open_regular
-from core.shuffle import shuffled
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BEGIN, END, FIRST_LETTER = 0, 1, 2  # tokens; letters come behind the two marks
 NO_LABEL = -100
@@ -31,8 +33,8 @@ NAMES = "names"
 class Batch:
     """tokens_BT and labels_BT, int64; a label is the next character, END behind the last one, NO_LABEL behind that."""
 
-    tokens_BT: np.ndarray
-    labels_BT: np.ndarray
+    tokens_BT: "np.ndarray"
+    labels_BT: "np.ndarray"
 
 
 class Samples:
@@ -56,10 +58,19 @@ class Samples:
             raise UserError(f"{title}: it has {len(self.letters):,} different characters; {MOST_LETTERS:,} are taken")
 
         self.most = max(map(len, self.trained)) + BEYOND  # characters of a text that an agent writes
-        self._lengths = np.fromiter(map(len, self.trained), np.int64, len(self.trained))
 
-    def places(self, first: int, count: int, seed: int) -> np.ndarray:
+    @cached_property
+    def _lengths(self) -> "np.ndarray":
+        import numpy as np
+
+        return np.fromiter(map(len, self.trained), np.int64, len(self.trained))
+
+    def places(self, first: int, count: int, seed: int) -> "np.ndarray":
         """Which lines come at the places `first` … in the endless order of `seed`: pass after pass, each its own order."""
+        import numpy as np
+
+        from core.shuffle import shuffled
+
         size, places = len(self.trained), np.arange(first, first + count)
         passes = places // size
         orders = [
@@ -68,7 +79,7 @@ class Samples:
         ]
         return np.concatenate([places[:0], *orders])
 
-    def widths(self, first: int, steps: int, batch_size: int, seed: int) -> np.ndarray:
+    def widths(self, first: int, steps: int, batch_size: int, seed: int) -> "np.ndarray":
         """The positions T of so many batches, the first of which begins at the place `first`."""
         lengths = self._lengths[self.places(first, steps * batch_size, seed)]
         return lengths.reshape(steps, batch_size).max(1) + 1
@@ -79,7 +90,6 @@ class Alphabet:
 
     def __init__(self, letters: str):
         self.letters = letters
-        self._codes = _codes(letters)
 
     def __len__(self) -> int:
         return len(self.letters) + FIRST_LETTER
@@ -90,8 +100,10 @@ class Alphabet:
 
     def encoded(self, texts: Sequence[str]) -> "Encoded":
         """`texts`, which have no letter that it lacks, as tokens."""
+        import numpy as np
+
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        tokens = np.searchsorted(self._codes, _codes("".join(texts))) + FIRST_LETTER
+        tokens = np.searchsorted(_codes(self.letters), _codes("".join(texts))) + FIRST_LETTER
         return Encoded(tokens, lengths, np.cumsum(lengths) - lengths)
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -102,12 +114,14 @@ class Alphabet:
 class Encoded:
     """Texts as tokens one behind the other; `lengths` and `starts` of each."""
 
-    tokens: np.ndarray
-    lengths: np.ndarray
-    starts: np.ndarray
+    tokens: "np.ndarray"
+    lengths: "np.ndarray"
+    starts: "np.ndarray"
 
-    def batch(self, texts: np.ndarray) -> Batch:
+    def batch(self, texts: "np.ndarray") -> Batch:
         """The texts at these indices as one batch, padded to the longest of them."""
+        import numpy as np
+
         lengths_B, places_T = self.lengths[texts, None], np.arange(self.lengths[texts].max() + 1)
         inside_BT = places_T < lengths_B
         within_BT = np.where(inside_BT, self.starts[texts, None] + places_T, 0)
@@ -158,8 +172,10 @@ def _lines(content: bytes, title: str) -> list[str]:
     return pieces
 
 
-def _codes(text: str) -> np.ndarray:
+def _codes(text: str) -> "np.ndarray":
     """The number of each character."""
+    import numpy as np
+
     return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 

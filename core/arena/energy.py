@@ -4,11 +4,13 @@ One energy is a thousand million operations. Legend: B samples of T positions ea
 """
 
 from collections.abc import Iterable
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from core.arena.shape import Shape
 from core.flops import training_flops
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FLOPS_PER_ENERGY = 1e9
 FULL = 1000.0  # what a new player has, and `rest` fills up to
@@ -29,8 +31,10 @@ def token_flops(shape: Shape, vocabulary: int, seen: int) -> float:
     return 2 * matrices + 4 * shape.n_layer * shape.n_head * shape.head_dim * (seen + 1)
 
 
-def step_energies(shape: Shape, vocabulary: int, samples: int, widths: np.ndarray) -> np.ndarray:
+def step_energies(shape: Shape, vocabulary: int, samples: int, widths: "np.ndarray") -> "np.ndarray":
     """Energy of each of the steps on batches of so many samples, as wide as `widths` says."""
+    import numpy as np
+
     distinct, which = np.unique(widths, return_inverse=True)
     costs = [step_flops(shape, vocabulary, samples, int(width)) / FLOPS_PER_ENERGY for width in distinct]
     return np.array(costs)[which]

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from core.arena import scores
 from core.arena.data import Alphabet, Samples, bundled
 from core.arena.energy import FULL, step_energies, writing_energy
@@ -24,6 +22,8 @@ from core.arena.shape import Shape
 from core.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from core.arena.agent import Agent
 
 KEPT_SECONDS, TOLD_SECONDS = 30.0, 0.25
@@ -168,8 +168,10 @@ def take_up(arena: Arena, record: Record, data: Path | None) -> Samples:
     return samples
 
 
-def costs(record: Record, samples: Samples, order: Order, steps: int, budget: float) -> np.ndarray:
+def costs(record: Record, samples: Samples, order: Order, steps: int, budget: float) -> "np.ndarray":
     """Energy of each of the next steps in that order, as far as `budget` goes."""
+    import numpy as np
+
     vocabulary, found, left = len(Alphabet(record.state.letters)), [np.zeros(0)], budget
     for begun in range(0, steps, AT_ONCE):
         widths = samples.widths(order.first + begun * order.size, min(AT_ONCE, steps - begun), order.size, order.seed)
@@ -182,7 +184,7 @@ def costs(record: Record, samples: Samples, order: Order, steps: int, budget: fl
     return np.concatenate(found)
 
 
-def batches(samples: Samples, order: Order, steps: int) -> Iterator[np.ndarray]:
+def batches(samples: Samples, order: Order, steps: int) -> Iterator["np.ndarray"]:
     """The lines of each of the next batches in that order."""
     for begun in range(0, steps, AT_ONCE):
         count = min(AT_ONCE, steps - begun) * order.size
@@ -244,7 +246,7 @@ def _steps(arena: Arena, agent: "Agent", samples: Samples, order: Order, steps: 
     yield unkept
 
 
-def _keep(arena: Arena, book: Book, agent: "Agent", samples: Samples, bill: np.ndarray, meter) -> None:
+def _keep(arena: Arena, book: Book, agent: "Agent", samples: Samples, bill: "np.ndarray", meter) -> None:
     """Examine the agent, put it down and pay."""
     record = agent.record
     file = arena.write_state(record, agent.step, agent.content())
