@@ -35,7 +35,7 @@ class Settings:
     weight_decay: float = 0.1
     clip: float = 1.0
     warmup_steps: int = 20
-    temperature: float = 1.1
+    temperature: float = 1.2
     device: str = "cpu"
 
     @classmethod
