@@ -21,10 +21,10 @@ from core.arena.play import (
     ALONE,
     TOLD_SECONDS,
     Caller,
+    Curve,
     Order,
     batches,
     costs,
-    curve,
     examined,
     refuse_starving,
     take_up,
@@ -58,7 +58,7 @@ class Side:
     steps: int
     cost: float
     agent: "Agent | None" = None
-    losses: list = field(default_factory=list)
+    losses: Curve = field(default_factory=Curve)
     texts: list[str | None] = field(default_factory=list)
 
     @property
@@ -180,15 +180,16 @@ class _Fight:
     def tell(self, phase: str, **more: Any) -> None:
         self._told = now = time.monotonic()
         steps, done = max(side.steps for side in self.sides), self._done
+        curves = {side.name: side.losses.points() for side in self.sides}
         facts = {
             "kind": "battle",
             "phase": phase,
             "agents": [side.name for side in self.sides],
             "step": done,
             "steps": steps,
-            "loss": {side.name: float(side.losses[-1]) if side.losses else None for side in self.sides},
+            "loss": {name: points[-1][1] if points else None for name, points in curves.items()},
             "eta_seconds": (now - self._began) / done * (steps - done) if done else None,
-            "curves": {side.name: curve(side.losses) for side in self.sides},
+            "curves": curves,
             "names": {side.name: side.shown for side in self.sides},
         }
         self._arena.tell(facts | more)

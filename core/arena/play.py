@@ -226,7 +226,7 @@ def _steps(arena: Arena, agent: "Agent", samples: Samples, order: Order, steps: 
     """Train; whenever the agent is to be kept, how many steps have been taken since it last was."""
     encoded, name = agent.alphabet.encoded(samples.trained), agent.record.name
     began = told = kept = time.monotonic()
-    unkept, losses = 0, []
+    unkept, losses = 0, Curve()
     for step, lines in enumerate(batches(samples, order, steps)):
         losses.append(agent.train(encoded.batch(lines)))
         unkept += 1
@@ -234,9 +234,10 @@ def _steps(arena: Arena, agent: "Agent", samples: Samples, order: Order, steps: 
             told, done = now, step + 1
             eta = (now - began) / done * (steps - done)
             facts = {"kind": "training", "phase": "training", "agents": [name], "step": done, "steps": steps}
-            facts |= {"loss": losses[-1].item(), "eta_seconds": eta}
+            points = losses.points()
+            facts |= {"loss": points[-1][1], "eta_seconds": eta}
             caller.hear(facts)
-            arena.tell(facts | {"curves": {name: curve(losses)}})
+            arena.tell(facts | {"curves": {name: points}})
         if caller.leaves():
             break
         if now - kept > KEPT_SECONDS and step + 1 < steps:
@@ -316,11 +317,23 @@ def written_by(arena: Arena, book: Book, record: Record, samples: Samples, count
     return Agent(record, arena.paths.arena_agent(record.name))
 
 
-def curve(losses: list) -> list[list[float]]:
-    """Steps and losses, at most so many points, each the mean of its stretch."""
-    stride = -(-len(losses) // CURVE_POINTS) or 1
-    stretches = (losses[at : at + stride] for at in range(0, len(losses), stride))
-    return [
-        [number * stride + len(stretch), sum(map(float, stretch)) / len(stretch)]
-        for number, stretch in enumerate(stretches)
-    ]
+class Curve:
+    """The losses of a piece of work as they come. They are read only when they are looked at, and each once."""
+
+    def __init__(self) -> None:
+        self._fresh: list = []
+        self._known: list[float] = []
+
+    def append(self, loss) -> None:
+        """Add the loss of a step, a tensor that may not be computed yet."""
+        self._fresh.append(loss)
+
+    def points(self) -> list[list[float]]:
+        """Steps and losses, at most so many points, each the mean of its stretch."""
+        self._known += map(float, self._fresh)
+        self._fresh = []
+        stride = -(-len(self._known) // CURVE_POINTS) or 1
+        stretches = (self._known[at : at + stride] for at in range(0, len(self._known), stride))
+        return [
+            [number * stride + len(stretch), sum(stretch) / len(stretch)] for number, stretch in enumerate(stretches)
+        ]

@@ -27,14 +27,15 @@ LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least
 @dataclass(frozen=True)
 class Settings:
     """How an agent learns and writes. `clip`: the most that a gradient's norm may be, 0 as it comes; the rate rises over
-    `warmup_steps` and stays, for training has no end that it could fall towards."""
+    `warmup_steps` and stays, for training has no end that it could fall towards. `temperature`: a little above 1, for names
+    are to be new."""
 
     learning_rate: float
     batch_size: int = 64
     weight_decay: float = 0.1
     clip: float = 1.0
     warmup_steps: int = 20
-    temperature: float = 1.0
+    temperature: float = 1.2
     device: str = "cpu"
 
     @classmethod
