@@ -16,6 +16,7 @@ from core.exam_record import record_exams
 from core.examination import Syllabus
 from core.forge import exam
 from core.forge.optimizers import weights_to_use
+from core.hero_loop import ORIGIN
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.quest import Quest
@@ -61,8 +62,10 @@ def after_step(worker: Sitter, quest: Quest, plan: BattlePlan, global_step: int,
     if not is_last or not worker.config.exam_share:
         return {"standing": held.standing, "canaries": held.canaries, "baseline": held.baseline}
     worker.enter("evaluation")
-    own = quest.card.get("skill")
-    return examination.after_battle(held, syllabus(worker.config), global_step, own, plan.tokens, *_desk(worker))
+    own, strange = quest.card.get("skill"), quest.card.get("origin") != ORIGIN
+    return examination.after_battle(
+        held, syllabus(worker.config), global_step, own, plan.tokens, *_desk(worker), strange
+    )
 
 
 def _desk(worker: Sitter) -> tuple[examination.Ask, examination.Price]:

@@ -5,11 +5,12 @@ follows from seed, step and standing, so that exams that a crash repeats are the
 
 Canaries are the same problems every time, those of the frontier and of levels that were mastered: they show what a battle
 has changed. Where those of the frontier look well, an exam of fresh problems is held, a look in the sense of core/mastery.py.
-What cannot be paid waits for the credit of later battles.
+What cannot be paid waits for the credit of later battles; only the sentinels of a quest from outside do not, for a verdict that
+rests on nothing would bless anything.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -54,12 +55,20 @@ def baseline(before: Examined, syllabus: Syllabus, ask: Ask) -> dict[str, Any]:
 
 
 def after_battle(
-    before: Examined, syllabus: Syllabus, step: int, own: str | None, trained_tokens: float, ask: Ask, price: Price
+    before: Examined,
+    syllabus: Syllabus,
+    step: int,
+    own: str | None,
+    trained_tokens: float,
+    ask: Ask,
+    price: Price,
+    strange: bool = False,
 ) -> dict[str, Any]:
-    """What the battle's end has changed, as values for the manifest that it is saved with. `own`: the quest's skill."""
+    """What the battle's end has changed, as values for the manifest that it is saved with. `own`: the quest's skill; `strange`:
+    the realm did not write its rows, so that a verdict on them has to rest on something."""
     sitting = Sitting(before, syllabus, step, own, ask, price)
     sitting.standing = sitting.standing.earned(syllabus.share * trained_tokens)
-    sitting.ask_canaries()
+    sitting.ask_canaries(strange)
     sitting.let_fall()
     for name in sitting.names:
         sitting.climb(name)
@@ -89,9 +98,10 @@ class Sitting:
         standing = replace(self.standing, credit=credit)
         return {"standing": standing.as_json(), "canaries": self.canaries, "exams": self._rows}
 
-    def ask_canaries(self) -> None:
+    def ask_canaries(self, strange: bool = False) -> None:
         """As many as can be paid, all together: batches of generated answers are cheap when they are large. Those that
-        cannot come first the next time, and nobody is paid before them."""
+        cannot come first the next time, and nobody is paid before them. After a `strange` quest a sentinel of each skill is
+        asked in any case, on credit."""
         watched = list(dict.fromkeys(self._watched()))
         waiting = [key for key in self.standing.owed if key in watched]
         waiting += [key for key in watched if key not in waiting]
@@ -99,7 +109,10 @@ class Sitting:
         while waiting and self._pay_canaries(self._price(self._canaries_of(waiting[0]))):
             key = waiting.pop(0)
             chosen[key] = self._canaries_of(key)
-        self.standing = replace(self.standing, owed=tuple(waiting))
+        for key in self._sentinels(chosen) if strange else ():
+            chosen[key] = self._canaries_of(key)
+            self._owe(self._price(chosen[key]))
+        self.standing = replace(self.standing, owed=tuple(key for key in waiting if key not in chosen))
         right = iter(self._ask([problem for problems in chosen.values() for problem in problems]) if chosen else ())
         for key, problems in chosen.items():
             self._note(key, Score(sum(next(right) for _ in problems), len(problems)))
@@ -111,6 +124,20 @@ class Sitting:
         if 0 < short <= spare and not near:
             self.standing = self.standing.spent(EXAMS, short).spent(CANARIES, -short)
         return self._pay(CANARIES, price)
+
+    def _sentinels(self, chosen: Container[str]) -> list[str]:
+        """Of each skill that has a mastered level, and none among those `chosen`, the one that is cheapest to ask."""
+        sentinels = []
+        for name in self.names:
+            known = [key_of(name, level) for level in self.standing.levels(name)]
+            if known and not any(key in chosen for key in known):
+                sentinels.append(min(known, key=lambda key: self._price(self._canaries_of(key))))
+        return sentinels
+
+    def _owe(self, price: float) -> None:
+        """Spend what is not there; later battles pay it back, as far as they can without being blind themselves."""
+        short = max(self.standing.credit[CANARIES] - price, min(self.standing.credit[CANARIES], -FIRST_CREDIT))
+        self.standing = self.standing.spent(CANARIES, self.standing.credit[CANARIES] - short)
 
     def _frontiers(self) -> list[str]:
         return [key_of(name, level) for name in self.names if (level := self._frontier(name)) is not None]
@@ -216,6 +243,12 @@ class Sitting:
         name, level = level_of(key)
         facts = {"skill": name, "level": level, "right": score.right, "asked": score.asked}
         self._rows.append({"kind": kind, **facts, "look": look, "outcome": outcome})
+
+
+def asked_canaries(exams: Sequence[Mapping[str, Any]], canaries: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `canaries` that were asked of the weights that `exams` are of; the others are remembered from before."""
+    asked = {key_of(row["skill"], row["level"]) for row in exams if row["kind"] == "canary"}
+    return {key: score for key, score in canaries.items() if key in asked}
 
 
 def _shows_mastery(score: Score, look: int) -> bool:

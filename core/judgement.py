@@ -18,6 +18,7 @@ from core.checkpoints import Manifest
 from core.config import Config
 from core.durable import write_json
 from core.errors import CheckpointError, UserError
+from core.examination import asked_canaries
 from core.hurtful_rows import least_likely
 from core.ledger import Ledger
 from core.paths import RealmPaths
@@ -60,7 +61,7 @@ def judged(worker: Judged, facts: Manifest, plan: BattlePlan, looked: Looked) ->
         return facts
     held, effort = worker.writer.held, max(0.0, worker.report.effort)
     before = Standing(worker.report.loss_before, held.canaries, held.weight_size, facts.step - plan.total_steps)
-    after = Standing(looked.loss, facts.canaries, size, facts.step)
+    after = Standing(looked.loss, asked_canaries(facts.exams, facts.canaries), size, facts.step)
     verdict = judge(before, after, looked.unfit)
     if verdict.word == CURSED:
         verdict = judge(before, replace(after, bond=worker.trainer.bond(plan)), looked.unfit)

@@ -110,7 +110,8 @@ def _canaries(before: Standing, after: Standing) -> Ritual:
     marks = {key: _kept(before.canaries[key], score) for key, score in (after.canaries or {}).items()
              if key in (before.canaries or {})}  # fmt: skip
     if not marks:
-        return Ritual("canaries", 1.0, "The hero has mastered nothing yet that could be lost.")
+        unasked = "None were asked after it." if before.canaries else "The hero knows nothing yet that could be lost."
+        return Ritual("canaries", 1.0, unasked)
     worst = min(marks, key=lambda key: (marks[key], key))
     (right, asked), (now, of) = before.canaries[worst], after.canaries[worst]
     mark, told = (

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.examination import CANARY, DOUBT, EXAM, Syllabus, after_battle, baseline
+from core.examination import CANARY, DOUBT, EXAM, Syllabus, after_battle, asked_canaries, baseline
 from core.mastery import BAR, ERROR
 from core.skills import skill
 from core.skills.base import Skill
@@ -31,8 +31,8 @@ def hero(accuracy, seed=0):
     return ask, asked
 
 
-def sit(before, ask, step=10, own=None, tokens=PLENTY, syllabus=SYLLABUS, price=len):
-    return SimpleNamespace(**after_battle(before, syllabus, step, own, tokens, ask, price))
+def sit(before, ask, step=10, own=None, tokens=PLENTY, syllabus=SYLLABUS, price=len, strange=False):
+    return SimpleNamespace(**after_battle(before, syllabus, step, own, tokens, ask, price, strange))
 
 
 def test_whoever_knows_several_levels_rises_by_all_of_them_at_once_and_no_further():
@@ -185,3 +185,27 @@ def test_when_canaries_cannot_all_be_paid_every_skill_has_its_turn():
         )
         seen += [row["skill"] for row in before.exams]
     assert all(seen.count(name) >= 10 for name in ("BIN", "REV", "SEQ")) and len(seen) < 60
+
+
+def test_a_battle_too_short_to_pay_for_canaries_is_judged_by_a_sentinel_of_each_skill():
+    before = newborn(
+        standing=Standing({"REV": (1, 2), "BIN": (1,)}, credit={"canaries": 0.0, "exams": 0.0}).as_json(),
+        canaries={"REV/1": [32, 32], "REV/2": [31, 32], "BIN/1": [30, 32], "BIN/2": [20, 32]},
+    )
+    syllabus, ask = Syllabus({"REV": 1.0, "BIN": 1.0}, seed=7), hero(lambda level: 0.0)[0]
+    spoiled = sit(before, ask, tokens=100.0, syllabus=syllabus, strange=True)
+    assert asked_canaries(spoiled.exams, spoiled.canaries) == {"REV/1": [0, CANARY], "BIN/1": [0, CANARY]}
+    own = sit(before, ask, tokens=100.0, syllabus=syllabus)
+    assert not asked_canaries(own.exams, own.canaries) and own.canaries == before.canaries
+
+
+def test_what_sentinels_cost_is_paid_back_and_is_no_debt_without_end():
+    before = newborn(standing=Standing({"REV": (1, 2)}).as_json())
+    ask, asked = hero(lambda level: float(level < 3))
+    for step in range(200):
+        before = sit(before, ask, step, tokens=100.0, price=lambda problems: 20 * len(problems), strange=True)
+    credit = Standing.of(before.standing).credit
+    assert -FIRST_CREDIT <= credit["canaries"] < 0 and len(asked) >= 200 * CANARY, "never blind"
+    for step in range(200, 260):
+        before = sit(before, ask, step, tokens=50_000.0, price=lambda problems: 20 * len(problems), strange=True)
+    assert Standing.of(before.standing).credit["canaries"] >= 0

@@ -128,16 +128,10 @@ def _watch(client: TavernClient, began: float, seed: int, options: IdleOptions, 
         if not way or any(now[name] != way[-1][name] for name in options.goals):
             say(f"seed {seed}, {minutes:4.1f} min, step {now['step']:,}: {_standings(now, options)}")
             way.append(now)
-        if all(_is_shown(now[name], level) for name, level in options.goals.items()) or minutes >= options.minutes:
+        is_there = all(level in now[name]["mastered"] for name, level in options.goals.items())
+        if is_there or minutes >= options.minutes:
             return way
         time.sleep(POLL_SECONDS)
-
-
-def _is_shown(standing: dict[str, Any], goal: int) -> bool:
-    """Whether the hero's own exams say that it is worth asking from outside, which is done once."""
-    score = standing["score"] or {"right": 0, "asked": 0}
-    at_goal = standing["frontier"] == goal and Score(score["right"], score["asked"]).interval()[0] > BAR
-    return goal in standing["mastered"] or at_goal
 
 
 def _standings(now: dict[str, Any], options: IdleOptions) -> str:
