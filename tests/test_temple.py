@@ -1,7 +1,9 @@
 """The Temple: what a verdict follows from, and what follows from a verdict."""
 
+import json
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 from resident import accept_sums, resident
@@ -14,6 +16,7 @@ from core.config import Temple
 from core.durable import read_json
 from core.ledger import Ledger
 from core.paths import RealmPaths
+from core.standing import Standing as Known
 from core.temple import Standing, judge, word, worst
 
 pytestmark = pytest.mark.usefixtures("small_hero")
@@ -117,6 +120,18 @@ def test_a_good_battle_is_blessed_promoted_and_gives_experience(realm):
     assert battle["xp"] == pytest.approx(battle["effort"] * battle["quality"]) and battle["xp"] > 0
     assert verdict["before"]["loss"] > verdict["after"]["loss"] == battle["validation_loss"]
     assert {checkpoints.pointed(link) for link in (realm.tip, realm.current_model, realm.champion)} == {worker.tip.id}
+
+
+def test_a_file_too_short_to_pay_for_canaries_is_judged_by_what_the_hero_still_knows(realm):
+    worker = resident(realm, Ledger(realm.ledger), exam_share=1e-6)
+    fight(worker, "sums")
+    known = Known({"REV": (1,)}, credit={"canaries": 0.0, "exams": 0.0}, owed=("REV/2",))
+    held = replace(worker.writer.held, standing=known.as_json(), canaries={"REV/1": [32, 32], "REV/2": [30, 32]})
+    worker.writer.held = held
+    _, battle, _ = fight(worker, "short")
+    verdict = json.loads(battle["verdict"])
+    assert verdict["after"]["canaries"] == {"REV/1": [0, 32]} and "REV/2" in verdict["before"]["canaries"]
+    assert battle["quality"] < 0.8, "what was not asked is no reason to bless"
 
 
 def test_a_battle_that_was_killed_in_its_midst_and_at_its_end_is_judged_like_one_that_was_not(
