@@ -360,6 +360,24 @@ def test_a_plateau_schedule_hears_of_each_epoch():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
+def test_a_plateau_schedule_that_has_heard_nothing_yet_is_resumed(tmp_path):
+    def made() -> RollToTrain:
+        torch.manual_seed(3)
+        model = Line()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return RollToTrain(model, None, optimizer, plateau, progress=False, encounter_chance=0)
+
+    batches = [{"factor": torch.ones(4)}] * 3
+    first, second = made(), made()
+    first.train(batches, max_steps=1)
+    first.save_checkpoint(tmp_path / "kept")
+    second.load_checkpoint(tmp_path / "kept")
+    assert second.scheduler.best == math.inf
+    second.train(batches)
+    assert second.scheduler.best < math.inf
+
+
 def test_the_picture_shows_losses_before_and_after_the_roll(tmp_path, capsys):
     trainer, loader = rolled("cnn", progress=True, encounter_chance=1.0)
     trainer.train(loader, loader)
