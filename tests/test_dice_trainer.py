@@ -1,9 +1,11 @@
 """Dice in a plain transformers.Trainer: the callback, the mixin, their checkpoints."""
 
+import math
+
 import pytest
 import torch
-from test_roll_to_train import Scripted, qwen_parts
-from transformers import Trainer, TrainingArguments
+from test_roll_to_train import Line, Scripted, qwen_parts
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from core.dice import DiceCallback, DiceMixin
 from core.dice.monsters import WeightWraith
@@ -126,6 +128,39 @@ def test_weights_are_clean_whenever_the_trainer_saves(tmp_path):
     made.train()
     assert torch.equal(weights(made), before), "both steps were discarded"
     assert losses(made)[0] > 0
+
+
+def test_a_scaler_sees_a_step_whose_every_batch_is_discarded(tmp_path):
+    dice = DiceCallback(Dice(enabled=True, mode="per_mini_batch", encounter_chance=0))
+    dice.sees_losses, dice.chance = True, Scripted(1, 20)
+    model = Line()
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
+    state = TrainerState()
+    dice.on_train_begin(arguments(tmp_path), state, None, model=model, optimizer=optimizer)
+    for moved in (0.0, 0.1 * 0.25):
+        before = model.w.detach().clone()
+        dice.on_step_begin(None, state, None)
+        scaler.scale(dice.roll_for(model(torch.ones(4)).loss)).backward()
+        scaler.unscale_(optimizer)
+        dice.on_pre_optimizer_step(None, state, None, model=model, optimizer=optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        dice.on_optimizer_step(None, state, None, optimizer=optimizer)
+        optimizer.zero_grad()
+        assert before - model.w.detach() == pytest.approx(torch.full((4,), moved).numpy())
+
+
+def test_a_loss_that_is_no_number_passes_and_its_step_is_neither_taken_nor_rolled(tmp_path):
+    dice = DiceCallback(Dice(enabled=True, mode="per_mini_batch", encounter_chance=0, character_class="cleric"))
+    dice.sees_losses, dice.chance = True, Scripted(16)
+    model = Line()
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), TrainerState()
+    dice.on_train_begin(arguments(tmp_path), state, None, model=model, optimizer=optimizer)
+    dice.on_step_begin(None, state, None)
+    for factor in (1.0, math.nan):
+        dice.roll_for(model(torch.full((4,), factor)).loss).backward()
+    dice.on_pre_optimizer_step(None, state, None, model=model, optimizer=optimizer)
+    assert model.w.grad is None and dice.game.turns == 0 and dice.history == [] and not dice.hand.kept
 
 
 def test_an_evaluation_is_not_rolled_for(tmp_path):

@@ -283,6 +283,47 @@ def test_a_loss_that_is_no_number_is_not_rolled_for_and_a_cleric_saves_from_it()
         assert torch.equal(trainer.model.w, torch.ones(4))
 
 
+def test_after_a_step_that_is_no_number_the_game_is_where_it_was_before_its_window():
+    trainer, (good,) = line(*[16] * 20, mode="per_mini_batch", accumulation_steps=2, character_class=Cleric(), dc=2)
+    trainer.train([good, {"factor": torch.full((4,), math.inf)}])
+    assert trainer.game.turns == 0 and not trainer.hand.kept and trainer.history.steps[0]["rolls"] == []
+    trainer.train([{"factor": torch.full((4,), 1e3)}] * 2)  # a loss that has risen, if the first is remembered
+    assert trainer.hand.kept and trainer.game.turns == 2
+
+
+def test_a_cleric_who_keeps_and_brings_back_in_one_window_brings_back_what_he_kept():
+    trainer, (good,) = line(*[16] * 2, mode="per_mini_batch", accumulation_steps=2, character_class=Cleric(), dc=2)
+    trainer.train([good, {"factor": torch.full((4,), 1e3)}])
+    assert torch.equal(trainer.hand.kept["w"], torch.ones(4)) and torch.equal(trainer.model.w, torch.ones(4))
+
+
+def test_a_cleric_spends_no_intervention_on_gradients_alone():
+    trainer, (good,) = line(16, 16, character_class=Cleric(level=3))
+    trainer.train([good])
+    trainer.model.w.register_hook(lambda gradient: gradient * math.inf)
+    trainer.train([good])
+    assert trainer.game.character.charges["Divine Intervention"] == 1 and trainer.history.steps[1]["rolls"] == []
+    assert not torch.equal(trainer.model.w, torch.ones(4))
+
+
+def test_gradients_of_others_count_for_nothing():
+    torch.manual_seed(1)
+    model, rows, _ = cnn_parts()
+    head = torch.optim.SGD(model.head.parameters(), lr=0.0)
+    options = {"num_epochs": 3, "rules": "readme", "encounter_chance": 0.0, "progress": False}
+    trainer = RollToTrain(model, None, head, **options)
+    batch = next(iter(DataLoader(rows, batch_size=8)))
+    model(**batch).loss.backward()  # somebody looks at the gradients before
+    model.norm.track_running_stats = False
+    trainer.train([batch])
+    norms = [step["gradient_norm"] for step in trainer.history.steps]
+    model.zero_grad()
+    model.train()
+    model(**batch).loss.backward()
+    expected = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.head.parameters()])
+    assert norms == pytest.approx([float(expected)] * 3)
+
+
 def test_infinite_gradients_leave_weights_and_moments_alone():
     trainer, batches = line(20, factor=math.inf, rules="gentle", optimizer=torch.optim.AdamW)
     trainer.train(batches)

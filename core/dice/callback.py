@@ -70,15 +70,17 @@ class DiceCallback(TrainerCallback):
             )
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self._turns, self._losses = [], []
+        self._turns, self._losses, self._before = [], [], self.game.state_dict()
         self.hand.haunt(self.game.haunting)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         self.hand.lift()
         scaled = self.dice.mode == "per_mini_batch"
         loss = sum(self._losses) / len(self._losses) if self._losses else None
-        if not self._is_sound(model, loss):
-            if self.game.saves() and self.hand.kept:
+        lost = loss is not None and not math.isfinite(loss)
+        if lost or not self.hand.norm().isfinite():  # neither rolled for nor taken
+            self.game.load_state_dict(self._before)
+            if lost and self.hand.kept and self.game.saves():
                 self.hand.restore()
             self.hand.drop()
             self._turns = []
@@ -98,24 +100,14 @@ class DiceCallback(TrainerCallback):
     # One mini-batch, for the mixin
 
     def roll_for(self, loss: torch.Tensor) -> torch.Tensor:
-        """`loss`, whose gradient the roll scales; its value stays the true one. A discarded one has no gradient at all."""
+        """`loss`, whose gradient the roll scales; its value stays the true one. The gradient of a discarded one is 0, which a
+        GradScaler has to see; where all of a step are discarded, `before_step` drops it."""
         self._losses.append(float(loss.detach()))
-        if self.dice.mode != "per_mini_batch":
+        if self.dice.mode != "per_mini_batch" or not math.isfinite(self._losses[-1]):
             return loss
-        turn = self.game.play(self.chance, self._losses[-1]) if loss.detach().isfinite() else None
-        if turn is not None:
-            self._turns.append(turn)
-        if turn is None or turn.discarded:
-            nowhere = torch.zeros((), device=loss.device, requires_grad=True)
-            return loss.detach() + nowhere
+        turn = self.game.play(self.chance, self._losses[-1])
+        self._turns.append(turn)
         return _ScaledGradient.apply(loss, turn.factor)
-
-    @staticmethod
-    def _is_sound(model: torch.nn.Module, loss: float | None) -> bool:
-        """Whether loss and gradients are numbers; steps where they are not are neither rolled nor taken."""
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        return bool(norm.isfinite()) and (loss is None or math.isfinite(loss))
 
     # Checkpoints
 

@@ -155,6 +155,8 @@ class RollToTrain:
         """One optimizer step: forward and backward of each mini-batch, the roll, what follows from it."""
         self.model.train()
         scaled = self.dice.mode == "per_mini_batch"
+        before = self.game.state_dict()
+        self.model.zero_grad()  # what was computed by others
         self.hand.haunt(self.game.haunting)
         try:
             passes = [self._pass(batch, len(window), scaled) for batch in window]
@@ -162,10 +164,16 @@ class RollToTrain:
             self.hand.lift()
         loss = sum(each for each, _ in passes) / len(passes)
         turns = [turn for _, turn in passes if turn is not None]
-        norm, sound = self._gradient_norm(loss)
-        if sound and not scaled:
+        unscaled, norm = bool(self.hand.gradients), self._gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):  # neither rolled for nor taken
+            self.game.load_state_dict(before)
+            if not math.isfinite(loss) and self.hand.kept and self.game.saves():
+                self.hand.restore()
+            self.hand.drop()
+            turns = []
+        elif not scaled:
             turns.append(self.game.play(self.chance, loss))
-        rate = self._carry_out(turns, sound, scaled)
+        rate = self._carry_out(turns, unscaled, scaled)
         self.optimizer.zero_grad()
         self.history.add(self._epoch, loss, [facts(self.game, turn) for turn in turns], rate, norm)
 
@@ -186,24 +194,17 @@ class RollToTrain:
     def _backward(self, loss: torch.Tensor) -> None:
         (self._scaler.scale(loss) if self._scaler else loss).backward()
 
-    def _gradient_norm(self, loss: float) -> tuple[float, bool]:
-        """The norm of the gradients before clipping, to which they are clipped; whether loss and norm are numbers."""
-        if self._scaler and any(parameter.grad is not None for parameter in self.model.parameters()):
+    def _gradient_norm(self) -> float:
+        """The norm of the gradients before they are clipped."""
+        if self._scaler and self.hand.gradients:
             self._scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = self.hand.norm()
         if self.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.max_grad_norm, norm)
-        return float(norm), math.isfinite(loss) and bool(norm.isfinite())
+            torch.nn.utils.clip_grads_with_norm_(self.hand.parameters, self.max_grad_norm, norm)
+        return float(norm)
 
-    def _carry_out(self, turns: list[Turn], sound: bool, scaled: bool) -> float:
-        """Let the optimizer step as the turns say; the learning rate that it had."""
-        unscaled = any(parameter.grad is not None for parameter in self.model.parameters())
-        if not sound:  # not rolled for, and not taken
-            turns = []
-            if self.game.saves() and self.hand.kept:
-                self.hand.restore()
-            self.hand.drop()
+    def _carry_out(self, turns: list[Turn], unscaled: bool, scaled: bool) -> float:
+        """Let the optimizer step as the turns say; the learning rate that it had. `unscaled`: by the scaler, if there is one."""
         with self.hand.step(turns, scaled) as steps:
             rate = float(self.optimizer.param_groups[0]["lr"])
             if self._scaler and unscaled:
