@@ -28,7 +28,8 @@ from core.dice.abilities import LONG_REST, SHORT_REST
 from core.dice.characters import CLASSES
 from core.dice.dice import Roll, chances
 from core.dice.rules import RULES
-from core.dice_config import modifier_of, sides_of, usual_dc
+from core.dice_config import Dice, modifier_of, sides_of, usual_dc
+from core.errors import UserError
 from core.paths import CHECKOUT
 
 ROLLS = 100_000
@@ -97,6 +98,9 @@ def test_criticals_judge_the_natural_die_before_the_modifier():
     assert judge(Roll(20, 13, (13,), 2), 15) is Outcome.SUCCESS
     assert judge(Roll(20, 13, (13,), 1), 15) is Outcome.FAILURE
     assert [usual_dc(die) for die in ("d4", "d6", "d20", "d100")] == [3, 5, 15, 75]
+    assert usual_dc("d4", intelligence=6) == 2 and usual_dc("d20", intelligence=1) == 15
+    with pytest.raises(UserError, match="dc 60 is out of reach"):
+        Game.of(Dice(dc=60))
 
 
 def test_rolls_follow_torchs_stream_unless_there_is_a_seed():

@@ -150,6 +150,8 @@ def test_a_sidecar_lays_its_dice_over_the_configs():
     frozen = freeze(config, check_sidecar({"dice": {"rules": "readme"}}, "x"))
     assert frozen.dice == Dice(enabled=True, die="d6", dc=4, rules="readme")
     assert not freeze(Config(), Sidecar()).dice.enabled and check_config({"dice": {}}).dice == Dice()
+    larger = freeze(check_config({"dice": {"die": "d100"}}), check_sidecar({"dice": {"dc": 60}}, "x"))
+    assert (larger.dice.die, larger.dice.dc) == ("d100", 60), "a part is not judged by itself"
     with pytest.raises(UserError, match="out of reach"):
         freeze(config, check_sidecar({"dice": {"die": "d4", "intelligence": 4}}, "x"))
 
@@ -157,7 +159,8 @@ def test_a_sidecar_lays_its_dice_over_the_configs():
 @pytest.mark.parametrize(
     "values, words",
     [
-        ({"dc": 25}, "dc 25 is out of reach"),
+        ({"dc": 25}, "dc 25 is out of reach.*set dc to 20 or lower"),
+        ({"die": "d4", "intelligence": 3}, "dc 2 is out of reach.*a higher intelligence or a larger die"),
         ({"die": "d3"}, "dice.die"),
         ({"character_class": "bard"}, "dice.character_class"),
         ({"sides": 20}, "dice.sides"),
