@@ -64,6 +64,9 @@ class Scripted:
     def state_dict(self) -> dict:
         return {}
 
+    def load_state_dict(self, state: dict) -> None:
+        """Nothing is kept."""
+
 
 def cnn_parts() -> tuple:
     stream = torch.Generator().manual_seed(1)
@@ -465,6 +468,78 @@ def test_batches_and_checkpoints_that_do_not_fit_are_refused(tmp_path):
     knight, _ = rolled("cnn", character_class="paladin")
     with pytest.raises(UserError, match="does not fit"):
         knight.load_checkpoint(tmp_path / "kept")
+
+
+def test_a_checkpoint_takes_the_place_of_its_own_files_alone(tmp_path):
+    trainer, batches = line(16, 16)
+    out = tmp_path / "out"
+    out.mkdir()
+    trainer.save_checkpoint(out)  # an empty one is taken
+    (out / "thesis.txt").write_text("mine")
+    (out / "pictures").mkdir()
+    (out / "pictures" / "one.svg").write_text("<svg/>")
+    trainer.train(batches)
+    trainer.save_checkpoint(out)
+    assert (out / "thesis.txt").read_text() == "mine" and (out / "pictures" / "one.svg").exists()
+    fresh, _ = line()
+    fresh.load_checkpoint(out)
+    assert torch.equal(fresh.model.w, trainer.model.w)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    for foreign in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
+        with pytest.raises(UserError, match="save to another folder"):
+            trainer.save_checkpoint(foreign)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    trainer, batches = line(16)
+    trainer.save_checkpoint(tmp_path / "out")
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    trainer.train(batches)
+    with monkeypatch.context() as patch:
+        patch.setattr("core.durable.move", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.save_checkpoint(tmp_path / "out")
+    fresh, _ = line()
+    fresh.load_checkpoint(tmp_path / "out")
+    assert torch.equal(fresh.model.w, torch.ones(4))
+    trainer.save_checkpoint(tmp_path / "out")
+    fresh.load_checkpoint(tmp_path / "out")
+    assert torch.equal(fresh.model.w, trainer.model.w) and (tmp_path / "out" / "thesis.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def dying(*_) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"seed": 3}, "seed: the checkpoint has none, this trainer has one"),
+        ({"amp": "fp16"}, "scaler .*the checkpoint has none"),
+        ({"character_class": "rogue"}, "has a character"),
+        ({"use_xp_system": True}, "other dice: use_xp_system"),
+    ],
+)
+def test_a_checkpoint_of_another_trainer_changes_nothing(options, words, tmp_path):
+    first, _ = rolled("cnn", num_epochs=1)
+    first.save_checkpoint(tmp_path / "kept")
+    other, _ = rolled("cnn", born=4, **options)
+    before, stream = weights(other), torch.get_rng_state()
+    with pytest.raises(UserError, match=words):
+        other.load_checkpoint(tmp_path / "kept")
+    assert same(before, weights(other)) and torch.equal(stream, torch.get_rng_state())
+    second, _ = rolled("cnn", born=4)
+    second.scheduler = None
+    with pytest.raises(UserError, match="scheduler: the checkpoint has one, this trainer has none"):
+        second.load_checkpoint(tmp_path / "kept")
+    second, _ = rolled("cnn", born=4)
+    second.optimizer = torch.optim.AdamW(second.model.head.parameters())
+    with pytest.raises(UserError, match="the optimizer's groups have"):
+        second.load_checkpoint(tmp_path / "kept")
 
 
 def test_the_quick_start_of_the_readme_runs_learns_and_goes_on(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ A model is called as model(**batch) and answers something with a `loss`. Rolls f
 `seed` is given. Gradients are clipped before they are rolled for, so that clipping does not take a roll back.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -257,21 +258,47 @@ class RollToTrain:
         return folder
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Go on as `save_checkpoint` left it; model, optimizer, scheduler and dice are to be of the same kind. Raises UserError."""
-        state = checkpoint.load(Path(path), self.model, self.dice.model_dump())
-        try:
-            self.game.load_state_dict(state["game"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as problem:
-            raise UserError(f"{path}: does not fit this trainer: {problem}") from problem
+        """Go on as `save_checkpoint` left it; model, optimizer, scheduler and dice are to be of the same kind. Raises UserError,
+        with nothing changed where they are not."""
+        state = checkpoint.read(Path(path))
+        self._compare(Path(path), state)
+        checkpoint.read_weights(Path(path), self.model)
+        checkpoint.put_back(state["streams"])
+        self.game.load_state_dict(state["game"])
+        self.optimizer.load_state_dict(state["optimizer"])
         for part, name in ((self.scheduler, "scheduler"), (self._scaler, "scaler")):
-            if part is not None and state[name] is not None:
+            if part is not None:
                 part.load_state_dict(state[name])
         self.chance.load_state_dict(state["chance"])
         self.hand.kept = {name: tensor.to(self.device) for name, tensor in state["kept"].items()}
         self.history = History.of(state["history"])
         place = state["place"]
         self._epoch, self._batches_done, self._epoch_began = place["epoch"], place["batches"], place["began"]
+
+    def _compare(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises UserError where a checkpoint is of another trainer than this one."""
+        mine = self.dice.model_dump()
+        if other := [f"{name} = {value!r}" for name, value in state["dice"].items() if mine.get(name) != value]:
+            raise UserError(f"{path}: was rolled with other dice: {', '.join(other)}")
+        parts = {
+            "scheduler": (self.scheduler is not None, state["scheduler"] is not None),
+            "scaler (amp = 'fp16')": (self._scaler is not None, state["scaler"] is not None),
+            "seed": ("stream" in self.chance.state_dict(), "stream" in state["chance"]),
+        }
+        for name, (here, there) in parts.items():
+            if here != there:
+                words = ("has one", "has none") if there else ("has none", "has one")
+                raise UserError(f"{path}: {name}: the checkpoint {words[0]}, this trainer {words[1]}")
+        groups = [
+            [len(group["params"]) for group in each["param_groups"]]
+            for each in (self.optimizer.state_dict(), state["optimizer"])
+        ]
+        try:
+            copy.deepcopy(self.game).load_state_dict(state["game"])
+            if groups[0] != groups[1]:
+                raise ValueError(f"the optimizer's groups have {groups[0]} parameters here, {groups[1]} there")
+        except (ValueError, KeyError) as problem:
+            raise UserError(f"{path}: does not fit this trainer: {problem}") from problem
 
 
 def _checked(**values: Any) -> Dice:
