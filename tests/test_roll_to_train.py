@@ -258,6 +258,16 @@ def test_an_ability_moves_the_weights_as_its_text_says(character, naturals, fact
     assert trainer.model.w[0].item() == pytest.approx(1 - 0.1 * 0.5 * factor)
 
 
+def test_one_character_given_to_two_trainers_is_two():
+    wizard = Wizard(level=1)
+    first, batches = line(2, 2, character_class=wizard, batches=2)
+    second, _ = line(character_class=wizard)
+    first.train(batches)
+    assert first.game.character.charges["Arcane Recovery"] == 0
+    assert second.game.character.charges["Arcane Recovery"] == wizard.charges["Arcane Recovery"] == 1
+    assert isinstance(line(character_class=Wizard)[0].game.character, Wizard)
+
+
 def test_rage_moves_the_weights_further():
     trainer, batches = line(2, 4, 18, batches=2, character_class=Barbarian(level=3))
     trainer.train(batches)
@@ -439,6 +449,10 @@ def test_the_picture_shows_losses_before_and_after_the_roll(tmp_path, capsys):
         ({"rules": "harsh"}, "rules"),
         ({"mode": "sometimes"}, "mode"),
         ({"character_class": "bard"}, "Known: wizard"),
+        ({"character_class": 5}, "character_class = 5"),
+        ({"character_class": Line}, "character_class = <class"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0"),
         ({"encounter_chance": 2.0}, "encounter_chance"),
         ({"accumulation_steps": 0}, "accumulation_steps = 0"),
         ({"amp": "fp8"}, "amp"),
@@ -453,6 +467,8 @@ def test_batches_and_checkpoints_that_do_not_fit_are_refused(tmp_path):
     trainer, _ = rolled("cnn", num_epochs=1)
     with pytest.raises(UserError, match="no batch"):
         trainer.evaluate([])
+    with pytest.raises(UserError, match="max_steps = 0"):
+        trainer.train([{}], max_steps=0)
     with pytest.raises(UserError, match="no batch in epoch 1"):
         trainer.train([])
     with pytest.raises(UserError, match="must be a mapping"):

@@ -51,7 +51,7 @@ class RollToTrain:
         mode: str = "per_accumulation_step",
         accumulation_steps: int = 1,
         num_epochs: int = 1,
-        character_class: Character | str | None = None,
+        character_class: Character | type[Character] | str | None = None,
         use_xp_system: bool = False,
         encounter_chance: float = 0.05,
         max_grad_norm: float | None = None,
@@ -65,6 +65,8 @@ class RollToTrain:
             raise UserError(
                 f"accumulation_steps = {accumulation_steps}, num_epochs = {num_epochs}: both must be 1 or more"
             )
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise UserError(f"max_grad_norm = {max_grad_norm}: must be above 0, or None for no clipping")
         if amp is not None and amp not in PRECISIONS:
             raise UserError(f"amp = {amp!r}: must be None or one of {', '.join(PRECISIONS)}")
         self.dice = _checked(
@@ -79,8 +81,7 @@ class RollToTrain:
             encounter_chance=encounter_chance,
         )
         self.game = Game.of(self.dice)
-        named = character_class is None or isinstance(character_class, str)
-        self.game.character = character(character_class) if named else character_class
+        self.game.character = character(character_class)
         self.model, self.tokenizer = model, tokenizer
         self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
         self.scheduler, self.accumulation_steps, self.num_epochs = scheduler, accumulation_steps, num_epochs
@@ -101,6 +102,8 @@ class RollToTrain:
     ) -> History:
         """Train `num_epochs` epochs, or on from where a checkpoint was saved; `max_steps`: stop after so many optimizer steps of
         this call. A second call trains as many epochs again."""
+        if max_steps is not None and max_steps < 1:
+            raise UserError(f"max_steps = {max_steps}: must be 1 or more, or None for all")
         steps_left = math.inf if max_steps is None else max_steps
         last = self._epoch - self._epoch % self.num_epochs + self.num_epochs
         while self._epoch < last:
@@ -200,7 +203,7 @@ class RollToTrain:
         if self._scaler and self.hand.gradients:
             self._scaler.unscale_(self.optimizer)
         norm = self.hand.norm()
-        if self.max_grad_norm:
+        if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.hand.parameters, self.max_grad_norm, norm)
         return float(norm)
 
