@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -169,6 +169,33 @@ def test_a_seed_or_torchs_own_makes_a_training_reproducible(own_stream):
         trainer.train(loader)
         runs.append((weights(trainer), [step["rolls"][0]["natural"] for step in trainer.history.steps]))
     assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1] and runs[0][1] != runs[2][1]
+
+
+@pytest.mark.parametrize("steps", [None, 3], ids=["an epoch's end", "in an epoch"])
+@pytest.mark.parametrize("whose", ["the loader's", "the sampler's"])
+def test_rows_come_in_another_order_after_a_save_as_they_would_have_without_it(whose, steps, tmp_path):
+    def parts() -> tuple[RollToTrain, DataLoader]:
+        trainer, loader = rolled("cnn", num_epochs=1)
+        stream = torch.Generator().manual_seed(3)
+        order = {"shuffle": True, "generator": stream}
+        if whose == "the sampler's":
+            order = {"sampler": RandomSampler(loader.dataset, generator=stream)}
+        return trainer, DataLoader(loader.dataset, batch_size=8, **order)
+
+    whole, loader = parts()
+    for _ in range(2):
+        whole.train(loader)
+    first, loader = parts()
+    first.train(loader, max_steps=steps)
+    first.save_checkpoint(tmp_path / "kept")
+    between, _ = parts()
+    between.load_checkpoint(tmp_path / "kept")
+    between.save_checkpoint(tmp_path / "kept")  # without a step between the two
+    second, loader = parts()
+    second.load_checkpoint(tmp_path / "kept")
+    for _ in range(1 if steps is None else 2):
+        second.train(loader)
+    assert second.history.steps == whole.history.steps and same(weights(second), weights(whole))
 
 
 def test_a_checkpoint_of_a_transformers_model_loads_with_plain_transformers_and_holds_no_pickle(tmp_path):

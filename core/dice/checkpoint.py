@@ -4,7 +4,7 @@ It knows what a trainer hands it, and nothing of games.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +110,28 @@ def _save_model(model: torch.nn.Module, folder: Path) -> None:
         save_model(model, folder / WEIGHTS)
 
 
-def streams(own: torch.Generator | None = None) -> dict[str, Any]:
+def generators(loader: Any) -> list[torch.Generator]:
+    """Those that a data loader draws from beside the process's streams: its own, its samplers'; each once."""
+    holders = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(each): each for each in found if isinstance(each, torch.Generator)}.values())
+
+
+def streams(own: Sequence[torch.Generator] = ()) -> dict[str, Any]:
     """All random streams of this process: torch's, its GPU's, Python's, NumPy's; and a data loader's `own`."""
     tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    if own is not None:
-        tensors["own"] = own.get_state()
+    tensors |= {f"own.{place}": generator.get_state() for place, generator in enumerate(own)}
     values = take_streams(tensors)
     return {"tensors": tensors, "values": values}
 
 
-def put_back(known: dict[str, Any], own: torch.Generator | None = None) -> None:
+def put_back(known: dict[str, Any], own: Sequence[torch.Generator] = ()) -> None:
     """Go on where they were."""
-    if own is not None and "own" in known["tensors"]:
-        own.set_state(known["tensors"]["own"])
+    for place, generator in enumerate(own):
+        if f"own.{place}" in known["tensors"]:
+            generator.set_state(known["tensors"][f"own.{place}"])
     torch.set_rng_state(known["tensors"]["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in known["tensors"]:
         torch.cuda.set_rng_state(known["tensors"]["rng.cuda"])

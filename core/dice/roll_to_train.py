@@ -91,6 +91,8 @@ class RollToTrain:
         self._precision = amp and PRECISIONS[amp]
         self._scaler = torch.amp.GradScaler(self.device.type) if amp == "fp16" else None
         self._epoch, self._batches_done, self._epoch_began = 0, 0, None
+        self._generators: list[torch.Generator] = []  # of the loader that was used last
+        self._generators_at: list[torch.Tensor] = []  # where a checkpoint says that they were
 
     # Training
 
@@ -136,12 +138,15 @@ class RollToTrain:
 
     def _windows(self, loader: Iterable[Mapping]) -> Iterator[list[Mapping]]:
         """The batches of each optimizer step of the epoch; those that a checkpoint holds are passed over."""
-        generator = getattr(loader, "generator", None)
+        self._generators = checkpoint.generators(loader)
         if self._batches_done:
-            now = checkpoint.streams(generator)
-            checkpoint.put_back(self._epoch_began, generator)
+            now = checkpoint.streams()
+            checkpoint.put_back(self._epoch_began, self._generators)
         else:
-            self._epoch_began = checkpoint.streams(generator)
+            for generator, state in zip(self._generators, self._generators_at, strict=False):
+                generator.set_state(state)
+            self._epoch_began = checkpoint.streams(self._generators)
+        self._generators_at = []
         batches = iter(loader)
         if self._batches_done:
             for _ in islice(batches, self._batches_done):
@@ -256,6 +261,7 @@ class RollToTrain:
             "kept": self.hand.kept,
             "history": self.history.state_dict(),
             "place": {"epoch": self._epoch, "batches": self._batches_done, "began": self._epoch_began},
+            "generators": [each.get_state() for each in self._generators] or self._generators_at,
         }
         checkpoint.save(folder, self.model, self.tokenizer, state)
         return folder
@@ -277,6 +283,7 @@ class RollToTrain:
         self.history = History.of(state["history"])
         place = state["place"]
         self._epoch, self._batches_done, self._epoch_began = place["epoch"], place["batches"], place["began"]
+        self._generators, self._generators_at = [], state["generators"]
 
     def _compare(self, path: Path, state: dict[str, Any]) -> None:
         """Raises UserError where a checkpoint is of another trainer than this one."""
