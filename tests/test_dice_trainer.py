@@ -79,6 +79,32 @@ def test_a_rolled_trainer_learns_and_resumes_bit_for_bit(mixed, dice, tmp_path):
     assert second.dice.history == whole.dice.history and len(whole.dice.history) >= 16
 
 
+def test_a_game_is_read_from_the_folder_that_is_resumed_from(tmp_path):
+    first = trainer(tmp_path / "first", mixed=True, max_steps=10)
+    first.train()
+    five = first.dice.history[:5]
+    other = trainer(tmp_path / "other", mixed=True, max_steps=6)
+    other.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-5"))
+    assert other.dice.history[:5] == five and other.dice.game.turns == 6
+    first.args.max_steps = 6
+    first.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-5"))
+    assert first.dice.history == other.dice.history and first.dice.game.turns == 6, "its own later game is left"
+    stranger = trainer(tmp_path / "first", Dice(enabled=True, dc=9), mixed=True, max_steps=20)
+    with pytest.raises(UserError, match="other dice: rules = 'methodology', dc = 8"):
+        stranger.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_checkpoint_that_was_saved_without_dice_begins_the_game_afresh(mixed, tmp_path):
+    torch.manual_seed(5)
+    model, rows, _ = qwen_parts()
+    Trainer(model, arguments(tmp_path, max_steps=5), train_dataset=rows).train()
+    made = trainer(tmp_path, mixed=mixed, max_steps=7)
+    with pytest.warns(UserWarning, match="without dice: the game begins afresh"):
+        made.train(resume_from_checkpoint=True)
+    assert made.dice.game.turns == 2 and len(made.dice.history) == 2
+
+
 @pytest.mark.parametrize("mode", ["per_accumulation_step", "per_mini_batch"])
 def test_the_roll_decides_about_the_update_and_not_about_the_reported_loss(mode, tmp_path):
     dice = Dice(enabled=True, rules="readme", mode=mode, encounter_chance=0)
