@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from core import config_words
 from core.alert_config import Alerts, Sinks
 from core.config_words import Section
-from core.dice_config import Dice
+from core.dice_config import Dice, reach_problem
 from core.errors import UserError
 from core.hero_profile import (
     Hero,
@@ -261,6 +261,13 @@ class Config(Section):
     oracle: Oracle = Field(Oracle(), description="Where the hero answers.")
     alerts: Alerts = Field(Alerts(), description="Who is told.")
     sinks: Sinks = Field(Sinks(), description="Who gets a copy of the numbers.")
+
+    @field_validator("dice")
+    @classmethod
+    def dice_reach(cls, value: Dice) -> Dice:
+        if problem := reach_problem(value):
+            raise ValueError(problem)
+        return value
 
     @field_validator("trainer")
     @classmethod

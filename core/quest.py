@@ -12,7 +12,7 @@ import orjson
 from pydantic import Field, ValidationError
 
 from core.config import Config, Section
-from core.dice_config import Dice
+from core.dice_config import Dice, reach_problem
 from core.durable import read_json
 from core.errors import UserError, nearest
 from core.hero_profile import HeroName
@@ -139,11 +139,10 @@ def _schools(usual: Schools, own: Schools | None) -> Schools:
 def _dice(usual: Dice, own: Dice | None) -> Dice:
     """`usual`, but for what `own` says."""
     said = own.model_dump(exclude_unset=True) if own else {}
-    try:
-        return Dice(**{**usual.model_dump(exclude_unset=True), **said})
-    except ValidationError as problem:
-        told = "; ".join(error["msg"].removeprefix("Value error, ") for error in problem.errors())
-        raise UserError(f"dice of the quest over those of config.json: {told}") from None
+    found = Dice(**{**usual.model_dump(exclude_unset=True), **said})
+    if problem := reach_problem(found):
+        raise UserError(f"dice of the quest over those of config.json: {problem}")
+    return found
 
 
 def read_sidecar(path: Path, source: str | None = None) -> Sidecar:

@@ -28,7 +28,8 @@ from core.dice.abilities import LONG_REST, SHORT_REST
 from core.dice.characters import CLASSES
 from core.dice.dice import Roll, chances
 from core.dice.rules import RULES
-from core.dice_config import modifier_of, sides_of, usual_dc
+from core.dice_config import Dice, modifier_of, sides_of, usual_dc
+from core.errors import UserError
 from core.paths import CHECKOUT
 
 ROLLS = 100_000
@@ -97,6 +98,9 @@ def test_criticals_judge_the_natural_die_before_the_modifier():
     assert judge(Roll(20, 13, (13,), 2), 15) is Outcome.SUCCESS
     assert judge(Roll(20, 13, (13,), 1), 15) is Outcome.FAILURE
     assert [usual_dc(die) for die in ("d4", "d6", "d20", "d100")] == [3, 5, 15, 75]
+    assert usual_dc("d4", intelligence=6) == 2 and usual_dc("d20", intelligence=1) == 15
+    with pytest.raises(UserError, match="dc 60 is out of reach"):
+        Game.of(Dice(dc=60))
 
 
 def test_rolls_follow_torchs_stream_unless_there_is_a_seed():
@@ -203,6 +207,9 @@ def test_sneak_attack_boosts_the_gradient_with_advantage_or_a_high_die():
     assert [play(one, natural, 5, 6).gradient_factor for natural in (16, 17)] == pytest.approx([1, 1 + 11 / 30])
     assert play(game(Rogue(), edge=1), 16, 3, 6).gradient_factor == pytest.approx(1.2)
     assert play(game(Rogue(), edge=-1), 16, 18, 6).gradient_factor == 1
+    assert play(game(Rogue(), edge=-1, dc=5), 7, 7, 6).gradient_factor == 1, (
+        "doubles with disadvantage are no advantage"
+    )
     assert play(one, 1, 6, 6).gradient_factor == 1
 
 
@@ -271,7 +278,8 @@ def test_reckless_attack_has_advantage_and_pays_double_for_a_failure():
 def test_the_aura_adds_the_tier_and_halves_the_worst():
     turn = play(game(Paladin(level=9)), 12)
     assert turn.roll.total == 15 and turn.outcome is Outcome.SUCCESS
-    assert play(game(Paladin()), 1).scale == -0.5
+    assert play(game(Paladin()), 1).factor == -0.5
+    assert play(fought(LossDragon, character=Paladin()), 1).factor == -0.5
     assert play(game(Paladin(), rules="gentle"), 1).scale is None
 
 
@@ -343,6 +351,8 @@ def test_experience_makes_levels_and_levels_a_bonus():
     assert other.level == 20 and other.to_next is None
     other.load_state_dict(one.state_dict())
     assert other == one
+    with pytest.raises(ValueError, match="points = -5"):
+        ExperienceSystem(-5)
     with pytest.raises(ValueError, match="not lost"):
         one.gain(-1)
 

@@ -1,9 +1,11 @@
 """Dice in a plain transformers.Trainer: the callback, the mixin, their checkpoints."""
 
+import math
+
 import pytest
 import torch
-from test_roll_to_train import Scripted, qwen_parts
-from transformers import Trainer, TrainingArguments
+from test_roll_to_train import Line, Scripted, qwen_parts
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from core.dice import DiceCallback, DiceMixin
 from core.dice.monsters import WeightWraith
@@ -77,6 +79,32 @@ def test_a_rolled_trainer_learns_and_resumes_bit_for_bit(mixed, dice, tmp_path):
     assert second.dice.history == whole.dice.history and len(whole.dice.history) >= 16
 
 
+def test_a_game_is_read_from_the_folder_that_is_resumed_from(tmp_path):
+    first = trainer(tmp_path / "first", mixed=True, max_steps=10)
+    first.train()
+    five = first.dice.history[:5]
+    other = trainer(tmp_path / "other", mixed=True, max_steps=6)
+    other.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-5"))
+    assert other.dice.history[:5] == five and other.dice.game.turns == 6
+    first.args.max_steps = 6
+    first.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-5"))
+    assert first.dice.history == other.dice.history and first.dice.game.turns == 6, "its own later game is left"
+    stranger = trainer(tmp_path / "first", Dice(enabled=True, dc=9), mixed=True, max_steps=20)
+    with pytest.raises(UserError, match="other dice: rules = 'methodology', dc = 8"):
+        stranger.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_checkpoint_that_was_saved_without_dice_begins_the_game_afresh(mixed, tmp_path):
+    torch.manual_seed(5)
+    model, rows, _ = qwen_parts()
+    Trainer(model, arguments(tmp_path, max_steps=5), train_dataset=rows).train()
+    made = trainer(tmp_path, mixed=mixed, max_steps=7)
+    with pytest.warns(UserWarning, match="without dice: the game begins afresh"):
+        made.train(resume_from_checkpoint=True)
+    assert made.dice.game.turns == 2 and len(made.dice.history) == 2
+
+
 @pytest.mark.parametrize("mode", ["per_accumulation_step", "per_mini_batch"])
 def test_the_roll_decides_about_the_update_and_not_about_the_reported_loss(mode, tmp_path):
     dice = Dice(enabled=True, rules="readme", mode=mode, encounter_chance=0)
@@ -126,6 +154,39 @@ def test_weights_are_clean_whenever_the_trainer_saves(tmp_path):
     made.train()
     assert torch.equal(weights(made), before), "both steps were discarded"
     assert losses(made)[0] > 0
+
+
+def test_a_scaler_sees_a_step_whose_every_batch_is_discarded(tmp_path):
+    dice = DiceCallback(Dice(enabled=True, mode="per_mini_batch", encounter_chance=0))
+    dice.sees_losses, dice.chance = True, Scripted(1, 20)
+    model = Line()
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu")
+    state = TrainerState()
+    dice.on_train_begin(arguments(tmp_path), state, None, model=model, optimizer=optimizer)
+    for moved in (0.0, 0.1 * 0.25):
+        before = model.w.detach().clone()
+        dice.on_step_begin(None, state, None)
+        scaler.scale(dice.roll_for(model(torch.ones(4)).loss)).backward()
+        scaler.unscale_(optimizer)
+        dice.on_pre_optimizer_step(None, state, None, model=model, optimizer=optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        dice.on_optimizer_step(None, state, None, optimizer=optimizer)
+        optimizer.zero_grad()
+        assert before - model.w.detach() == pytest.approx(torch.full((4,), moved).numpy())
+
+
+def test_a_loss_that_is_no_number_passes_and_its_step_is_neither_taken_nor_rolled(tmp_path):
+    dice = DiceCallback(Dice(enabled=True, mode="per_mini_batch", encounter_chance=0, character_class="cleric"))
+    dice.sees_losses, dice.chance = True, Scripted(16)
+    model = Line()
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), TrainerState()
+    dice.on_train_begin(arguments(tmp_path), state, None, model=model, optimizer=optimizer)
+    dice.on_step_begin(None, state, None)
+    for factor in (1.0, math.nan):
+        dice.roll_for(model(torch.full((4,), factor)).loss).backward()
+    dice.on_pre_optimizer_step(None, state, None, model=model, optimizer=optimizer)
+    assert model.w.grad is None and dice.game.turns == 0 and dice.history == [] and not dice.hand.kept
 
 
 def test_an_evaluation_is_not_rolled_for(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -63,6 +63,9 @@ class Scripted:
 
     def state_dict(self) -> dict:
         return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Nothing is kept."""
 
 
 def cnn_parts() -> tuple:
@@ -168,6 +171,33 @@ def test_a_seed_or_torchs_own_makes_a_training_reproducible(own_stream):
     assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1] and runs[0][1] != runs[2][1]
 
 
+@pytest.mark.parametrize("steps", [None, 3], ids=["an epoch's end", "in an epoch"])
+@pytest.mark.parametrize("whose", ["the loader's", "the sampler's"])
+def test_rows_come_in_another_order_after_a_save_as_they_would_have_without_it(whose, steps, tmp_path):
+    def parts() -> tuple[RollToTrain, DataLoader]:
+        trainer, loader = rolled("cnn", num_epochs=1)
+        stream = torch.Generator().manual_seed(3)
+        order = {"shuffle": True, "generator": stream}
+        if whose == "the sampler's":
+            order = {"sampler": RandomSampler(loader.dataset, generator=stream)}
+        return trainer, DataLoader(loader.dataset, batch_size=8, **order)
+
+    whole, loader = parts()
+    for _ in range(2):
+        whole.train(loader)
+    first, loader = parts()
+    first.train(loader, max_steps=steps)
+    first.save_checkpoint(tmp_path / "kept")
+    between, _ = parts()
+    between.load_checkpoint(tmp_path / "kept")
+    between.save_checkpoint(tmp_path / "kept")  # without a step between the two
+    second, loader = parts()
+    second.load_checkpoint(tmp_path / "kept")
+    for _ in range(1 if steps is None else 2):
+        second.train(loader)
+    assert second.history.steps == whole.history.steps and same(weights(second), weights(whole))
+
+
 def test_a_checkpoint_of_a_transformers_model_loads_with_plain_transformers_and_holds_no_pickle(tmp_path):
     trainer, loader = rolled("qwen3", num_epochs=1)
     trainer.train(loader)
@@ -255,6 +285,16 @@ def test_an_ability_moves_the_weights_as_its_text_says(character, naturals, fact
     assert trainer.model.w[0].item() == pytest.approx(1 - 0.1 * 0.5 * factor)
 
 
+def test_one_character_given_to_two_trainers_is_two():
+    wizard = Wizard(level=1)
+    first, batches = line(2, 2, character_class=wizard, batches=2)
+    second, _ = line(character_class=wizard)
+    first.train(batches)
+    assert first.game.character.charges["Arcane Recovery"] == 0
+    assert second.game.character.charges["Arcane Recovery"] == wizard.charges["Arcane Recovery"] == 1
+    assert isinstance(line(character_class=Wizard)[0].game.character, Wizard)
+
+
 def test_rage_moves_the_weights_further():
     trainer, batches = line(2, 4, 18, batches=2, character_class=Barbarian(level=3))
     trainer.train(batches)
@@ -281,6 +321,47 @@ def test_a_loss_that_is_no_number_is_not_rolled_for_and_a_cleric_saves_from_it()
         trainer.train([batch])
         assert trainer.history.steps[-1]["rolls"] == [] and trainer.history.steps[-1]["loss"] is None
         assert torch.equal(trainer.model.w, torch.ones(4))
+
+
+def test_after_a_step_that_is_no_number_the_game_is_where_it_was_before_its_window():
+    trainer, (good,) = line(*[16] * 20, mode="per_mini_batch", accumulation_steps=2, character_class=Cleric(), dc=2)
+    trainer.train([good, {"factor": torch.full((4,), math.inf)}])
+    assert trainer.game.turns == 0 and not trainer.hand.kept and trainer.history.steps[0]["rolls"] == []
+    trainer.train([{"factor": torch.full((4,), 1e3)}] * 2)  # a loss that has risen, if the first is remembered
+    assert trainer.hand.kept and trainer.game.turns == 2
+
+
+def test_a_cleric_who_keeps_and_brings_back_in_one_window_brings_back_what_he_kept():
+    trainer, (good,) = line(*[16] * 2, mode="per_mini_batch", accumulation_steps=2, character_class=Cleric(), dc=2)
+    trainer.train([good, {"factor": torch.full((4,), 1e3)}])
+    assert torch.equal(trainer.hand.kept["w"], torch.ones(4)) and torch.equal(trainer.model.w, torch.ones(4))
+
+
+def test_a_cleric_spends_no_intervention_on_gradients_alone():
+    trainer, (good,) = line(16, 16, character_class=Cleric(level=3))
+    trainer.train([good])
+    trainer.model.w.register_hook(lambda gradient: gradient * math.inf)
+    trainer.train([good])
+    assert trainer.game.character.charges["Divine Intervention"] == 1 and trainer.history.steps[1]["rolls"] == []
+    assert not torch.equal(trainer.model.w, torch.ones(4))
+
+
+def test_gradients_of_others_count_for_nothing():
+    torch.manual_seed(1)
+    model, rows, _ = cnn_parts()
+    head = torch.optim.SGD(model.head.parameters(), lr=0.0)
+    options = {"num_epochs": 3, "rules": "readme", "encounter_chance": 0.0, "progress": False}
+    trainer = RollToTrain(model, None, head, **options)
+    batch = next(iter(DataLoader(rows, batch_size=8)))
+    model(**batch).loss.backward()  # somebody looks at the gradients before
+    model.norm.track_running_stats = False
+    trainer.train([batch])
+    norms = [step["gradient_norm"] for step in trainer.history.steps]
+    model.zero_grad()
+    model.train()
+    model(**batch).loss.backward()
+    expected = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.head.parameters()])
+    assert norms == pytest.approx([float(expected)] * 3)
 
 
 def test_infinite_gradients_leave_weights_and_moments_alone():
@@ -360,6 +441,24 @@ def test_a_plateau_schedule_hears_of_each_epoch():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
+def test_a_plateau_schedule_that_has_heard_nothing_yet_is_resumed(tmp_path):
+    def made() -> RollToTrain:
+        torch.manual_seed(3)
+        model = Line()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return RollToTrain(model, None, optimizer, plateau, progress=False, encounter_chance=0)
+
+    batches = [{"factor": torch.ones(4)}] * 3
+    first, second = made(), made()
+    first.train(batches, max_steps=1)
+    first.save_checkpoint(tmp_path / "kept")
+    second.load_checkpoint(tmp_path / "kept")
+    assert second.scheduler.best == math.inf
+    second.train(batches)
+    assert second.scheduler.best < math.inf
+
+
 def test_the_picture_shows_losses_before_and_after_the_roll(tmp_path, capsys):
     trainer, loader = rolled("cnn", progress=True, encounter_chance=1.0)
     trainer.train(loader, loader)
@@ -377,6 +476,10 @@ def test_the_picture_shows_losses_before_and_after_the_roll(tmp_path, capsys):
         ({"rules": "harsh"}, "rules"),
         ({"mode": "sometimes"}, "mode"),
         ({"character_class": "bard"}, "Known: wizard"),
+        ({"character_class": 5}, "character_class = 5"),
+        ({"character_class": Line}, "character_class = <class"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm = 0.0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm = -1.0"),
         ({"encounter_chance": 2.0}, "encounter_chance"),
         ({"accumulation_steps": 0}, "accumulation_steps = 0"),
         ({"amp": "fp8"}, "amp"),
@@ -391,6 +494,8 @@ def test_batches_and_checkpoints_that_do_not_fit_are_refused(tmp_path):
     trainer, _ = rolled("cnn", num_epochs=1)
     with pytest.raises(UserError, match="no batch"):
         trainer.evaluate([])
+    with pytest.raises(UserError, match="max_steps = 0"):
+        trainer.train([{}], max_steps=0)
     with pytest.raises(UserError, match="no batch in epoch 1"):
         trainer.train([])
     with pytest.raises(UserError, match="must be a mapping"):
@@ -406,6 +511,78 @@ def test_batches_and_checkpoints_that_do_not_fit_are_refused(tmp_path):
     knight, _ = rolled("cnn", character_class="paladin")
     with pytest.raises(UserError, match="does not fit"):
         knight.load_checkpoint(tmp_path / "kept")
+
+
+def test_a_checkpoint_takes_the_place_of_its_own_files_alone(tmp_path):
+    trainer, batches = line(16, 16)
+    out = tmp_path / "out"
+    out.mkdir()
+    trainer.save_checkpoint(out)  # an empty one is taken
+    (out / "thesis.txt").write_text("mine")
+    (out / "pictures").mkdir()
+    (out / "pictures" / "one.svg").write_text("<svg/>")
+    trainer.train(batches)
+    trainer.save_checkpoint(out)
+    assert (out / "thesis.txt").read_text() == "mine" and (out / "pictures" / "one.svg").exists()
+    fresh, _ = line()
+    fresh.load_checkpoint(out)
+    assert torch.equal(fresh.model.w, trainer.model.w)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    for foreign in (tmp_path / "full", tmp_path / "full" / "thesis.txt"):
+        with pytest.raises(UserError, match="save to another folder"):
+            trainer.save_checkpoint(foreign)
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_save_that_is_interrupted_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    trainer, batches = line(16)
+    trainer.save_checkpoint(tmp_path / "out")
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    trainer.train(batches)
+    with monkeypatch.context() as patch:
+        patch.setattr("core.durable.move", dying)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.save_checkpoint(tmp_path / "out")
+    fresh, _ = line()
+    fresh.load_checkpoint(tmp_path / "out")
+    assert torch.equal(fresh.model.w, torch.ones(4))
+    trainer.save_checkpoint(tmp_path / "out")
+    fresh.load_checkpoint(tmp_path / "out")
+    assert torch.equal(fresh.model.w, trainer.model.w) and (tmp_path / "out" / "thesis.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def dying(*_) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"seed": 3}, "seed: the checkpoint has none, this trainer has one"),
+        ({"amp": "fp16"}, "scaler .*the checkpoint has none"),
+        ({"character_class": "rogue"}, "has a character"),
+        ({"use_xp_system": True}, "other dice: use_xp_system"),
+    ],
+)
+def test_a_checkpoint_of_another_trainer_changes_nothing(options, words, tmp_path):
+    first, _ = rolled("cnn", num_epochs=1)
+    first.save_checkpoint(tmp_path / "kept")
+    other, _ = rolled("cnn", born=4, **options)
+    before, stream = weights(other), torch.get_rng_state()
+    with pytest.raises(UserError, match=words):
+        other.load_checkpoint(tmp_path / "kept")
+    assert same(before, weights(other)) and torch.equal(stream, torch.get_rng_state())
+    second, _ = rolled("cnn", born=4)
+    second.scheduler = None
+    with pytest.raises(UserError, match="scheduler: the checkpoint has one, this trainer has none"):
+        second.load_checkpoint(tmp_path / "kept")
+    second, _ = rolled("cnn", born=4)
+    second.optimizer = torch.optim.AdamW(second.model.head.parameters())
+    with pytest.raises(UserError, match="the optimizer's groups have"):
+        second.load_checkpoint(tmp_path / "kept")
 
 
 def test_the_quick_start_of_the_readme_runs_learns_and_goes_on(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Dice in a battle: rolled, told, kept and resumed; what cannot be rolled is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,8 @@ def test_a_sidecar_lays_its_dice_over_the_configs():
     frozen = freeze(config, check_sidecar({"dice": {"rules": "readme"}}, "x"))
     assert frozen.dice == Dice(enabled=True, die="d6", dc=4, rules="readme")
     assert not freeze(Config(), Sidecar()).dice.enabled and check_config({"dice": {}}).dice == Dice()
+    larger = freeze(check_config({"dice": {"die": "d100"}}), check_sidecar({"dice": {"dc": 60}}, "x"))
+    assert (larger.dice.die, larger.dice.dc) == ("d100", 60), "a part is not judged by itself"
     with pytest.raises(UserError, match="out of reach"):
         freeze(config, check_sidecar({"dice": {"die": "d4", "intelligence": 4}}, "x"))
 
@@ -155,7 +159,8 @@ def test_a_sidecar_lays_its_dice_over_the_configs():
 @pytest.mark.parametrize(
     "values, words",
     [
-        ({"dc": 25}, "dc 25 is out of reach"),
+        ({"dc": 25}, "dc 25 is out of reach.*set dc to 20 or lower"),
+        ({"die": "d4", "intelligence": 3}, "dc 2 is out of reach.*a higher intelligence or a larger die"),
         ({"die": "d3"}, "dice.die"),
         ({"character_class": "bard"}, "dice.character_class"),
         ({"sides": 20}, "dice.sides"),
@@ -165,3 +170,17 @@ def test_a_sidecar_lays_its_dice_over_the_configs():
 def test_dice_that_nobody_can_throw_are_refused(values, words):
     with pytest.raises(UserError, match=words):
         check_config({"dice": values})
+
+
+def test_a_cleric_of_a_battle_that_goes_on_after_another_one_keeps_nothing_of_that(realm, ledger):
+    hero, plans = resident(realm, ledger), []
+    rolled = hero.trainer.rolled
+    begin = rolled.begin
+    rolled.begin = lambda plan, first, cooldown: (plans.append(plan), begin(plan, first, cooldown))[-1]
+    accept_sums(realm, ledger, "sums", dice=BRAVE)
+    assert fight(hero)
+    again = resident(realm, ledger).trainer.rolled
+    again.begin(plans[0], 2, cooldown=False)
+    assert again.kept and "kept" in again.game.character.own, "the same battle goes on"
+    again.begin(dataclasses.replace(plans[0], quest_sha256="0" * 64), 2, cooldown=False)
+    assert not again.kept and "kept" not in again.game.character.own

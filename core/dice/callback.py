@@ -5,6 +5,7 @@ saved beside each of the Trainer's checkpoints and comes back with `resume_from_
 """
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from core.dice.chance import TorchChance
 from core.dice.game import Game, facts
@@ -40,6 +41,7 @@ class DiceCallback(TrainerCallback):
         self.game, self.chance = Game.of(self.dice), TorchChance(seed)
         self.history: list[dict[str, Any]] = []
         self.hand: Hand | None = None
+        self.resumed_from: Path | None = None  # known to the mixin; a callback looks in the output directory
         self._turns: list[Turn] = []
         self._losses: list[float] = []
 
@@ -53,8 +55,9 @@ class DiceCallback(TrainerCallback):
             kept = self.hand.kept
         self.hand = Hand(model, getattr(optimizer, "optimizer", optimizer))
         self.hand.kept = kept
-        if state.global_step and self.game.turns == 0:
-            self._read(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", args.device)
+        if state.global_step:
+            usual = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            self._resume(self.resumed_from or usual, args.device)
 
     def _refuse(self, args: TrainingArguments) -> None:
         """Raises UserError for what cannot be rolled."""
@@ -70,15 +73,17 @@ class DiceCallback(TrainerCallback):
             )
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self._turns, self._losses = [], []
+        self._turns, self._losses, self._before = [], [], self.game.state_dict()
         self.hand.haunt(self.game.haunting)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
         self.hand.lift()
         scaled = self.dice.mode == "per_mini_batch"
         loss = sum(self._losses) / len(self._losses) if self._losses else None
-        if not self._is_sound(model, loss):
-            if self.game.saves() and self.hand.kept:
+        lost = loss is not None and not math.isfinite(loss)
+        if lost or not self.hand.norm().isfinite():  # neither rolled for nor taken
+            self.game.load_state_dict(self._before)
+            if lost and self.hand.kept and self.game.saves():
                 self.hand.restore()
             self.hand.drop()
             self._turns = []
@@ -98,24 +103,14 @@ class DiceCallback(TrainerCallback):
     # One mini-batch, for the mixin
 
     def roll_for(self, loss: torch.Tensor) -> torch.Tensor:
-        """`loss`, whose gradient the roll scales; its value stays the true one. A discarded one has no gradient at all."""
+        """`loss`, whose gradient the roll scales; its value stays the true one. The gradient of a discarded one is 0, which a
+        GradScaler has to see; where all of a step are discarded, `before_step` drops it."""
         self._losses.append(float(loss.detach()))
-        if self.dice.mode != "per_mini_batch":
+        if self.dice.mode != "per_mini_batch" or not math.isfinite(self._losses[-1]):
             return loss
-        turn = self.game.play(self.chance, self._losses[-1]) if loss.detach().isfinite() else None
-        if turn is not None:
-            self._turns.append(turn)
-        if turn is None or turn.discarded:
-            nowhere = torch.zeros((), device=loss.device, requires_grad=True)
-            return loss.detach() + nowhere
+        turn = self.game.play(self.chance, self._losses[-1])
+        self._turns.append(turn)
         return _ScaledGradient.apply(loss, turn.factor)
-
-    @staticmethod
-    def _is_sound(model: torch.nn.Module, loss: float | None) -> bool:
-        """Whether loss and gradients are numbers; steps where they are not are neither rolled nor taken."""
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        return bool(norm.isfinite()) and (loss is None or math.isfinite(loss))
 
     # Checkpoints
 
@@ -132,11 +127,22 @@ class DiceCallback(TrainerCallback):
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / TENSORS)
         (folder / VALUES).write_bytes(orjson.dumps(values))
 
+    def _resume(self, folder: Path, device: torch.device) -> None:
+        """Go on with the game of this checkpoint; with a new one where it was saved without dice."""
+        if not (folder / VALUES).is_file():
+            warnings.warn(f"{folder} was saved without dice: the game begins afresh", stacklevel=2)
+            self.game, self.history, self.hand.kept = Game.of(self.dice), [], {}
+            return
+        self._read(folder, device)
+
     def _read(self, folder: Path, device: torch.device) -> None:
+        mine = self.dice.model_dump()
         try:
             tensors = load_file(folder / TENSORS)
             values = orjson.loads((folder / VALUES).read_bytes())
             parts = give_tensors(values["parts"], tensors)
+            if other := [f"{name} = {value!r}" for name, value in values["dice"].items() if mine.get(name) != value]:
+                raise UserError(f"{folder}: was rolled with other dice: {', '.join(other)}")
             self.game.load_state_dict(values["game"])
         except (OSError, KeyError, ValueError, SafetensorError) as problem:
             raise UserError(f"{folder}: its dice cannot be read: {problem}") from problem
@@ -153,6 +159,13 @@ class DiceMixin:
         self.dice = DiceCallback(dice, dice_seed)
         self.dice.sees_losses = True
         self.add_callback(self.dice)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        self.dice.resumed_from = Path(folder) if folder else None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         found = super().compute_loss(model, inputs, *args, **kwargs)

@@ -3,6 +3,8 @@
 They shape turns and know neither models nor optimizers. *Tier*: 1, and 1 more from levels 5, 9, 13 and 17 on.
 """
 
+import copy
+
 from core.dice.abilities import SECOND_ABILITY, Ability, Again, Character, Stance
 from core.dice.dice import Chance, Outcome
 from core.dice.turn import Turn
@@ -66,8 +68,7 @@ class Rogue(Character):
 
     def shape(self, turn: Turn, chance: Chance, loss: float | None) -> None:
         roll = turn.roll
-        advantage = len(roll.thrown) > 1 and roll.natural == max(roll.thrown)
-        if turn.outcome.succeeds and (advantage or roll.natural > 0.8 * roll.sides):
+        if turn.outcome.succeeds and (roll.edge > 0 or roll.natural > 0.8 * roll.sides):
             pips = sum(chance.die(6) for _ in range((self.level + 1) // 2))
             turn.gradient_factor *= 1 + pips / 30
             turn.tell("sneak_attack", f"Sneak Attack: the gradient is multiplied by {1 + pips / 30:.2f}.")
@@ -219,8 +220,7 @@ class Paladin(Character):
         return Stance(bonus=self.tier)
 
     def shape(self, turn: Turn, chance: Chance, loss: float | None) -> None:
-        if turn.scale is not None:
-            turn.scale = max(turn.scale, -0.5)
+        turn.least_factor = -0.5
         if turn.outcome is Outcome.CRITICAL_SUCCESS and self.spend(self.SMITE):
             turn.gradient_factor *= 2
             turn.tell("divine_smite", "Divine Smite: the gradient is doubled.")
@@ -229,12 +229,21 @@ class Paladin(Character):
 CLASSES = {kind.name: kind for kind in (Wizard, Rogue, Fighter, Cleric, Barbarian, Paladin)}
 
 
-def character(name: str | None, level: int = 1) -> Character | None:
-    """A character of the class with this name; none for None. Raises UserError."""
-    if name is None:
-        return None
-    if name not in CLASSES:
+def character(kind: Character | type[Character] | str | None, level: int = 1) -> Character | None:
+    """A character of this class, by name or itself; a copy of one that is made, so that each game has its own; none for None.
+
+    Raises UserError.
+    """
+    if kind is None or isinstance(kind, Character):
+        return copy.deepcopy(kind)
+    if isinstance(kind, type) and issubclass(kind, Character):
+        return kind(level)
+    if not isinstance(kind, str):
         raise UserError(
-            f"character_class = {name!r}: unknown{nearest(name, CLASSES) or '.'} Known: {', '.join(CLASSES)}"
+            f"character_class = {kind!r}: must be None, one of {', '.join(CLASSES)}, a class or a character"
         )
-    return CLASSES[name](level)
+    if kind not in CLASSES:
+        raise UserError(
+            f"character_class = {kind!r}: unknown{nearest(kind, CLASSES) or '.'} Known: {', '.join(CLASSES)}"
+        )
+    return CLASSES[kind](level)

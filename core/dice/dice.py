@@ -35,12 +35,13 @@ class Chance(Protocol):
 
 @dataclass(frozen=True)
 class Roll:
-    """`natural`: the die that counts, of those `thrown`."""
+    """`natural`: the die that counts, of those `thrown`; `edge`: above 0 with advantage, below with disadvantage."""
 
     sides: int
     natural: int
     thrown: Sequence[int]
     modifier: int = 0
+    edge: int = 0
 
     @property
     def total(self) -> int:
@@ -50,7 +51,7 @@ class Roll:
 def throw(chance: Chance, sides: int, edge: int = 0, modifier: int = 0) -> Roll:
     """`edge`: above 0 advantage, below disadvantage."""
     thrown = tuple(chance.die(sides) for _ in range(2 if edge else 1))
-    return Roll(sides, min(thrown) if edge < 0 else max(thrown), thrown, modifier)
+    return Roll(sides, min(thrown) if edge < 0 else max(thrown), thrown, modifier, edge)
 
 
 def judge(roll: Roll, dc: int) -> Outcome:

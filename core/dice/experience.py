@@ -25,6 +25,10 @@ class ExperienceSystem:
 
     points: int = 0
 
+    def __post_init__(self) -> None:
+        if self.points < 0:
+            raise ValueError(f"points = {self.points}: experience begins at 0")
+
     @staticmethod
     def needed(level: int) -> int:
         """Points at which `level` is reached."""

@@ -12,7 +12,8 @@ from core.dice.experience import ExperienceSystem
 from core.dice.monsters import Monster, appears, monster_of
 from core.dice.rules import Rules, rules_named
 from core.dice.turn import Turn
-from core.dice_config import Dice, modifier_of, sides_of, usual_dc
+from core.dice_config import Dice, modifier_of, reach_problem, sides_of
+from core.errors import UserError
 
 
 class Game:
@@ -36,11 +37,13 @@ class Game:
 
     @classmethod
     def of(cls, dice: Dice) -> "Game":
-        """As config.json or a sidecar says."""
+        """As config.json or a sidecar says. Raises UserError where nothing but the natural maximum could succeed."""
+        if problem := reach_problem(dice):
+            raise UserError(problem)
         return cls(
             rules_named(dice.rules),
             sides_of(dice.die),
-            usual_dc(dice.die) if dice.dc is None else dice.dc,
+            dice.difficulty,
             modifier_of(dice.intelligence),
             EDGES[dice.advantage],
             character(dice.character_class, dice.level),

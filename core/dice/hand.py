@@ -78,15 +78,28 @@ class Hand:
 
     # Gradients
 
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Those that the optimizer trains."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def norm(self) -> torch.Tensor:
+        """Of all gradients together; 0 where there is none."""
+        return torch.nn.utils.get_total_norm(self.gradients)
+
     def drop(self) -> None:
         """The optimizer finds no gradient, and touches nothing."""
-        for parameter in self.model.parameters():
+        for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def scale(self, factor: float) -> None:
         """Multiply all gradients. By 0 they become 0 whatever they are: infinity times 0 would be no number."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = self.gradients
         if not gradients or factor == 1.0:
             return
         if factor == 0.0:
@@ -103,13 +116,12 @@ class Hand:
         """
         self.lift()
         self.rate_factor = 1.0
-        if any(turn.restore for turn in turns):
-            self.restore()
-            self.drop()
-            return 1
-        if any(turn.keep for turn in turns):
-            self.keep()
-        if turns and all(turn.discarded for turn in turns):
+        for turn in turns:
+            if turn.restore:
+                self.restore()
+            elif turn.keep:
+                self.keep()
+        if turns and (any(turn.restore for turn in turns) or all(turn.discarded for turn in turns)):
             self.drop()
             return 1
         if not scaled:

@@ -4,6 +4,7 @@ A model is called as model(**batch) and answers something with a `loss`. Rolls f
 `seed` is given. Gradients are clipped before they are rolled for, so that clipping does not take a roll back.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -50,7 +51,7 @@ class RollToTrain:
         mode: str = "per_accumulation_step",
         accumulation_steps: int = 1,
         num_epochs: int = 1,
-        character_class: Character | str | None = None,
+        character_class: Character | type[Character] | str | None = None,
         use_xp_system: bool = False,
         encounter_chance: float = 0.05,
         max_grad_norm: float | None = None,
@@ -64,6 +65,8 @@ class RollToTrain:
             raise UserError(
                 f"accumulation_steps = {accumulation_steps}, num_epochs = {num_epochs}: both must be 1 or more"
             )
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise UserError(f"max_grad_norm = {max_grad_norm}: must be above 0, or None for no clipping")
         if amp is not None and amp not in PRECISIONS:
             raise UserError(f"amp = {amp!r}: must be None or one of {', '.join(PRECISIONS)}")
         self.dice = _checked(
@@ -78,8 +81,7 @@ class RollToTrain:
             encounter_chance=encounter_chance,
         )
         self.game = Game.of(self.dice)
-        named = character_class is None or isinstance(character_class, str)
-        self.game.character = character(character_class) if named else character_class
+        self.game.character = character(character_class)
         self.model, self.tokenizer = model, tokenizer
         self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
         self.scheduler, self.accumulation_steps, self.num_epochs = scheduler, accumulation_steps, num_epochs
@@ -89,6 +91,8 @@ class RollToTrain:
         self._precision = amp and PRECISIONS[amp]
         self._scaler = torch.amp.GradScaler(self.device.type) if amp == "fp16" else None
         self._epoch, self._batches_done, self._epoch_began = 0, 0, None
+        self._generators: list[torch.Generator] = []  # of the loader that was used last
+        self._generators_at: list[torch.Tensor] = []  # where a checkpoint says that they were
 
     # Training
 
@@ -100,6 +104,8 @@ class RollToTrain:
     ) -> History:
         """Train `num_epochs` epochs, or on from where a checkpoint was saved; `max_steps`: stop after so many optimizer steps of
         this call. A second call trains as many epochs again."""
+        if max_steps is not None and max_steps < 1:
+            raise UserError(f"max_steps = {max_steps}: must be 1 or more, or None for all")
         steps_left = math.inf if max_steps is None else max_steps
         last = self._epoch - self._epoch % self.num_epochs + self.num_epochs
         while self._epoch < last:
@@ -132,12 +138,15 @@ class RollToTrain:
 
     def _windows(self, loader: Iterable[Mapping]) -> Iterator[list[Mapping]]:
         """The batches of each optimizer step of the epoch; those that a checkpoint holds are passed over."""
-        generator = getattr(loader, "generator", None)
+        self._generators = checkpoint.generators(loader)
         if self._batches_done:
-            now = checkpoint.streams(generator)
-            checkpoint.put_back(self._epoch_began, generator)
+            now = checkpoint.streams()
+            checkpoint.put_back(self._epoch_began, self._generators)
         else:
-            self._epoch_began = checkpoint.streams(generator)
+            for generator, state in zip(self._generators, self._generators_at, strict=False):
+                generator.set_state(state)
+            self._epoch_began = checkpoint.streams(self._generators)
+        self._generators_at = []
         batches = iter(loader)
         if self._batches_done:
             for _ in islice(batches, self._batches_done):
@@ -155,6 +164,8 @@ class RollToTrain:
         """One optimizer step: forward and backward of each mini-batch, the roll, what follows from it."""
         self.model.train()
         scaled = self.dice.mode == "per_mini_batch"
+        before = self.game.state_dict()
+        self.model.zero_grad()  # what was computed by others
         self.hand.haunt(self.game.haunting)
         try:
             passes = [self._pass(batch, len(window), scaled) for batch in window]
@@ -162,10 +173,16 @@ class RollToTrain:
             self.hand.lift()
         loss = sum(each for each, _ in passes) / len(passes)
         turns = [turn for _, turn in passes if turn is not None]
-        norm, sound = self._gradient_norm(loss)
-        if sound and not scaled:
+        unscaled, norm = bool(self.hand.gradients), self._gradient_norm()
+        if not (math.isfinite(loss) and math.isfinite(norm)):  # neither rolled for nor taken
+            self.game.load_state_dict(before)
+            if not math.isfinite(loss) and self.hand.kept and self.game.saves():
+                self.hand.restore()
+            self.hand.drop()
+            turns = []
+        elif not scaled:
             turns.append(self.game.play(self.chance, loss))
-        rate = self._carry_out(turns, sound, scaled)
+        rate = self._carry_out(turns, unscaled, scaled)
         self.optimizer.zero_grad()
         self.history.add(self._epoch, loss, [facts(self.game, turn) for turn in turns], rate, norm)
 
@@ -186,24 +203,17 @@ class RollToTrain:
     def _backward(self, loss: torch.Tensor) -> None:
         (self._scaler.scale(loss) if self._scaler else loss).backward()
 
-    def _gradient_norm(self, loss: float) -> tuple[float, bool]:
-        """The norm of the gradients before clipping, to which they are clipped; whether loss and norm are numbers."""
-        if self._scaler and any(parameter.grad is not None for parameter in self.model.parameters()):
+    def _gradient_norm(self) -> float:
+        """The norm of the gradients before they are clipped."""
+        if self._scaler and self.hand.gradients:
             self._scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.max_grad_norm, norm)
-        return float(norm), math.isfinite(loss) and bool(norm.isfinite())
+        norm = self.hand.norm()
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.hand.parameters, self.max_grad_norm, norm)
+        return float(norm)
 
-    def _carry_out(self, turns: list[Turn], sound: bool, scaled: bool) -> float:
-        """Let the optimizer step as the turns say; the learning rate that it had."""
-        unscaled = any(parameter.grad is not None for parameter in self.model.parameters())
-        if not sound:  # not rolled for, and not taken
-            turns = []
-            if self.game.saves() and self.hand.kept:
-                self.hand.restore()
-            self.hand.drop()
+    def _carry_out(self, turns: list[Turn], unscaled: bool, scaled: bool) -> float:
+        """Let the optimizer step as the turns say; the learning rate that it had. `unscaled`: by the scaler, if there is one."""
         with self.hand.step(turns, scaled) as steps:
             rate = float(self.optimizer.param_groups[0]["lr"])
             if self._scaler and unscaled:
@@ -251,26 +261,54 @@ class RollToTrain:
             "kept": self.hand.kept,
             "history": self.history.state_dict(),
             "place": {"epoch": self._epoch, "batches": self._batches_done, "began": self._epoch_began},
+            "generators": [each.get_state() for each in self._generators] or self._generators_at,
         }
         checkpoint.save(folder, self.model, self.tokenizer, state)
         return folder
 
     def load_checkpoint(self, path: str | Path) -> None:
-        """Go on as `save_checkpoint` left it; model, optimizer, scheduler and dice are to be of the same kind. Raises UserError."""
-        state = checkpoint.load(Path(path), self.model, self.dice.model_dump())
-        try:
-            self.game.load_state_dict(state["game"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as problem:
-            raise UserError(f"{path}: does not fit this trainer: {problem}") from problem
+        """Go on as `save_checkpoint` left it; model, optimizer, scheduler and dice are to be of the same kind. Raises UserError,
+        with nothing changed where they are not."""
+        state = checkpoint.read(Path(path))
+        self._compare(Path(path), state)
+        checkpoint.read_weights(Path(path), self.model)
+        checkpoint.put_back(state["streams"])
+        self.game.load_state_dict(state["game"])
+        self.optimizer.load_state_dict(state["optimizer"])
         for part, name in ((self.scheduler, "scheduler"), (self._scaler, "scaler")):
-            if part is not None and state[name] is not None:
+            if part is not None:
                 part.load_state_dict(state[name])
         self.chance.load_state_dict(state["chance"])
         self.hand.kept = {name: tensor.to(self.device) for name, tensor in state["kept"].items()}
         self.history = History.of(state["history"])
         place = state["place"]
         self._epoch, self._batches_done, self._epoch_began = place["epoch"], place["batches"], place["began"]
+        self._generators, self._generators_at = [], state["generators"]
+
+    def _compare(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises UserError where a checkpoint is of another trainer than this one."""
+        mine = self.dice.model_dump()
+        if other := [f"{name} = {value!r}" for name, value in state["dice"].items() if mine.get(name) != value]:
+            raise UserError(f"{path}: was rolled with other dice: {', '.join(other)}")
+        parts = {
+            "scheduler": (self.scheduler is not None, state["scheduler"] is not None),
+            "scaler (amp = 'fp16')": (self._scaler is not None, state["scaler"] is not None),
+            "seed": ("stream" in self.chance.state_dict(), "stream" in state["chance"]),
+        }
+        for name, (here, there) in parts.items():
+            if here != there:
+                words = ("has one", "has none") if there else ("has none", "has one")
+                raise UserError(f"{path}: {name}: the checkpoint {words[0]}, this trainer {words[1]}")
+        groups = [
+            [len(group["params"]) for group in each["param_groups"]]
+            for each in (self.optimizer.state_dict(), state["optimizer"])
+        ]
+        try:
+            copy.deepcopy(self.game).load_state_dict(state["game"])
+            if groups[0] != groups[1]:
+                raise ValueError(f"the optimizer's groups have {groups[0]} parameters here, {groups[1]} there")
+        except (ValueError, KeyError) as problem:
+            raise UserError(f"{path}: does not fit this trainer: {problem}") from problem
 
 
 def _checked(**values: Any) -> Dice:

@@ -1,5 +1,6 @@
 """One turn of the game: a roll, and all that is to be done because of it. Who makes it and who carries it out is elsewhere."""
 
+import math
 from dataclasses import dataclass, field
 
 from core.dice.dice import Outcome, Roll
@@ -18,8 +19,9 @@ class Turn:
     """Made step by step: rolled, answered by the character, scaled by the rules, shaped by character and monster.
 
     `scale`: by the rules, None where the update is discarded. `gradient_factor`, `loss_factor`: what multiplies it beside
-    that; `rate_factor`: the learning rate of this one step; `steps`: how often the optimizer takes it; `keep`: the weights
-    are copied before the step; `restore`: the copy is put back in its place.
+    that; `least_factor`: below which their product does not fall; `rate_factor`: the learning rate of this one step;
+    `steps`: how often the optimizer takes it; `keep`: the weights are copied before the step; `restore`: the copy is put
+    back in its place.
     """
 
     number: int
@@ -29,6 +31,7 @@ class Turn:
     scale: float | None = None
     gradient_factor: float = 1.0
     loss_factor: float = 1.0
+    least_factor: float = -math.inf
     rate_factor: float = 1.0
     steps: int = 1
     keep: bool = False
@@ -42,7 +45,9 @@ class Turn:
     @property
     def factor(self) -> float:
         """What the gradient of the loss as it was computed is multiplied by; 0 where it is discarded."""
-        return 0.0 if self.scale is None or self.restore else self.scale * self.gradient_factor * self.loss_factor
+        if self.scale is None or self.restore:
+            return 0.0
+        return max(self.least_factor, self.scale * self.gradient_factor * self.loss_factor)
 
     def tell(self, code: str, text: str) -> None:
         self.happenings.append(Happening(code, text))

@@ -41,6 +41,7 @@ class Rolled(TrainerCallback):
         self.dice: Dice | None = None
         self.game: Game | None = None
         self.kept: dict[str, torch.Tensor] = {}
+        self._quest: str | None = None  # in whose battle they were kept
         self._active = False
         self._rest_of_step()
 
@@ -55,8 +56,10 @@ class Rolled(TrainerCallback):
         dice, trainer = plan.settings.dice, self._trainer
         self._rest_of_step()
         self._active = dice.enabled and not cooldown
-        if first == 0:  # a cleric who brought back weights of another battle would undo what that quest has taught
-            self.kept = {}
+        if (
+            first == 0 or plan.quest_sha256 != self._quest
+        ):  # weights of another battle would undo what that quest has taught
+            self.kept, self._quest = {}, plan.quest_sha256
             if self.game:
                 self.game.forget()
         if not self._active:
@@ -151,13 +154,14 @@ class Rolled(TrainerCallback):
         if self.game is None:
             return None
         tensors |= {KEPT + name: tensor for name, tensor in self.kept.items()}
-        return {"dice": self.dice.model_dump(), "game": self.game.state_dict()}
+        return {"dice": self.dice.model_dump(), "game": self.game.state_dict(), "quest": self._quest}
 
     def load(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         """Go on as `take` said."""
         self.dice = Dice(**values["dice"])
         self.game = Game.of(self.dice)
         self.game.load_state_dict(values["game"])
+        self._quest = values.get("quest")
         device = self._trainer.args.device
         named = ((name.removeprefix(KEPT), tensor) for name, tensor in tensors.items() if name.startswith(KEPT))
         self.kept = {name: tensor.to(device, copy=True) for name, tensor in named}

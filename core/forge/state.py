@@ -1,5 +1,6 @@
 """Model, optimizer and random state to files and back, as safetensors and JSON: nothing here can execute on loading."""
 
+import math
 import random
 import shutil
 from pathlib import Path
@@ -145,12 +146,17 @@ def take_tensors(node: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
         return {"$dict": [[key, take_tensors(value, f"{name}.{key}", tensors)] for key, value in node.items()]}
     if isinstance(node, (list, tuple)):
         return [take_tensors(value, f"{name}.{index}", tensors) for index, value in enumerate(node)]
+    if isinstance(node, float) and not math.isfinite(node):  # JSON has none of these
+        return {"$float": str(float(node))}
     return node
 
 
 def give_tensors(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """What `take_tensors` was given; tuples are lists."""
     if isinstance(node, dict) and "$tensor" in node:
         return tensors[node["$tensor"]]
+    if isinstance(node, dict) and "$float" in node:
+        return float(node["$float"])
     if isinstance(node, dict):
         return {key: give_tensors(value, tensors) for key, value in node["$dict"]}
     if isinstance(node, list):
