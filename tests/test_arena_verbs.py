@@ -150,6 +150,14 @@ def test_every_answer_has_a_text_as_well(call):
         (("train", 1, "--data", "nowhere.txt"), 1, "nowhere.txt: No such file"),
         (("train", 1, "--data", "/"), 1, "is a folder"),
         (("help", "trian"), 1, "did you mean 'train'"),
+        (("train", 5, "--agent", ""), 1, "there is no agent ''"),
+        (("config", "clip", 2, "--agent", ""), 1, "there is no agent ''"),
+        (("switch_agent", ""), 1, "there is no agent ''"),
+        (("delete_agent", ""), 1, "there is no agent ''"),
+        (("battle", "", "Tiny", 1), 1, "there is no agent ''"),
+        (("battle", "Tiny", "", 1), 1, "there is no agent ''"),
+        (("promote", ""), 1, "there is no agent ''"),
+        (("save", ""), 1, "cannot be the name of a saved state"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_remedy_and_changes_nothing(call, paths, words, code, told):

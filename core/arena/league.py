@@ -53,10 +53,10 @@ class Book:
         return cls(**{**values, "agents": agents})
 
     def agent(self, name: str | None = None) -> Record:
-        """The agent of that name, the current one unless there is one. Raises UserError."""
+        """The agent of that name; None means the current one. Raises UserError."""
         if name is None and self.current is None:
             raise UserError("there is no agent yet; `create_agent Tiny 16 1 2` makes one")
-        name = name or self.current
+        name = self.current if name is None else name
         if name not in self.agents:
             known = (
                 f"Known: {', '.join(self.agents)}" if self.agents else "`create_agent Tiny 16 1 2` makes the first one."

@@ -28,7 +28,7 @@ LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least
 class Settings:
     """How an agent learns and writes. `clip`: the most that a gradient's norm may be, 0 as it comes; the rate rises over
     `warmup_steps` and stays, for training has no end that it could fall towards. `temperature`: a little above 1, for names
-    are to be new."""
+    are to be new; exams and battles are written at that, whatever it is set to."""
 
     learning_rate: float
     batch_size: int = 64

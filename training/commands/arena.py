@@ -140,9 +140,9 @@ def load(realm: Realm) -> None:
 def _agent_and_slot(realm: Realm) -> tuple[str | None, str]:
     """A word that names an agent means that agent; any other is the name of the saved state."""
     args = realm.args
-    if args.slot and args.agent is None and args.slot in Arena(realm.paths).read().agents:
+    if args.slot is not None and args.agent is None and args.slot in Arena(realm.paths).read().agents:
         return args.slot, play.SLOT
-    return args.agent, args.slot or play.SLOT
+    return args.agent, play.SLOT if args.slot is None else args.slot
 
 
 def diagnose(realm: Realm) -> None:
@@ -195,7 +195,7 @@ def promote(realm: Realm) -> None:
     from core.arena.look import look
     from core.arena.promote import promote
 
-    agent, _ = look(Arena(realm.paths), realm.args.name or realm.args.agent, None)
+    agent, _ = look(Arena(realm.paths), realm.args.agent if realm.args.name is None else realm.args.name, None)
     folder = promote(realm.paths, agent)
     facts = {"agent": agent.record.name, "model": folder.name, "path": str(folder), "step": agent.step}
     realm.report(facts, f"{folder.name} is in models/. `hero switch {folder.name}` makes a hero of it.")
