@@ -157,6 +157,8 @@ def test_every_answer_has_a_text_as_well(call):
         (("battle", "", "Tiny", 1), 1, "there is no agent ''"),
         (("battle", "Tiny", "", 1), 1, "there is no agent ''"),
         (("promote", ""), 1, "there is no agent ''"),
+        (("save", "Tinny"), 1, "did you mean 'Tiny'"),
+        (("save", "champion"), 1, "take another name"),
         (("save", ""), 1, "cannot be the name of a saved state"),
     ],
 )  # fmt: skip
@@ -221,6 +223,20 @@ def test_what_is_new_is_told_beside_any_text(ask, tmp_path):
     (tmp_path / "known.txt").write_text("\n".join(name for name in (*same["names"], "zz", "yy") if name))
     again = ask("generate", 20, "--seed", 1, "--data", tmp_path / "known.txt")
     assert again["novelty"] < same["novelty"] and set(again["names"]) & set(same["names"])
+
+
+def test_a_word_is_an_agent_or_a_state_of_the_current_ones_own(ask):
+    ask("create_agent", "Tiny", 16, 1, 2)
+    assert ask("save", "Tinny", "--agent", "Tiny")["saved"] == "Tinny"
+    assert ask("save", "Tinny")["states"] == ["Tinny"]  # it is known by now
+    ask("save", "Small")
+    ask("create_agent", "Small", 8, 1, 1)
+    ask("switch_agent", "Tiny")
+    assert ask("load", "Small")["name"] == "Tiny"
+    assert ask("save", "Small")["agent"] == "Small"
+    ask("switch_agent", "Small")
+    ask("save", "Tiny", "--agent", "Tiny")
+    assert ask("load", "Tinny", "--agent", "Tiny")["name"] == "Tiny"
 
 
 def test_a_promoted_agent_is_named_with_what_to_do_next(ask, call, paths):

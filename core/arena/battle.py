@@ -16,7 +16,7 @@ import numpy as np
 from core.arena import scores
 from core.arena.data import Alphabet, Samples
 from core.arena.energy import writing_energy
-from core.arena.league import CROWN, Arena, Book
+from core.arena.league import Arena, Book
 from core.arena.play import (
     ALONE,
     FAIR_TEMPERATURE,
@@ -30,7 +30,7 @@ from core.arena.play import (
     refuse_starving,
     take_up,
 )
-from core.arena.records import Record
+from core.arena.records import CROWN, Record
 from core.errors import UserError
 
 if TYPE_CHECKING:

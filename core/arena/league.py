@@ -31,7 +31,6 @@ from core.paths import RealmPaths
 
 PATIENCE_SECONDS, LOOK_SECONDS = 30.0, 0.05
 MOST_BATTLES = 200  # kept on record; Elo and wins count all
-CROWN = "champion"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from core.arena.shape import Shape
 from core.errors import UserError, nearest
 
 NAME, SLOT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}"), re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+CROWN = "champion"  # the state in which an agent took the crown
 DEVICES = ("cpu", "cuda")
 LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least and the most
     "learning_rate": (float, 0.0, 1000.0),
@@ -180,4 +181,6 @@ def checked_slot(name: str) -> str:
             f"{name[:60]!r} cannot be the name of a saved state: take letters, digits and _.-, 64 at most; it is kept in the "
             "arena, not in a file of yours"
         )
+    if name == CROWN:
+        raise UserError(f"{CROWN} is the state in which an agent won the crown; take another name")
     return name
