@@ -499,6 +499,14 @@ def kinds(agent: Agent, samples: Samples) -> set[tuple[str, str]]:
 # Promotion
 
 
+@pytest.mark.parametrize("name", ["vault", "current_model", "champion", "tip", "Tip"])
+def test_no_agent_takes_a_name_of_the_realms_own(arena, name):
+    play.create(arena, name, TINY, None, 0)
+    with pytest.raises(UserError, match="means something else"):
+        promote(arena.paths, alive(arena, name))
+    assert not (arena.paths.models / name / "config.json").exists()
+
+
 def test_a_promoted_agent_is_a_base_model_from_which_a_hero_hatches(tiny, tmp_path):
     from core.forge.hatch import hatch
 

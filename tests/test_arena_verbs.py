@@ -4,7 +4,9 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +281,42 @@ def test_a_script_goes_on_after_a_mistake_and_says_so_at_the_end(paths):
     assert done.returncode == 1 and "Tiny is born" in done.stdout
     assert "did you mean 'train'" in done.stderr and "No closing quotation" in done.stderr
     assert "there is no agent yet" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_home_is_found_and_an_error_of_ours_ends_one_command_alone(paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.txt").write_text("ab\nba\n")
+    done = shell(paths, "create_agent Tiny 16 1 2 --data ~/mine.txt\n")
+    assert done.returncode == 0 and Arena(paths).read().agent().state.title == "mine.txt"
+    paths.arena_book.rename(tmp_path / "kept")
+    paths.arena_book.mkdir()  # which no command expects
+    done = shell(paths, "energy\nhelp train\n")
+    assert done.returncode == 1 and "internal error" in done.stderr and "train STEPS" in done.stdout
+
+
+def test_ctrl_c_at_the_prompt_leaves_the_line_and_not_the_shell(paths):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "training", "arena", "--root", str(paths.root)]
+    child = subprocess.Popen(command, cwd=CHECKOUT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    seen = b""
+    try:
+        while b"arena - 1,000> " not in seen:
+            seen += os.read(ours, 1024)
+        os.write(ours, b"rest and")
+        while (
+            seen.count(b"arena - 1,000> ") < 2
+        ):  # a signal that comes before the prompt waits is not seen until the next
+            child.send_signal(signal.SIGINT)
+            while select.select([ours], [], [], 0.5)[0] and child.poll() is None:
+                seen += os.read(ours, 1024)
+            assert child.poll() is None, seen
+        os.write(ours, b"quit\n")
+        assert child.wait(30) == 0 and seen.count(b"quit` leaves") == 1 and b"Traceback" not in seen
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
 
 
 def test_at_a_terminal_it_completes_what_is_typed_and_remembers_it(paths):

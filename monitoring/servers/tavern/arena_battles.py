@@ -43,6 +43,11 @@ class ArenaBattles:
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that fights, as it signs what it tells."""
+        return self._child.pid if self.running else None
+
     def word(self) -> str:
         """It changes whenever there is something new to be told."""
         return f"{self.running} {self.problem}"

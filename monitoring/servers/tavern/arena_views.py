@@ -70,7 +70,7 @@ def ring(realm: Realm) -> dict[str, Any]:
     """The battle that is fought, or the last one: curves, texts, and who won. `waits`: one begins, and has no step yet."""
     arena, running = Arena(realm.paths), realm.battles.running
     shown, training = arena.told("battle"), arena.told("training")
-    waits = running and not shown.get("live")
+    waits = running and shown.get("pid") != realm.battles.pid  # once it has told anything, its winner is shown at once
     result = None if waits else shown.get("result")
     live = bool(shown.get("live"))
     broken = bool(shown) and not live and not waits and result is None
