@@ -241,6 +241,13 @@ def test_a_word_is_an_agent_or_a_state_of_the_current_ones_own(ask):
     assert ask("load", "Tinny", "--agent", "Tiny")["name"] == "Tiny"
 
 
+def test_a_battle_ends_with_whoever_began_it(ask, call, paths):
+    for name in ("One", "Two"):
+        ask("create_agent", name, 8, 1, 1)
+    assert "broken off" in call("battle", "One", "Two", 9, "--parent", 1)[2] and Arena(paths).read().fought == 0
+    assert call("battle", "One", "Two", 2, "--names", 1, "--parent", os.getppid())[0] == 0
+
+
 def test_a_promoted_agent_is_named_with_what_to_do_next(ask, call, paths):
     ask("create_agent", "Tiny", 16, 1, 2)
     assert ask("promote") | {"path": ""} == {"agent": "Tiny", "model": "Tiny", "path": "", "step": 0}

@@ -6,6 +6,7 @@ without torch.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -274,10 +275,13 @@ def _caller(realm: Realm) -> Iterator[play.Caller]:
             raise KeyboardInterrupt
         left.append(number)
 
+    def orphaned() -> bool:  # asked, not signalled: the kernel's signal comes when a thread of the parent ends
+        return getattr(realm.args, "parent", None) not in (None, os.getppid())
+
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     shows = sys.stderr.isatty() and not realm.args.json
     try:
-        yield play.Caller(_show if shows else lambda facts: None, _wait, lambda: bool(left))
+        yield play.Caller(_show if shows else lambda facts: None, _wait, lambda: bool(left) or orphaned())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -72,6 +72,7 @@ def of_battle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--equal-energy", action="store_true", help="each takes as many steps as the cheaper one's would pay"
     )
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a process with which the battle ends
     parser.add_argument("--names", type=whole(1, MOST_TEXTS), default=50, help="texts that each writes (50)")
 
 

@@ -6,6 +6,7 @@ from core.arena.energy import FULL
 from core.arena.league import Arena
 from core.errors import UserError
 from monitoring.servers.tavern import charts
+from monitoring.servers.tavern.arena_battles import BROKEN_OFF
 from monitoring.servers.tavern.realm import Realm
 
 SHOWN_BATTLES = 8
@@ -81,7 +82,7 @@ def ring(realm: Realm) -> dict[str, Any]:
         "challenge": realm.battles.challenge,
         "mine": running,
         "trains": training if training.get("live") else None,
-        "problem": realm.battles.problem or ("The battle was broken off; nothing of it counts." if broken else ""),
+        "problem": realm.battles.problem or (BROKEN_OFF if broken else ""),
         "writing": shown.get("phase") == "writing",
         "step": shown.get("step", 0),
         "steps": shown.get("steps", 0),
