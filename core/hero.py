@@ -17,7 +17,12 @@ from core.model_folder import model_type, never_read, problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 from core.progress import mastered_in, tip_of
 
-_RESERVED = {"vault", "current_model"}
+_RESERVED = {"vault", "current_model", "champion", "tip"}  # folders of the realm, and names that a checkpoint goes by
+
+
+def reserved(name: str) -> bool:
+    """Whether no base model can be called so: below models/ or among checkpoints the name means something else."""
+    return name.lower() in _RESERVED
 
 
 def base_models(paths: RealmPaths) -> list[dict[str, Any]]:
@@ -27,7 +32,7 @@ def base_models(paths: RealmPaths) -> list[dict[str, Any]]:
     return [
         _describe_base(path)
         for path in folders
-        if path.name not in _RESERVED and not path.name.startswith(".") and os.path.lexists(path / "config.json")
+        if not reserved(path.name) and not path.name.startswith(".") and os.path.lexists(path / "config.json")
     ]
 
 

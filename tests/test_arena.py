@@ -405,6 +405,30 @@ def test_a_battle_that_is_broken_off_changes_nothing(arena):
     assert arena.read() == before
 
 
+def test_a_battle_weighs_both_with_the_letters_of_its_text(arena, tmp_path):
+    wide, narrow = tmp_path / "wide.txt", tmp_path / "narrow.txt"
+    wide.write_text("\n".join(map(chr, range(97, 123))))
+    narrow.write_text("\n".join(f"ab{letter}a" for letter in "abcdef"))
+    play.create(arena, "Wide", TINY, wide, 0)
+    play.train(arena, "Wide", 1)
+    play.create(arena, "Narrow", TINY, narrow, 0)
+    sides = battle(arena, "Wide", "Narrow", Terms(30, names=20), narrow)["agents"]
+    for side in sides.values():
+        assert side["score"] == scores.score(side["validation_loss"], 6, side["uniqueness"])
+    assert len(arena.read().agent("Wide").state.letters) == 26 and sides["Wide"]["score"] > 0
+
+
+def test_no_temperature_buys_a_score(arena):
+    for name in ("One", "Two"):
+        play.create(arena, name, TINY, None, 3)
+        play.train(arena, name, 20)
+    play.settings(arena, "Two", "temperature", "0.1")
+    assert play.generate(arena, "One", 5, 1)["names"] != play.generate(arena, "Two", 5, 1)["names"]
+    assert battle(arena, "One", "Two", Terms(5, names=10))["draw"]
+    one, two = (play.train(arena, name, 1) for name in ("One", "Two"))
+    assert one["uniqueness"] == two["uniqueness"] > 0 and one["score"] == two["score"]
+
+
 # Diagnosis
 
 
@@ -473,6 +497,14 @@ def kinds(agent: Agent, samples: Samples) -> set[tuple[str, str]]:
 
 
 # Promotion
+
+
+@pytest.mark.parametrize("name", ["vault", "current_model", "champion", "tip", "Tip"])
+def test_no_agent_takes_a_name_of_the_realms_own(arena, name):
+    play.create(arena, name, TINY, None, 0)
+    with pytest.raises(UserError, match="means something else"):
+        promote(arena.paths, alive(arena, name))
+    assert not (arena.paths.models / name / "config.json").exists()
 
 
 def test_a_promoted_agent_is_a_base_model_from_which_a_hero_hatches(tiny, tmp_path):

@@ -4,7 +4,9 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +152,16 @@ def test_every_answer_has_a_text_as_well(call):
         (("train", 1, "--data", "nowhere.txt"), 1, "nowhere.txt: No such file"),
         (("train", 1, "--data", "/"), 1, "is a folder"),
         (("help", "trian"), 1, "did you mean 'train'"),
+        (("train", 5, "--agent", ""), 1, "there is no agent ''"),
+        (("config", "clip", 2, "--agent", ""), 1, "there is no agent ''"),
+        (("switch_agent", ""), 1, "there is no agent ''"),
+        (("delete_agent", ""), 1, "there is no agent ''"),
+        (("battle", "", "Tiny", 1), 1, "there is no agent ''"),
+        (("battle", "Tiny", "", 1), 1, "there is no agent ''"),
+        (("promote", ""), 1, "there is no agent ''"),
+        (("save", "Tinny"), 1, "did you mean 'Tiny'"),
+        (("save", "champion"), 1, "take another name"),
+        (("save", ""), 1, "cannot be the name of a saved state"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_remedy_and_changes_nothing(call, paths, words, code, told):
@@ -215,6 +227,27 @@ def test_what_is_new_is_told_beside_any_text(ask, tmp_path):
     assert again["novelty"] < same["novelty"] and set(again["names"]) & set(same["names"])
 
 
+def test_a_word_is_an_agent_or_a_state_of_the_current_ones_own(ask):
+    ask("create_agent", "Tiny", 16, 1, 2)
+    assert ask("save", "Tinny", "--agent", "Tiny")["saved"] == "Tinny"
+    assert ask("save", "Tinny")["states"] == ["Tinny"]  # it is known by now
+    ask("save", "Small")
+    ask("create_agent", "Small", 8, 1, 1)
+    ask("switch_agent", "Tiny")
+    assert ask("load", "Small")["name"] == "Tiny"
+    assert ask("save", "Small")["agent"] == "Small"
+    ask("switch_agent", "Small")
+    ask("save", "Tiny", "--agent", "Tiny")
+    assert ask("load", "Tinny", "--agent", "Tiny")["name"] == "Tiny"
+
+
+def test_a_battle_ends_with_whoever_began_it(ask, call, paths):
+    for name in ("One", "Two"):
+        ask("create_agent", name, 8, 1, 1)
+    assert "broken off" in call("battle", "One", "Two", 9, "--parent", 1)[2] and Arena(paths).read().fought == 0
+    assert call("battle", "One", "Two", 2, "--names", 1, "--parent", os.getppid())[0] == 0
+
+
 def test_a_promoted_agent_is_named_with_what_to_do_next(ask, call, paths):
     ask("create_agent", "Tiny", 16, 1, 2)
     assert ask("promote") | {"path": ""} == {"agent": "Tiny", "model": "Tiny", "path": "", "step": 0}
@@ -255,6 +288,42 @@ def test_a_script_goes_on_after_a_mistake_and_says_so_at_the_end(paths):
     assert done.returncode == 1 and "Tiny is born" in done.stdout
     assert "did you mean 'train'" in done.stderr and "No closing quotation" in done.stderr
     assert "there is no agent yet" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_home_is_found_and_an_error_of_ours_ends_one_command_alone(paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.txt").write_text("ab\nba\n")
+    done = shell(paths, "create_agent Tiny 16 1 2 --data ~/mine.txt\n")
+    assert done.returncode == 0 and Arena(paths).read().agent().state.title == "mine.txt"
+    paths.arena_book.rename(tmp_path / "kept")
+    paths.arena_book.mkdir()  # which no command expects
+    done = shell(paths, "energy\nhelp train\n")
+    assert done.returncode == 1 and "internal error" in done.stderr and "train STEPS" in done.stdout
+
+
+def test_ctrl_c_at_the_prompt_leaves_the_line_and_not_the_shell(paths):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "training", "arena", "--root", str(paths.root)]
+    child = subprocess.Popen(command, cwd=CHECKOUT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    seen = b""
+    try:
+        while b"arena - 1,000> " not in seen:
+            seen += os.read(ours, 1024)
+        os.write(ours, b"rest and")
+        while (
+            seen.count(b"arena - 1,000> ") < 2
+        ):  # a signal that comes before the prompt waits is not seen until the next
+            child.send_signal(signal.SIGINT)
+            while select.select([ours], [], [], 0.5)[0] and child.poll() is None:
+                seen += os.read(ours, 1024)
+            assert child.poll() is None, seen
+        os.write(ours, b"quit\n")
+        assert child.wait(30) == 0 and seen.count(b"quit` leaves") == 1 and b"Traceback" not in seen
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
 
 
 def test_at_a_terminal_it_completes_what_is_typed_and_remembers_it(paths):

@@ -13,12 +13,12 @@ from dataclasses import fields
 from core.arena.league import Arena
 from core.arena.records import Settings
 from core.errors import RealmError
-from core.logs import visible
 from training.arena_text import energy_text
-from training.cli import Parser
+from training.cli import Parser, carried_out
 from training.commands.arena import COMMANDS, add_commands
 from training.realm import Realm
 
+INTERRUPTED = 130
 LEAVE = ("quit", "exit")
 KEPT_LINES = 1000
 NAMES_AGENT = ("switch_agent", "battle", "promote", "delete_agent")
@@ -31,7 +31,7 @@ class ArenaShell(cmd.Cmd):
         super().__init__()
         self._realm, self._arena = realm, Arena(realm.paths)
         self._parser = Parser(prog="arena", add_help=False)
-        self._parser.set_defaults(json=realm.args.json, root=realm.args.root)
+        self._parser.set_defaults(verb="arena", json=realm.args.json, root=realm.args.root)
         add_commands(self._parser)
         self._failed = False
         self._typed = sys.stdin.isatty()
@@ -42,13 +42,28 @@ class ArenaShell(cmd.Cmd):
     def prompt(self) -> str:
         if not self._typed:
             return ""
-        book = self._arena.read()
+        try:
+            book = self._arena.read()
+        except RealmError:  # every command says what is wrong with it
+            return "arena ?> "
         return f"arena {book.current or '-'} {energy_text(book.energy)}> "
 
     def run(self) -> int:
         with self._history():
-            self.cmdloop()
+            while self._interrupted():
+                self.intro = None
         return 1 if self._failed and not self._typed else 0
+
+    def _interrupted(self) -> bool:
+        """Read and obey until the end; whether Ctrl-C at the prompt came first, which only leaves the line."""
+        try:
+            self.cmdloop()
+        except KeyboardInterrupt:
+            if not self._typed:
+                raise
+            print()
+            return True
+        return False
 
     def onecmd(self, line: str) -> bool:
         """One command; whether the shell ends."""
@@ -65,15 +80,12 @@ class ArenaShell(cmd.Cmd):
         if words[0] in LEAVE:
             return True
         try:
-            args = self._parser.parse_args(words)
-            self._failed |= bool(args.run(Realm(args)))
-            sys.stdout.flush()
+            code = carried_out(self._parser.parse_args(words))
         except SystemExit as ended:  # the parser's: it has said why
-            self._failed |= bool(ended.code)
-        except RealmError as problem:
-            return self._refuse("\n".join(map(visible, str(problem).split("\n"))))
-        except KeyboardInterrupt:
+            code = ended.code
+        if code == INTERRUPTED:
             return self._refuse("broken off")
+        self._failed |= bool(code)
         return False
 
     def _refuse(self, why: str) -> bool:

@@ -63,7 +63,11 @@ def _verb(argv: list[str]) -> str | None:
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser(_verb(argv)).parse_args(argv)
+    return carried_out(build_parser(_verb(argv)).parse_args(argv))
+
+
+def carried_out(args: argparse.Namespace) -> int:
+    """Run what was parsed; its exit code, after whatever went wrong was told in a line. 130: Ctrl-C."""
     try:
         code = args.run(Realm(args)) or 0
         sys.stdout.flush()

@@ -108,22 +108,22 @@ class Agent:
         return total / count
 
     @torch.no_grad()
-    def write(self, count: int, draw: Sequence, most: int) -> Iterator[Written]:
+    def write(self, count: int, draw: Sequence, most: int, temperature: float) -> Iterator[Written]:
         """Texts of at most `most` characters, some at a time; the same `draw` gives the same ones. Raises UserError where the
         agent's numbers are none."""
         seed = int.from_bytes(hashlib.blake2b(orjson.dumps(draw), digest_size=8).digest()) >> 1
         generator = torch.Generator().manual_seed(seed)
         for first in range(0, count, WRITERS):
-            yield self._write(min(WRITERS, count - first), generator, most)
+            yield self._write(min(WRITERS, count - first), generator, most, temperature)
 
-    def _write(self, count: int, generator: torch.Generator, most: int) -> Written:
+    def _write(self, count: int, generator: torch.Generator, most: int, temperature: float) -> Written:
         tokens_B = torch.full((count,), BEGIN)
         cache: list[torch.Tensor] = [torch.empty(0)] * self.record.shape.n_layer
         columns, ended_B = [], torch.zeros(count, dtype=torch.bool)
         for place in range(most + 1):
             logits_BV = self.model.step(tokens_B.to(self.device), place, cache).float().cpu()
             logits_BV[:, BEGIN] = -torch.inf
-            chances_BV = (logits_BV / self.settings.temperature).softmax(-1)
+            chances_BV = (logits_BV / temperature).softmax(-1)
             if not torch.isfinite(chances_BV).all():
                 raise UserError(
                     f"{self.record.name} cannot write: its weights give no numbers any more. `diagnose` says where; "

@@ -16,9 +16,10 @@ import numpy as np
 from core.arena import scores
 from core.arena.data import Alphabet, Samples
 from core.arena.energy import writing_energy
-from core.arena.league import CROWN, Arena, Book
+from core.arena.league import Arena, Book
 from core.arena.play import (
     ALONE,
+    FAIR_TEMPERATURE,
     TOLD_SECONDS,
     Caller,
     Curve,
@@ -29,7 +30,7 @@ from core.arena.play import (
     refuse_starving,
     take_up,
 )
-from core.arena.records import Record
+from core.arena.records import CROWN, Record
 from core.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def battle(
     """Fight it, and what came of it. Raises UserError before the first step where it cannot be fought."""
     with arena.alone(f"battle {one} {other} {terms.steps}", caller.waits) as book:
         records = [book.agent(one), book.agent(other)]
-        if one == other:
+        if records[0] is records[1]:
             raise UserError(f"{one} cannot fight itself; name two agents")
         samples = _common_text(arena, records, data)
         order = Order(ORDER_SEED + book.fought, 0, min(record.state.settings.batch_size for record in records))
@@ -171,7 +172,7 @@ class _Fight:
     def _texts(self, side: Side, draw: list, count: int) -> list[str | None]:
         """Whoever's numbers are none writes nothing, and pays nothing for it."""
         try:
-            (written,) = side.agent.write(count, draw, self.samples.most)
+            (written,) = side.agent.write(count, draw, self.samples.most, FAIR_TEMPERATURE)
         except UserError:
             return [None] * count
         side.cost += writing_energy(side.record.shape, len(side.agent.alphabet), written.lengths)
@@ -198,7 +199,7 @@ class _Fight:
 
 def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
     """Weigh both, change ratings, energy and crown, and put everything on record."""
-    points, worths = {}, {}
+    points, worths, letters = {}, {}, len(fight.samples.letters)  # the text's: a large alphabet is no merit
     for side, meter in zip(fight.sides, fight.meters, strict=True):
         agent, record = side.agent, side.record
         file = arena.write_state(record, agent.step, agent.content())
@@ -206,7 +207,7 @@ def _settle(arena: Arena, book: Book, fight: _Fight) -> dict[str, Any]:
         book.spend(record, side.cost)
         record.joules = meter.added(record.joules)
         worth = worths[side.name] = scores.words(side.texts, fight.samples.known)
-        points[side.name] = scores.score(record.state.validation_loss, len(record.state.letters), worth.uniqueness)
+        points[side.name] = scores.score(record.state.validation_loss, letters, worth.uniqueness)
     one, other = fight.sides
     winner, loser = _ahead(one, other, points)
     _rate(one.record, other.record, 0.5 if winner is None else float(winner is one))

@@ -31,7 +31,6 @@ from core.paths import RealmPaths
 
 PATIENCE_SECONDS, LOOK_SECONDS = 30.0, 0.05
 MOST_BATTLES = 200  # kept on record; Elo and wins count all
-CROWN = "champion"
 
 
 @dataclass
@@ -53,10 +52,10 @@ class Book:
         return cls(**{**values, "agents": agents})
 
     def agent(self, name: str | None = None) -> Record:
-        """The agent of that name, the current one unless there is one. Raises UserError."""
+        """The agent of that name; None means the current one. Raises UserError."""
         if name is None and self.current is None:
             raise UserError("there is no agent yet; `create_agent Tiny 16 1 2` makes one")
-        name = name or self.current
+        name = self.current if name is None else name
         if name not in self.agents:
             known = (
                 f"Known: {', '.join(self.agents)}" if self.agents else "`create_agent Tiny 16 1 2` makes the first one."

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEPT_SECONDS, TOLD_SECONDS = 30.0, 0.25
 AT_ONCE = 256  # steps whose order is computed together
 EXAM_TEXTS = 200
+FAIR_TEMPERATURE = Settings.temperature  # of exams and battles, whatever a player has set: scores compare agents
 SLOT = "saved"
 CURVE_POINTS = 240
 
@@ -83,7 +84,7 @@ def switch(arena: Arena, name: str, caller: Caller = ALONE) -> dict[str, Any]:
     """Make another agent the current one."""
     with arena.alone(f"switch_agent {name}", caller.waits) as book:
         record = book.agent(name)
-        book.current = name
+        book.current = record.name
         arena.commit(book)
         return record.facts() | {"energy": book.energy}
 
@@ -263,7 +264,7 @@ def examined(agent: "Agent", samples: Samples) -> dict[str, float | None]:
     loss = agent.held_out_loss(samples)
     texts: list[str | None] = []
     try:
-        for written in agent.write(EXAM_TEXTS, ["exam", agent.record.seed], samples.most):
+        for written in agent.write(EXAM_TEXTS, ["exam", agent.record.seed], samples.most, FAIR_TEMPERATURE):
             texts += written.whole
     except UserError:
         texts = [None]
@@ -286,7 +287,7 @@ def generate(
         living = written_by(arena, book, record, samples, count)
         draw = ["generate", record.seed, record.written if seed is None else f"seed {seed}"]
         texts, whole, lengths = [], [], []
-        for written in living.write(count, draw, samples.most):
+        for written in living.write(count, draw, samples.most, living.settings.temperature):
             texts += written.texts
             whole += written.whole
             lengths += written.lengths

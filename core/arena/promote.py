@@ -20,6 +20,7 @@ from core.arena.data import BEGIN, END, FIRST_LETTER
 from core.arena.model import EMBEDDING_STD
 from core.durable import sync_file, sync_folder
 from core.errors import UserError
+from core.hero import reserved
 from core.model_folder import problem
 from core.paths import BUNDLED_TOKENIZER, RealmPaths
 
@@ -27,8 +28,10 @@ MARKS = {"<|im_start|>": BEGIN, "<|im_end|>": END, "<|endoftext|>": END}
 
 
 def promote(paths: RealmPaths, agent: Agent) -> Path:
-    """Write models/NAME; the folder. Raises UserError where there is one already, or where the realm would refuse it."""
+    """Write models/NAME; the folder. Raises UserError where it is there, is a name of the realm's own, or would be refused."""
     folder = paths.models / agent.record.name
+    if reserved(folder.name):
+        raise UserError(f"models/{folder.name} means something else to the realm; create an agent of another name")
     if os.path.lexists(folder):
         raise UserError(f"models/{folder.name} is there already; move it away to promote {folder.name} anew")
     paths.models.mkdir(parents=True, exist_ok=True)

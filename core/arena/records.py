@@ -13,6 +13,7 @@ from core.arena.shape import Shape
 from core.errors import UserError, nearest
 
 NAME, SLOT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}"), re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+CROWN = "champion"  # the state in which an agent took the crown
 DEVICES = ("cpu", "cuda")
 LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least and the most
     "learning_rate": (float, 0.0, 1000.0),
@@ -28,7 +29,7 @@ LIMITS: dict[str, tuple[type, float, float]] = {  # setting: its kind, the least
 class Settings:
     """How an agent learns and writes. `clip`: the most that a gradient's norm may be, 0 as it comes; the rate rises over
     `warmup_steps` and stays, for training has no end that it could fall towards. `temperature`: a little above 1, for names
-    are to be new."""
+    are to be new; exams and battles are written at that, whatever it is set to."""
 
     learning_rate: float
     batch_size: int = 64
@@ -180,4 +181,6 @@ def checked_slot(name: str) -> str:
             f"{name[:60]!r} cannot be the name of a saved state: take letters, digits and _.-, 64 at most; it is kept in the "
             "arena, not in a file of yours"
         )
+    if name == CROWN:
+        raise UserError(f"{CROWN} is the state in which an agent won the crown; take another name")
     return name

@@ -6,6 +6,7 @@ without torch.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from core.arena import play
 from core.arena.league import Arena
 from core.arena.shape import Shape
-from core.errors import UserError
+from core.errors import UserError, nearest
 from core.line_chart import Curve, line_chart
 from training import arena_text, text_chart
 from training.commands import arena_arguments as takes
@@ -126,23 +127,33 @@ def config(realm: Realm) -> None:
 
 
 def save(realm: Realm) -> None:
-    facts = play.save(Arena(realm.paths), *_agent_and_slot(realm))
+    facts = play.save(Arena(realm.paths), *_agent_and_slot(realm, saves=True))
     realm.report(facts, f"{facts['agent']} at step {facts['step']:,} is saved as {facts['saved']}.")
 
 
 def load(realm: Realm) -> None:
-    facts = play.load(Arena(realm.paths), *_agent_and_slot(realm))
+    facts = play.load(Arena(realm.paths), *_agent_and_slot(realm, saves=False))
     realm.report(
         facts, f"{facts['agent']} is again as it was when {facts['loaded']} was saved, at step {facts['step']:,}."
     )
 
 
-def _agent_and_slot(realm: Realm) -> tuple[str | None, str]:
-    """A word that names an agent means that agent; any other is the name of the saved state."""
-    args = realm.args
-    if args.slot and args.agent is None and args.slot in Arena(realm.paths).read().agents:
-        return args.slot, play.SLOT
-    return args.agent, args.slot or play.SLOT
+def _agent_and_slot(realm: Realm, saves: bool) -> tuple[str | None, str]:
+    """A word that names an agent means that agent, unless a state of the current one's own is looked for; any other is the
+    name of the saved state. Raises UserError for one so near an agent's that it may be a slip."""
+    agent, slot = realm.args.agent, realm.args.slot
+    if slot is None or agent is not None:
+        return agent, play.SLOT if slot is None else slot
+    book = Arena(realm.paths).read()
+    own = book.agents[book.current].saved if book.current else {}
+    if slot in book.agents and (saves or slot not in own):
+        return slot, play.SLOT
+    if saves and slot not in own and (meant := nearest(slot, book.agents)):
+        raise UserError(
+            f"there is no agent {slot[:40]!r}{meant} To call a state so, say whose it is: `save {slot[:40]} --agent "
+            f"{book.current}`"
+        )
+    return None, slot
 
 
 def diagnose(realm: Realm) -> None:
@@ -195,15 +206,13 @@ def promote(realm: Realm) -> None:
     from core.arena.look import look
     from core.arena.promote import promote
 
-    agent, _ = look(Arena(realm.paths), realm.args.name or realm.args.agent, None)
+    agent, _ = look(Arena(realm.paths), realm.args.agent if realm.args.name is None else realm.args.name, None)
     folder = promote(realm.paths, agent)
     facts = {"agent": agent.record.name, "model": folder.name, "path": str(folder), "step": agent.step}
     realm.report(facts, f"{folder.name} is in models/. `hero switch {folder.name}` makes a hero of it.")
 
 
 def help_of(realm: Realm) -> int | None:
-    from core.errors import nearest
-
     wanted = realm.args.about
     known = {command.name: command for command in COMMANDS}
     if wanted and wanted not in known:
@@ -266,10 +275,13 @@ def _caller(realm: Realm) -> Iterator[play.Caller]:
             raise KeyboardInterrupt
         left.append(number)
 
+    def orphaned() -> bool:  # asked, not signalled: the kernel's signal comes when a thread of the parent ends
+        return getattr(realm.args, "parent", None) not in (None, os.getppid())
+
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
     shows = sys.stderr.isatty() and not realm.args.json
     try:
-        yield play.Caller(_show if shows else lambda facts: None, _wait, lambda: bool(left))
+        yield play.Caller(_show if shows else lambda facts: None, _wait, lambda: bool(left) or orphaned())
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

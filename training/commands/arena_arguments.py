@@ -4,6 +4,7 @@ What can never be right, whatever the arena holds, is refused here as wrong usag
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,13 +24,18 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def file(text: str) -> Path:
+    """A type of argument: a path, in which ~ is the player's home, for the arena's shell is none that would replace it."""
+    return Path(os.path.expanduser(text))
+
+
 def _takes_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent", metavar="NAME", help="instead of the current one")
 
 
 def _takes_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", metavar="FILE", type=Path, help="a text, one sample a line, instead of what it learns now"
+        "--data", metavar="FILE", type=file, help="a text, one sample a line, instead of what it learns now"
     )
 
 
@@ -66,6 +72,7 @@ def of_battle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--equal-energy", action="store_true", help="each takes as many steps as the cheaper one's would pay"
     )
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a process with which the battle ends
     parser.add_argument("--names", type=whole(1, MOST_TEXTS), default=50, help="texts that each writes (50)")
 
 
@@ -82,7 +89,7 @@ def of_state(parser: argparse.ArgumentParser) -> None:
 
 def of_visualize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="loss|gradients", choices=("loss", "gradients"))
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where the picture (SVG) goes")
+    parser.add_argument("--out", metavar="FILE", type=file, help="where the picture (SVG) goes")
     _takes_agent(parser)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from core.config_edit import save, seen
 from core.durable import sync_folder
 from core.errors import UserError, nearest
-from core.hero import base_models, describe
+from core.hero import base_models, describe, reserved
 from core.paths import RealmPaths
 from core.roster import HATCHED, Known, known_heroes, take_up
 from training.commands.verb import group, verb
@@ -97,6 +97,8 @@ def fetch(realm: Realm) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"{name!r} must be OWNER/NAME as on the Hugging Face Hub, e.g. Qwen/Qwen3-0.6B")
     target = realm.existing.models / name.rpartition("/")[2]
+    if reserved(target.name):
+        raise UserError(f"models/{target.name} means something else to the realm; `hero fetch` another")
     if target.exists():
         raise UserError(f"{target} is there already; remove it to fetch it anew")
     download(name, revision, target, quiet=realm.args.json)

@@ -6,6 +6,7 @@ from core.arena.energy import FULL
 from core.arena.league import Arena
 from core.errors import UserError
 from monitoring.servers.tavern import charts
+from monitoring.servers.tavern.arena_battles import BROKEN_OFF
 from monitoring.servers.tavern.realm import Realm
 
 SHOWN_BATTLES = 8
@@ -70,7 +71,7 @@ def ring(realm: Realm) -> dict[str, Any]:
     """The battle that is fought, or the last one: curves, texts, and who won. `waits`: one begins, and has no step yet."""
     arena, running = Arena(realm.paths), realm.battles.running
     shown, training = arena.told("battle"), arena.told("training")
-    waits = running and not shown.get("live")
+    waits = running and shown.get("pid") != realm.battles.pid  # once it has told anything, its winner is shown at once
     result = None if waits else shown.get("result")
     live = bool(shown.get("live"))
     broken = bool(shown) and not live and not waits and result is None
@@ -81,7 +82,7 @@ def ring(realm: Realm) -> dict[str, Any]:
         "challenge": realm.battles.challenge,
         "mine": running,
         "trains": training if training.get("live") else None,
-        "problem": realm.battles.problem or ("The battle was broken off; nothing of it counts." if broken else ""),
+        "problem": realm.battles.problem or (BROKEN_OFF if broken else ""),
         "writing": shown.get("phase") == "writing",
         "step": shown.get("step", 0),
         "steps": shown.get("steps", 0),
