@@ -71,8 +71,8 @@ def test_a_row_that_its_school_cannot_use_is_named_and_nothing_is_lost(case, ren
     lines = [json.dumps(row).encode() for row in [*[good] * 20, *(row for row, _ in wrong)]]
     path, aside = tmp_path / "quest.jsonl", tmp_path / "quest.bad.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
-    sidecar = Sidecar(school=name, schools=Schools.model_validate(schools))
-    settings = freeze(Config(max_bad_rows=0.5), sidecar)
+    own, sidecar = Schools.model_validate(schools), Sidecar(school=name)  # the config's: no sidecar may name a server
+    settings = freeze(Config(max_bad_rows=0.5, schools=own), sidecar)
     report = validate_file(path, settings, renderer, aside)
     assert (report["verdict"], report["school"], report["rows"], report["bad_rows"]) == (
         "accepted",
@@ -84,6 +84,6 @@ def test_a_row_that_its_school_cannot_use_is_named_and_nothing_is_lost(case, ren
     assert found == [(21 + place, field) for place, (_, field) in enumerate(wrong)]
     assert all(error["reason"] and error["remedy"] for error in report["errors"])
     assert aside.read_bytes() == b"\n".join(lines[20:]) + b"\n"
-    strict = validate_file(path, freeze(Config(), sidecar), renderer, aside)
+    strict = validate_file(path, freeze(Config(schools=own), sidecar), renderer, aside)
     assert strict["verdict"] == "rejected" and "The first: line 21" in strict["reason"]
     assert path.read_bytes() == b"\n".join(lines) + b"\n"
