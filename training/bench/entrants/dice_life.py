@@ -3,12 +3,9 @@
 `python -m training.bench.entrants.dice_life TASK.json RESULT.json` trains by the product's own trainer and plan.
 """
 
-import gc
-import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
 from core.battle import BattlePlan
@@ -22,6 +19,7 @@ from core.prepare import prepare
 from core.quest import Settings
 from core.rendering import Renderer
 from core.train import HeroTrainer
+from training.bench.entrants.life import lead
 
 
 class Watch:
@@ -71,12 +69,5 @@ def live(task: dict[str, Any]) -> dict[str, Any]:
     return {"ways": found, "steps": steps}
 
 
-def main() -> None:
-    task = orjson.loads(Path(sys.argv[1]).read_bytes())
-    torch.set_num_threads(task["threads"])
-    gc.freeze()  # the Trainer collects garbage before every battle and need not look at what was loaded
-    Path(sys.argv[2]).write_bytes(orjson.dumps(live(task)))
-
-
 if __name__ == "__main__":
-    main()
+    lead(live)

@@ -4,18 +4,16 @@ Each function takes a hero from its birth and answers the numbers that `bench sc
 for a micro hero, what it is asked is fresh.
 """
 
-import gc
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
-import torch
 
 from core.schools import school
 from core.skills import Problem, skill
+from training.bench.entrants.life import lead
 from training.bench.hall import Hall, Row, evaluation
 
 SKILL, LEVEL, FRESH = "REV", 1, 5_000_000  # seeds from FRESH on are never trained
@@ -156,12 +154,5 @@ def _pairs(draw: random.Random, count: int) -> list[tuple[str, str]]:
 LIVES = {life.__name__: life for life in (scribe, mirror, judge, judge_of_file, champion, whisper, oracle)}
 
 
-def main() -> None:
-    task = orjson.loads(Path(sys.argv[1]).read_bytes())
-    torch.set_num_threads(task["threads"])
-    gc.freeze()  # the Trainer collects garbage before every battle and need not look at what was loaded
-    Path(sys.argv[2]).write_bytes(orjson.dumps(LIVES[task["school"]](task)))
-
-
 if __name__ == "__main__":
-    main()
+    lead(lambda task: LIVES[task["school"]](task))

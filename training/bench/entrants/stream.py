@@ -4,12 +4,9 @@
 """
 
 import copy
-import gc
-import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
 from core.battle import BattlePlan
@@ -27,6 +24,7 @@ from core.prepare import prepare
 from core.quest import Settings
 from core.rendering import Renderer
 from core.train import HeroTrainer
+from training.bench.entrants.life import lead
 
 EARLY_STEPS = 10
 
@@ -126,12 +124,5 @@ def straight(life: Life) -> dict[str, float]:
     return life.facts()
 
 
-def main() -> None:
-    task = orjson.loads(Path(sys.argv[1]).read_bytes())
-    torch.set_num_threads(task["threads"])
-    gc.freeze()  # the Trainer collects garbage before every battle and need not look at what was loaded
-    Path(sys.argv[2]).write_bytes(orjson.dumps(live(task)))
-
-
 if __name__ == "__main__":
-    main()
+    lead(live)

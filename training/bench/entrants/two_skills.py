@@ -4,16 +4,12 @@ A newborn hero is taught the first one until it knows it. Then it has twins, one
 the same quests of the second; fresh problems of both are asked before and after.
 """
 
-import gc
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-import orjson
-import torch
-
 from core.skills import Problem, skill
+from training.bench.entrants.life import lead
 from training.bench.hall import Hall
 
 FRESH = 5_000_000  # seeds from here on are never trained
@@ -58,12 +54,5 @@ def _fresh(which: tuple[str, int], seed: int, count: int) -> list[Problem]:
     return skill(name).evaluation(level, FRESH + seed, count)
 
 
-def main() -> None:
-    task = orjson.loads(Path(sys.argv[1]).read_bytes())
-    torch.set_num_threads(task["threads"])
-    gc.freeze()  # the Trainer collects garbage before every battle and need not look at what was loaded
-    Path(sys.argv[2]).write_bytes(orjson.dumps(life(task)))
-
-
 if __name__ == "__main__":
-    main()
+    lead(life)
