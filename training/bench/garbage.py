@@ -16,7 +16,7 @@ from core.checkpoints import pointed, read
 from core.errors import RealmError
 from core.inbox import drop
 from core.ledger import Ledger
-from core.paths import RealmPaths
+from core.paths import PRIORITIES, RealmPaths
 from core.skills import skill
 from management.verdicts import verdicts
 
@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 def trial(root: Path, hero: str, goals: dict[str, int], seed: int, say: Say) -> dict[str, Any]:
     """Drop both on a realm that runs and writes no quests of its own; what the Temple said of them."""
     paths = RealmPaths(root)
+    _until_quiet(paths)
     before = read(paths.vault / pointed(paths.tip))
     bad = _verdict(paths, hero, "garbage", _shuffled(_rows(goals, seed, ROWS), seed))
     after = read(paths.vault / pointed(paths.tip))
@@ -45,6 +46,16 @@ def trial(root: Path, hero: str, goals: dict[str, int], seed: int, say: Say) -> 
         "good_quality": good["quality"],
         "passed": (bad["verdict"], after.id, good["verdict"]) == ("cursed", before.id, "blessed"),
     }
+
+
+def _until_quiet(paths: RealmPaths) -> None:
+    """The quest that was in battle, and one that the hero had written already, come first. Raises RealmError where they never end."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    folders = [paths.inbox_for("low"), paths.claims, *map(paths.queued, (*PRIORITIES, "processing"))]
+    while any(any(folder.glob("*.jsonl")) for folder in folders):
+        if time.monotonic() > end:
+            raise RealmError(f"the realm was not at rest within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.5)
 
 
 def _rows(goals: dict[str, int], seed: int, count: int) -> list[dict[str, Any]]:
