@@ -16,10 +16,9 @@ from core.exam_record import record_exams
 from core.examination import Syllabus
 from core.forge import exam
 from core.forge.optimizers import weights_to_use
-from core.hero_loop import ORIGIN
 from core.ledger import Ledger
 from core.paths import RealmPaths
-from core.quest import Quest
+from core.quest import IDLE, Quest
 from core.rendering import Renderer
 from core.skills import Problem
 from core.train import HeroTrainer
@@ -62,7 +61,7 @@ def after_step(worker: Sitter, quest: Quest, plan: BattlePlan, global_step: int,
     if not is_last or not worker.config.exam_share:
         return {"standing": held.standing, "canaries": held.canaries, "baseline": held.baseline}
     worker.enter("evaluation")
-    own, strange = quest.card.get("skill"), quest.card.get("origin") != ORIGIN
+    own, strange = quest.card.get("skill"), quest.card.get("origin") != IDLE
     return examination.after_battle(
         held, syllabus(worker.config), global_step, own, plan.tokens, *_desk(worker), strange
     )

@@ -126,13 +126,9 @@ class Sitting:
         return self._pay(CANARIES, price)
 
     def _sentinels(self, chosen: Container[str]) -> list[str]:
-        """Of each skill that has a mastered level, and none among those `chosen`, the one that is cheapest to ask."""
-        sentinels = []
-        for name in self.names:
-            known = [key_of(name, level) for level in self.standing.levels(name)]
-            if known and not any(key in chosen for key in known):
-                sentinels.append(min(known, key=lambda key: self._price(self._canaries_of(key))))
-        return sentinels
+        """Of each skill that has mastered levels, and none among those `chosen`, the lowest, whose answers are the shortest."""
+        known = [[key_of(name, level) for level in self.standing.levels(name)] for name in self.names]
+        return [keys[0] for keys in known if keys and not any(key in chosen for key in keys)]
 
     def _owe(self, price: float) -> None:
         """Spend what is not there; later battles pay it back, as far as they can without being blind themselves."""

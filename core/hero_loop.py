@@ -23,10 +23,10 @@ from core.paths import RealmPaths
 from core.practice import Level, Row, mixture, prompt_of, rows_of
 from core.progress import standing_of, tip_of
 from core.prompt_memory import PromptMemory
+from core.quest import IDLE
 from core.skills import skill
 from core.standing import Standing, practised
 
-ORIGIN = "idle"
 STARTER_ROWS, FEWEST_ROWS, MOST_ROWS = 512, 128, 4096
 SECONDS = 40.0
 STRAINED = 4  # battles of a skill in a row, all in overload and none the better for it, that lead one level back
@@ -55,7 +55,7 @@ class HeroLoop:
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
         if self._written is None:
             count = "SELECT COUNT(*) AS n FROM quests WHERE hero=? AND origin=?"
-            self._written = self.ledger.one(count, (self._hero, ORIGIN))["n"]
+            self._written = self.ledger.one(count, (self._hero, IDLE))["n"]
         if self._written and now - self._quiet_since < self.config.idle_generation.pause_seconds:
             return False
         if self._another_is_awake():
@@ -82,7 +82,7 @@ class HeroLoop:
         self._tell_of_level(name, level, self._frontier(standing, name))
         title = f"starter_{name}_level{level}" if number == 0 else f"train_{name}_level{level}_{number:05d}"
         seed = chooser.randrange(2**31)  # else the same problems of a closed world would be held out every time
-        sidecar = {"skill": name, "origin": ORIGIN, "hero": self._hero, "priority": "low", "seed": seed}
+        sidecar = {"skill": name, "origin": IDLE, "hero": self._hero, "priority": "low", "seed": seed}
         sidecar |= self._battle_settings()
         with job(self.ledger, "generation", "daemon", title), drop(self.paths, title, "low", sidecar) as file:
             others = {
@@ -119,7 +119,7 @@ class HeroLoop:
         last = self.ledger.one(
             "SELECT battles.seconds, quests.rows FROM battles JOIN quests ON quests.id = battles.quest "
             "WHERE battles.state='done' AND battles.hero=? AND quests.origin=? ORDER BY battles.id DESC LIMIT 1",
-            (self._hero, ORIGIN),
+            (self._hero, IDLE),
         )
         if number == 0 or not last or not last["seconds"]:
             return STARTER_ROWS
@@ -189,7 +189,7 @@ class HeroLoop:
         for row, before in zip(rows, rows[STRAINED:] + [None] * STRAINED, strict=False):
             zone = lore.zone(lore.strain(row["validation_loss"], floors[row["school"]]))
             better = before and row["validation_loss"] < LEARNING * before["validation_loss"]
-            if zone != "overload" or better or row["origin"] != ORIGIN:
+            if zone != "overload" or better or row["origin"] != IDLE:
                 break
             strained += 1
         return strained
@@ -200,5 +200,5 @@ class HeroLoop:
             "SELECT battles.school, battles.validation_loss, quests.origin FROM battles JOIN quests ON quests.id=battles.quest "
             "WHERE battles.state='done' AND battles.validation_loss IS NOT NULL AND battles.hero=? "
             "AND (UPPER(quests.skill)=? OR quests.origin<>?) ORDER BY battles.id DESC LIMIT ?",
-            (self._hero, name, ORIGIN, IN_VAIN + STRAINED),
+            (self._hero, name, IDLE, IN_VAIN + STRAINED),
         )

@@ -26,6 +26,7 @@ SHOWN_ERRORS = 5
 ANSWERS = ".answers.jsonl"  # a teacher's
 COMPANIONS = (".quest.json", ".report.json", ".bad.jsonl", ANSWERS)
 ENDING = ".jsonl"
+IDLE = "idle"  # origin of what the idle hero writes
 _NAME = re.compile(r"^(?P<stem>.+)-q(?P<id>\d{6,})$", re.DOTALL)
 
 
@@ -93,6 +94,12 @@ class Settings(Section):
     def learned(self) -> str:
         """What of a conversation is trained."""
         return self.schools.scribe.loss_on if self.school in ("scribe", "oracle") else "assistant"
+
+    def pass_tokens(self, usual: int) -> int:
+        """Tokens of a pass at most; where none are named half of the `usual` for two models, a teacher's numbers beside the hero's."""
+        if self.pack_tokens is not None:
+            return min(self.pack_tokens, usual)
+        return usual // 2 if self.school == "whisper" and self.schools.whisper.url is None else usual
 
     def planned_steps(self, rows: int) -> int:
         """How many optimizer steps so many rows make, held-out ones left out; of copies among those it knows nothing."""

@@ -34,7 +34,7 @@ def held(paths: RealmPaths, port: int, sleep: Callable[[float], None] = time.sle
     paths.lock.parent.mkdir(parents=True, exist_ok=True)
     with open(paths.lock, "a+", encoding="utf-8") as file:
         waited = 0.0
-        while not _locked(file, fcntl.LOCK_EX):
+        while not locked(file, fcntl.LOCK_EX):
             if waited >= _PATIENCE:
                 raise RealmBusy(
                     f"{paths.root} is already run by another supervisor; `status` shows it, `stop-all` ends it"
@@ -54,7 +54,7 @@ def holder(paths: RealmPaths, sleep: Callable[[float], None] = time.sleep) -> Ho
         return None
     for _ in range(20):
         with open(paths.lock, encoding="utf-8") as file:
-            if _locked(file, fcntl.LOCK_SH):
+            if locked(file, fcntl.LOCK_SH):
                 return None
             if (found := _read(file.read())) is not None:
                 return found
@@ -62,7 +62,8 @@ def holder(paths: RealmPaths, sleep: Callable[[float], None] = time.sleep) -> Ho
     raise RealmBusy(f"{paths.lock} is held by a process that does not say who it is; find it with `fuser {paths.lock}`")
 
 
-def _locked(file, kind: int) -> bool:
+def locked(file, kind: int) -> bool:
+    """Whether the lock of this kind (fcntl.LOCK_EX, LOCK_SH) is held from now on; nobody is waited for."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         return True

@@ -11,12 +11,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
-from core.durable import sync_folder
+from core.durable import read_json, sync_folder
 from core.errors import UserError
 from core.profiles import dress
 from core.quest import ANSWERS, Quest
@@ -33,8 +34,17 @@ def is_asked(card: Mapping[str, Any]) -> bool:
 
 
 def is_ready(quest: Quest) -> bool:
-    """Whether `quest` can be trained: it is answered, or has nobody to be asked."""
-    return not is_asked(quest.card) or last_line(quest.companion(ANSWERS)) is not None
+    """Whether `quest` can be trained: it is answered, or has nobody to be asked. An idle trainer asks it of all that wait, many
+    times a second, so a card is read once."""
+    path = quest.companion(".quest.json")
+    changed = path.stat().st_mtime_ns if path.exists() else None
+    return not _asks(path, changed) or last_line(quest.companion(ANSWERS)) is not None
+
+
+@lru_cache(maxsize=4096)
+def _asks(card: Path, changed: int | None) -> bool:
+    """`is_asked` of the card in this file as of that change."""
+    return is_asked(read_json(card, {}))
 
 
 def answers_to(quest: Quest) -> "TeacherAnswers | None":

@@ -47,7 +47,7 @@ from core.memory_plan import check_numbers
 from core.pack_limits import PackLimits
 from core.previews import most_tokens
 from core.quest import Settings
-from core.schools import IMITATING, MODELS_A_PASS, school
+from core.schools import IMITATING, school
 from core.schools.base import School
 from core.time_budget import SHARE
 from core.trainer_keys import layers_again
@@ -259,8 +259,7 @@ class HeroTrainer(Trainer):
         return self._room_at(self._plan.settings, self._began + step - self._first + 1)
 
     def _room_at(self, settings: Settings, global_step: int) -> int:
-        limits = settings.pack_tokens, self.means.pack_tokens, self.limits.at(global_step)
-        return min(limit for limit in limits if limit is not None) // MODELS_A_PASS.get(settings.school, 1)
+        return min(filter(None, (settings.pass_tokens(self.means.pack_tokens), self.limits.at(global_step))))
 
     @property
     def _in_one_pass(self) -> bool:

@@ -25,11 +25,11 @@ from core.corrections import is_sparring
 from core.disk import Level
 from core.full_disk import spared
 from core.hero import tokenizer_folder
-from core.hero_loop import ORIGIN, HeroLoop
+from core.hero_loop import HeroLoop
 from core.intake import Intake
 from core.ledger import Ledger
 from core.paths import RealmPaths
-from core.quest import ANSWERS
+from core.quest import ANSWERS, IDLE
 from core.teacher_answers import is_asked, is_ready
 from core.training_queue import TrainingQueue
 from core.validation_process import ValidationProcess
@@ -119,7 +119,7 @@ class TrainingDaemon:
         counts = self.queue.counts()
         if any(counts[state] for state in ("high", "normal", "low")):
             return False
-        return not counts["processing"] or all(quest.card.get("origin") == ORIGIN for quest in self.queue.processing())
+        return not counts["processing"] or all(quest.card.get("origin") == IDLE for quest in self.queue.processing())
 
     # Ahead of the battle
 

@@ -1,6 +1,5 @@
 """`arena` on the command line and in its shell: answers as text and JSON, exit codes, remedies, no torch where none is needed."""
 
-import json
 import os
 import pty
 import re
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import asking, calling
 
 from core.arena.league import Arena
 from core.paths import CHECKOUT, RealmPaths
@@ -29,28 +29,13 @@ def paths(tmp_path, monkeypatch) -> RealmPaths:
 @pytest.fixture
 def call(paths, capsys):
     """Runs a command of the arena and gives exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(["arena", "--root", str(paths.root), *map(str, words)])
-        except SystemExit as left:
-            code = left.code
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
+    return calling(capsys, "arena", "--root", str(paths.root))
 
 
 @pytest.fixture
 def ask(call):
     """The JSON that a command answers with."""
-
-    def run(*words: str):
-        code, out, err = call(*words, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-    return run
+    return asking(call)
 
 
 def test_a_game_from_the_first_agent_to_the_leaderboard(ask, paths):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from command_line import asking, calling
 from model_folders import write_model
 
 from core import control
@@ -42,29 +43,13 @@ def paths(tmp_path, monkeypatch) -> RealmPaths:
 @pytest.fixture
 def call(paths, capsys):
     """Runs a verb in the realm and gives exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(["--root", str(paths.root), *map(str, words)])
-        except SystemExit as left:
-            code = left.code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return code, said.out, said.err
-
-    return run
+    return calling(capsys, "--root", str(paths.root))
 
 
 @pytest.fixture
 def ask(call):
     """The JSON that a verb answers with."""
-
-    def run(*words: str):
-        code, out, err = call(*words, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-    return run
+    return asking(call)
 
 
 def accepted(paths: RealmPaths, stem: str, priority: str = "normal") -> int:

@@ -11,9 +11,10 @@ from core import checkpoints
 from core.checkpoints import Manifest, commit
 from core.config import Config, IdleGeneration
 from core.durable import write_json
-from core.hero_loop import IN_VAIN, ORIGIN, STRAINED, HeroLoop
+from core.hero_loop import IN_VAIN, STRAINED, HeroLoop
 from core.practice import LOOKED_THROUGH, MOST_OF_A_KIND, mixture, prompt_of, rows_of
 from core.prompt_memory import PromptMemory
+from core.quest import IDLE
 from core.skills import skill
 from core.standing import Standing
 from core.training_daemon import TrainingDaemon
@@ -46,7 +47,7 @@ def written(realm) -> list[tuple[str, dict, list[str]]]:
     return found
 
 
-def fought(ledger, losses, name="REV", origin=ORIGIN):
+def fought(ledger, losses, name="REV", origin=IDLE):
     for loss in losses:
         quest = ledger.add(
             "quests", stem="q", origin=origin, skill=name, state="recently_completed", priority="low", rows=100,
@@ -127,7 +128,7 @@ def test_the_idle_hero_practises_the_level_that_its_exams_call_for(realm, loop):
     assert loop(REV=1.0, BIN=0.0).write(1)
     (first, card, _), (second, other, prompts) = written(realm)
     assert (first, second) == ("starter_REV_level1", "train_REV_level3_00001")
-    assert card["origin"] == ORIGIN and card["priority"] == "low" and card["batch_size"] == IdleGeneration().batch_size
+    assert card["origin"] == IDLE and card["priority"] == "low" and card["batch_size"] == IdleGeneration().batch_size
     assert card["seed"] != other["seed"], "another share of a closed world is held out each time"
     lengths = Counter(len(prompt.split()) - 1 for prompt in prompts)
     assert lengths.most_common(1)[0][0] == 5 and set(lengths) == {3, 4, 5, 6}
@@ -192,7 +193,7 @@ def test_prompts_that_a_power_cut_broke_are_set_aside_and_the_hero_goes_on(realm
 
 def test_while_it_is_quiet_the_past_is_counted_once(realm, ledger, loop):
     for _ in range(3):
-        ledger.add("quests", stem="q", hero="DIO", origin=ORIGIN, state="failed", priority="low", created=0, updated=0)
+        ledger.add("quests", stem="q", hero="DIO", origin=IDLE, state="failed", priority="low", created=0, updated=0)
     hero, asked = loop(REV=1.0), []
     ledger.connection.set_trace_callback(lambda statement: asked.append("COUNT(*)" in statement))
     pause = hero.config.idle_generation.pause_seconds
@@ -217,7 +218,7 @@ def test_a_skill_that_runs_ahead_has_fewer_quests(realm, loop):
     assert names["SEQ"] > 2 * names["REV"] and names.total() == 30
 
 
-@pytest.mark.parametrize(("origin", "ahead"), [(ORIGIN, 1), ("user", 0)])
+@pytest.mark.parametrize(("origin", "ahead"), [(IDLE, 1), ("user", 0)])
 def test_the_next_quest_is_written_while_its_own_is_trained_and_never_beside_a_users(realm, ledger, origin, ahead):
     accept_sums(realm, ledger, "fought now")
     quest = TrainingQueue(realm, ledger).claim()

@@ -238,3 +238,13 @@ def test_a_quest_for_the_whisper_without_a_teacher_is_refused_at_the_gate(realm)
     path.write_text('{"question": "1?", "answer": "2."}\n')
     report = validate_file(path, freeze(Config(), Sidecar(school="whisper")), Renderer.load(BUNDLED_TOKENIZER, 256))
     assert report["verdict"] == "rejected" and "needs a teacher: set schools.whisper.teacher" in report["reason"]
+
+
+def test_passes_that_hold_a_teacher_too_are_half_as_wide_unless_their_width_is_named():
+    beside, server = (WhisperSettings(teacher="sage"), WhisperSettings(url="http://box", model="sage"))
+    usual = freeze(Config(), Sidecar(school="scribe"))
+    assert usual.pass_tokens(2048) == 2048
+    taught = {"school": "whisper", "schools": Schools(whisper=beside)}
+    assert usual.model_copy(update=taught).pass_tokens(2048) == 1024
+    assert usual.model_copy(update=taught | {"pack_tokens": 512}).pass_tokens(2048) == 512
+    assert usual.model_copy(update=taught | {"schools": Schools(whisper=server)}).pass_tokens(2048) == 2048

@@ -28,6 +28,7 @@ from core.errors import RealmBusy, UserError, nearest
 from core.full_disk import spared
 from core.logs import visible
 from core.paths import RealmPaths
+from core.realm_lock import locked
 
 PATIENCE_SECONDS, LOOK_SECONDS = 30.0, 0.05
 MOST_BATTLES = 200  # kept on record; Elo and wins count all
@@ -127,13 +128,13 @@ class Arena:
         """Who changes it right now and what for; nobody: an empty string."""
         try:
             with open(self.paths.arena_lock, encoding="utf-8") as file:
-                return "" if _locked(file, fcntl.LOCK_SH) else file.read(200) or "another process"
+                return "" if locked(file, fcntl.LOCK_SH) else file.read(200) or "another process"
         except FileNotFoundError:
             return ""
 
     def _wait(self, file, waits: Callable[[str], None]) -> None:
         deadline, told = time.monotonic() + self._patience, False
-        while not _locked(file, fcntl.LOCK_EX):
+        while not locked(file, fcntl.LOCK_EX):
             file.seek(0)
             who = file.read(200) or "another process"
             if time.monotonic() > deadline:
@@ -215,11 +216,3 @@ class Arena:
 @lru_cache(maxsize=4)
 def _samples(content: bytes, key: str, title: str) -> Samples:
     return Samples(content, key, title)
-
-
-def _locked(file, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False

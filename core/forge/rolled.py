@@ -56,9 +56,7 @@ class Rolled(TrainerCallback):
         dice, trainer = plan.settings.dice, self._trainer
         self._rest_of_step()
         self._active = dice.enabled and not cooldown
-        if (
-            first == 0 or plan.quest_sha256 != self._quest
-        ):  # weights of another battle would undo what that quest has taught
+        if first == 0 or plan.quest_sha256 != self._quest:  # another battle's weights would undo what it has taught
             self.kept, self._quest = {}, plan.quest_sha256
             if self.game:
                 self.game.forget()

@@ -81,7 +81,6 @@ SCHOOLS = {
 # Whose rows alone say what is to be learned, so that a cooldown can go on with them.
 COOLED = ("scribe", "mirror", "oracle")
 IMITATING = ("scribe", "mirror", "oracle", "whisper")  # what their rows say is good; it may be replayed
-MODELS_A_PASS = {"whisper": 2}  # whose passes hold more than the hero's own numbers are as much narrower
 
 
 def schools() -> list[SchoolCard]:
