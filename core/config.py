@@ -177,7 +177,8 @@ class Config(Section):
         le=1,
         description="Peak AdamW learning rate. Default by model size: "
         "1e-3 below 10 M parameters, 5e-4 below 100 M, 1e-5 below 1 B, 5e-6 above; "
-        "a tenth of that for the Judge, three tenths for the Champion.",
+        "a tenth of that for the Judge, three tenths for the Champion. Below 100 M it falls as the hero grows up, "
+        "by 1 / sqrt(1 + steps / 500) with steps of 64 rows, sooner with smaller ones.",
     )
     max_length: int = Field(
         1024,

@@ -17,11 +17,10 @@ from core.floor import floor_of
 from core.hero import hero_of
 from core.inbox import drop
 from core.jobs import job
-from core.learning_rate import practised_share
 from core.ledger import Ledger
 from core.paths import RealmPaths
 from core.practice import Level, Row, mixture, prompt_of, rows_of
-from core.progress import standing_of, tip_of
+from core.progress import standing_of
 from core.prompt_memory import PromptMemory
 from core.quest import IDLE
 from core.skills import skill
@@ -83,7 +82,8 @@ class HeroLoop:
         title = f"starter_{name}_level{level}" if number == 0 else f"train_{name}_level{level}_{number:05d}"
         seed = chooser.randrange(2**31)  # else the same problems of a closed world would be held out every time
         sidecar = {"skill": name, "origin": IDLE, "hero": self._hero, "priority": "low", "seed": seed}
-        sidecar |= self._battle_settings()
+        own = self.config.idle_generation
+        sidecar |= {"batch_size": own.batch_size, "cooldown_share": own.cooldown_share}
         with job(self.ledger, "generation", "daemon", title), drop(self.paths, title, "low", sidecar) as file:
             others = {
                 (each, self._level(standing, each)): weight / weights[name]
@@ -94,11 +94,6 @@ class HeroLoop:
             for row in self._rows(shares, chooser):
                 file.write(orjson.dumps(row) + b"\n")
         return True
-
-    def _battle_settings(self) -> dict[str, Any]:
-        own, tip = self.config.idle_generation, tip_of(self.paths, self._hero)
-        share = practised_share(tip.step if tip else 0)
-        return {"batch_size": own.batch_size, "cooldown_share": own.cooldown_share, "rate_share": round(share, 4)}
 
     def _rows(self, shares: dict[Level, int], rng: random.Random) -> list[Row]:
         if not self._memory_is_whole:

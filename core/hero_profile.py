@@ -63,7 +63,7 @@ class TrainingDefaults(Section):
         "a warm-up from its first step on. A sidecar can say otherwise.",
     )
     cooldown_share: float = Field(
-        0.0,
+        0.2,
         ge=0,
         le=1,
         description="Share of a battle's steps, its last ones, in which the learning rate falls to nothing; the next battle "

@@ -8,20 +8,27 @@ from core.quest import Settings
 Schedule = Callable[[int], float]  # share of the learning rate in a battle's step, counted from 0
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
-YOUNG, LEAST_SHARE = 500, 0.2
+HATCHED = (
+    100e6  # parameters below which a hero has grown up from random weights here, and its rates are those of such a life
+)
+YOUNG, GROWN, ROWS = 500, 12_000, 64  # steps; steps; rows of a step whose noise is told from what it teaches
 SHARES = {"judge": 0.1, "champion": 0.3}  # of schools that move a hero by comparison; see docs/LOG.md
 
 
-def learning_rate_of(settings: Settings, parameters: int) -> float:
-    """The rate that the settings name, else the usual one for a model of this size; their share of it."""
+def learning_rate_of(settings: Settings, parameters: int, step: int) -> float:
+    """The rate that the settings name, else the usual one for a model of this size; their share of it. `step`: the hero's
+    own, where the battle begins."""
     usual = next(rate for size, rate in LEARNING_RATES if parameters < size)
-    return settings.rate_share * (settings.learning_rate or usual * SHARES.get(settings.school, 1.0))
+    share = min(
+        SHARES.get(settings.school, 1.0), grown_share(step, settings.batch_size) if parameters < HATCHED else 1.0
+    )
+    return settings.rate_share * (settings.learning_rate or usual * share)
 
 
-def practised_share(step: int) -> float:
-    """The share of the rate at which a hero of `step` steps practises by itself: as 1 / sqrt(age), a fifth at least. What a young
-    one has to find, an old one has to know exactly; see docs/LOG.md."""
-    return max(LEAST_SHARE, 1 / sqrt(1 + step / YOUNG))
+def grown_share(step: int, batch_size: int) -> float:
+    """The share of the rate at which a hero of `step` steps trains, as 1 / sqrt(age). What a young one has to find, an old one
+    has to know exactly, and steps of few rows are noise to it: measured, in docs/LOG.md."""
+    return 1 / sqrt(1 + min(step, GROWN) / YOUNG * max(1.0, ROWS / batch_size))
 
 
 def one_minus_sqrt(steps: int) -> Schedule:

@@ -221,7 +221,8 @@ class HeroTrainer(Trainer):
         warmup = 1 if self.kind.warms_up_itself else max(1, int(honoured["warmup_steps"]))
         # Fresh moments warm up: those of the hero's birth by its global step, those of a battle by the battle's own.
         began = self.global_step - self._first
-        born, falls = began if fresh else 0, cooled(plan.total_steps, settings.cooldown_share)
+        cooldown = 0.0 if self.kind.is_schedule_free else settings.cooldown_share
+        born, falls = began if fresh else 0, cooled(plan.total_steps, cooldown)
         share = schedule or (lambda step: min(1.0, (began + step - born + 1) / warmup) * falls(step))
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: share(step - began), last_epoch=self.global_step - 1

@@ -269,7 +269,7 @@ class Worker:
         except LeftEarly as left:
             return left.ending
         self._choose_optimizer(OptimizerKind.of(settings.trainer))
-        rate = learning_rate_of(settings, self.parameters)
+        rate = learning_rate_of(settings, self.parameters, self.trainer.global_step - first)
         self.report.begin(quest, plan, first, held, self.hero_facts())
         battle = BetweenSteps(self, quest, plan, self.renderer(settings.max_length), wait_for_room)
         battle.begin(self.trainer.global_step)

@@ -134,14 +134,13 @@ def test_the_idle_hero_practises_the_level_that_its_exams_call_for(realm, loop):
     assert lengths.most_common(1)[0][0] == 5 and set(lengths) == {3, 4, 5, 6}
 
 
-def test_the_rate_of_its_practice_falls_with_its_age_and_within_each_quest(realm, loop):
+def test_its_quests_have_the_rows_of_a_step_and_the_cooldown_that_are_set_for_them(realm, loop):
     assert loop(REV=1.0).write(0)
-    for number, step in enumerate((500, 4500, 10**6), 1):
-        stand(realm, Standing({"REV": (1,)}), step=step)
-        assert loop(REV=1.0).write(number)
-    cards = [card for _, card, _ in written(realm)]
-    assert [card["rate_share"] for card in cards] == pytest.approx([1, 0.5**0.5, 0.1**0.5, 0.2], abs=1e-4)
-    assert {card["cooldown_share"] for card in cards} == {IdleGeneration().cooldown_share}
+    ((_, card, _),) = written(realm)
+    assert (card["batch_size"], card["cooldown_share"]) == (
+        IdleGeneration().batch_size,
+        IdleGeneration().cooldown_share,
+    )
 
 
 def test_a_hero_that_has_mastered_everything_rests_and_says_so_once(realm, ledger, loop):

@@ -380,9 +380,23 @@ def test_config_and_sidecar_say_whether_the_rate_falls_and_older_cards_know_of_n
     assert freeze(config, check_sidecar({"cooldown_share": 0.0}, "x")).cooldown_share == 0.0
     assert Settings(**freeze(config, Sidecar()).model_dump(exclude={"cooldown_share"})).cooldown_share == 0.0
     halved = freeze(config, check_sidecar({"rate_share": 0.5}, "x"))
-    assert learning_rate_of(halved, 1_000_000) == learning_rate_of(freeze(config, Sidecar()), 1_000_000) / 2
+    assert learning_rate_of(halved, 1_000_000, 0) == learning_rate_of(freeze(config, Sidecar()), 1_000_000, 0) / 2
     with pytest.raises(UserError, match="cooldown_share"):
         check_sidecar({"cooldown_share": 1.5}, "x")
+
+
+def test_a_hero_that_grew_up_here_trains_at_a_rate_that_falls_with_its_age_and_for_small_steps_sooner():
+    def shares(parameters, rows, **settings):
+        frozen = freeze(check_config(settings), Sidecar(batch_size=rows))
+        return [learning_rate_of(frozen, parameters, step) for step in (0, 500, 4_500, 12_000, 10**6)]
+
+    assert shares(1_000_000, 64) == pytest.approx([1e-3, 1e-3 / 2**0.5, 1e-3 / 10**0.5, 2e-4, 2e-4])
+    assert shares(1_000_000, 512) == shares(1_000_000, 64), "what is larger is no louder"
+    assert shares(50_000_000, 8) == pytest.approx([5e-4 / (1 + 8 * age) ** 0.5 for age in (0, 1, 9, 24, 24)])
+    assert set(shares(600_000_000, 8)) == {1e-5}, "what was pretrained was old when it came"
+    assert set(shares(1_000_000, 8, learning_rate=3e-4)) == {3e-4}, "a rate that is named is that rate"
+    assert shares(1_000_000, 64, school="champion")[:3] == pytest.approx([3e-4, 3e-4, 3e-4])
+    assert shares(1_000_000, 64, school="champion")[3] == pytest.approx(2e-4)
 
 
 # Schedule-free

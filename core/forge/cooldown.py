@@ -56,7 +56,7 @@ class CooledHero:
             folder, paths.state / "trainer", manifest.step, known or Means(compute="fp32"), kind or OptimizerKind()
         )
         parameters = sum(parameter.numel() for parameter in self.trainer.model.parameters())
-        rate = learning_rate_of(plan.settings, parameters)
+        rate = learning_rate_of(plan.settings, parameters, manifest.step)
         before = self.trainer.held_out_loss(plan)
         watch = _Watch(tell)
         self.trainer.fight(plan, 0, rate, watch, one_minus_sqrt(plan.steps))

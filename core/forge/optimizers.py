@@ -54,6 +54,11 @@ class OptimizerKind:
     def warms_up_itself(self) -> bool:
         return self.optim == "schedule_free_sgd"
 
+    @property
+    def is_schedule_free(self) -> bool:
+        """Whether it uses the mean of its steps, in place of a rate that falls."""
+        return self.optim.startswith("schedule_free")
+
 
 def is_realms(means: Means) -> bool:
     """Whether AdamW is the realm's own: torch's knows neither bf16 weights nor moments of fewer bits."""

@@ -40,6 +40,8 @@ WAYS = {  # way: how it is told
     "constant": "Constant rate, moments carried",
     "reset": "Constant rate, moments reset each quest",
     "cooldown": "Constant, rate falls in the last quest",
+    "rest": "Rate falls at the end of each quest",
+    "realm": "The same, and with the hero's age",
     "branch": "Constant, then a branch as exported",
     "schedule_free": "Schedule-free",
     "schedule_free_fast": f"Schedule-free, {FAST} × the rate",
@@ -108,13 +110,15 @@ def _standing(lives: list[dict[str, Any]], way: str) -> dict[str, Any]:
 
 def _live(folder: Path, seed: int, options: LearningOptions) -> dict[str, Any]:
     """The numbers of one seed. Raises RealmError."""
-    settings = freeze(Config(seed=seed, validation_fraction=0.15, eval_steps=1 << 30, save_steps=1 << 30), Sidecar())
+    config = Config(seed=seed, validation_fraction=0.15, eval_steps=1 << 30, save_steps=1 << 30)
+    settings = freeze(config, Sidecar(cooldown_share=0.0))
     facts = {
         "root": str(folder),
         "seed": seed,
         "form": FORM,
         "settings": settings.model_dump(),
         "rate": RATE,
+        "rest": config.training_defaults.cooldown_share,
         "fast": FAST,
         "branch_share": BRANCH_SHARE,
         "threads": options.threads,

@@ -89,6 +89,7 @@ def _config(size: Size) -> dict:
         "seed": SEED,
         "batch_size": size.rows,
         "learning_rate": size.learning_rate,
+        "training_defaults": {"cooldown_share": 0.0},
         "max_length": MAX_LENGTH,
         "eval_steps": NEVER,
         "save_steps": NEVER,

@@ -17,7 +17,7 @@ from core.forge.hatch import micro_hero
 from core.forge.optimizers import OptimizerKind
 from core.forge.schedule_free import OPTIM
 from core.forge.step_facts import StepFacts
-from core.learning_rate import Schedule, one_minus_sqrt
+from core.learning_rate import Schedule, learning_rate_of, one_minus_sqrt
 from core.optimizer_names import DEFAULT
 from core.paths import BUNDLED_TOKENIZER
 from core.prepare import prepare
@@ -27,6 +27,7 @@ from core.train import HeroTrainer
 from training.bench.entrants.life import lead
 
 EARLY_STEPS = 10
+SMALL = 1_000_000  # parameters: a size whose usual rate is the bench's
 
 
 class Losses:
@@ -52,7 +53,7 @@ class Life:
     def __init__(self, task: dict[str, Any], plans: list[BattlePlan], **options: Any):
         model = micro_hero(task["seed"])
         model.set_attn_implementation(ATTENTION)
-        self.plans, self.rate = plans, options.get("rate", task["rate"])
+        self.plans, self.rate = plans, options.get("rate", lambda plan, step: task["rate"])
         self.trainer = HeroTrainer(
             model, Path(task["root"]) / "scratch", kind=OptimizerKind(options.get("optim", DEFAULT))
         )
@@ -62,7 +63,7 @@ class Life:
 
     def fight(self, plan: BattlePlan, schedule: Schedule | None = None) -> None:
         losses = Losses()
-        self.trainer.fight(plan, 0, self.rate, losses, schedule)
+        self.trainer.fight(plan, 0, self.rate(plan, self.trainer.global_step), losses, schedule)
         self.early.append(sum(losses.steps[:EARLY_STEPS]) / len(losses.steps[:EARLY_STEPS]))
         self.own.append(self.trainer.held_out_loss(plan))
 
@@ -114,7 +115,11 @@ def live(task: dict[str, Any]) -> dict[str, Any]:
     found["cooldown"] = hero.facts()
     found["reset"] = straight(Life(task, plans_of(task, optimizer_state="reset")))
     found["schedule_free"] = straight(Life(task, plans, optim=OPTIM))
-    found["schedule_free_fast"] = straight(Life(task, plans, optim=OPTIM, rate=task["fast"] * task["rate"]))
+    fast = task["fast"] * task["rate"]
+    found["schedule_free_fast"] = straight(Life(task, plans, optim=OPTIM, rate=lambda plan, step: fast))
+    resting = plans_of(task, cooldown_share=task["rest"])
+    found["rest"] = straight(Life(task, resting))
+    found["realm"] = straight(Life(task, resting, rate=lambda plan, step: learning_rate_of(plan.settings, SMALL, step)))
     return {"ways": found, "steps": sum(plan.total_steps for plan in plans), "branch_steps": steps}
 
 
