@@ -102,7 +102,7 @@ def plan(tmp_path, renderer):
 
 
 def settings_with(**changes) -> Settings:
-    known = {"batch_size": 8, "validation_fraction": 0.1, "eval_steps": 100, "save_steps": 100}
+    known = {"batch_size": 8, "validation_fraction": 0.1, "eval_steps": 100, "save_steps": 100, "cooldown_share": 0.0}
     return Settings(**(freeze(Config(), Sidecar()).model_dump() | known | changes))
 
 

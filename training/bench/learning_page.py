@@ -78,4 +78,5 @@ A newborn micro hero trains {quests} quests, sums that become harder and chats b
 from quest to quest; every seed has its own hero and rows, and all ways train the same rows in the same order from the
 same weights. A rate that falls at the end of each quest, and below 100 M parameters with the hero's age, is the realm's
 default, with moments carried over. *Rate falls in the last quest* spends no step more; *a branch as exported* trains
-{branch_steps} steps more on rows of all these quests that it has seen, as `vault export` does. These are small models and short lives: they show the order of things, not its size on yours."""
+{branch_steps} steps more on rows of all these quests that it has seen, as `vault export` does. These are small models and
+short lives: they show the order of things, not its size on yours."""
