@@ -22,6 +22,7 @@ from core.skills import distinct, skill
 from monitoring.tavern_client import TavernClient
 from training.bench import garbage
 from training.bench.machine import describe_machine, versions
+from training.bench.page import keep, surroundings
 from training.ports import next_free
 
 GOALS = {"BIN": 3, "REV": 2}  # a closed world whole, and a level of 456,976 problems
@@ -170,3 +171,38 @@ def idle_hero_text(result: dict[str, Any]) -> str:
             f"  {garbage.ROWS} rows of garbage: {found['garbage']}, {way}; a good quest after it: {found['good']}"
         )
     return "\n".join(lines)
+
+
+def write_idle_hero(result: dict[str, Any], docs: Path) -> list[Path]:
+    """Write the bench's part of docs/benchmarks.md; answers what was written."""
+    command = f"python -m training bench learning --acceptance --seeds {result['seeds']}"
+    head = (
+        "seed",
+        "minutes",
+        *(f"{name} level {level}" for name, level in result["goals"].items()),
+        "garbage",
+        "good quest",
+    )
+    lines = ["## The idle hero", "", *surroundings(result, command), ""]
+    lines += [METHOD.format(**result, rows=garbage.ROWS, good_rows=garbage.GOOD_ROWS), ""]
+    table = (head, ["---:"] * len(head), *(_cells(life, result["goals"]) for life in result["lives"]))
+    lines += ["|".join(["", *cells, ""]) for cells in table]
+    return keep(docs, "idle_hero", "\n".join(lines), {})
+
+
+def _cells(life: dict[str, Any], goals: dict[str, int]) -> list[str]:
+    found = life["verdicts"]
+    back = "taken back" if found["taken_back"] and found["canaries_kept"] else "not taken back"
+    scores = (
+        f"{score['accuracy']:.1%} ({score['low']:.1%} to {score['high']:.1%})"
+        for score in map(life["scores"].get, goals)
+    )
+    good = f"{found['good']} ({found['good_quality']:.2f})"
+    return [str(life["seed"]), f"{life['minutes']:.1f}", *scores, f"{found['garbage']}, {back}", good]
+
+
+METHOD = """\
+A newborn micro hero in a realm as it comes is left alone until its own exams say that these levels are mastered, or for
+{minutes:g} minutes. Then its newest promoted checkpoint is asked {questions} problems of each through the Oracle's API, of seeds that no
+realm uses: the lower bound has to be above {bar:.0%}. Of what it was asked at BIN level 3, a closed world, it may have seen all; of REV
+level 2 there are 456,976. Then {rows:,} of the same problems with each other's answers are dropped, and {good_rows} with their own."""

@@ -17,7 +17,7 @@ from training.bench.faults import DRIVERS, QUICK_MINUTES, FaultOptions, chosen, 
 from training.bench.faults_page import write_faults
 from training.bench.forge import Options, run_forge
 from training.bench.forgetting import ForgettingOptions, forgetting_text, run_forgetting, write_forgetting
-from training.bench.idle_hero import IdleOptions, idle_hero_text, run_idle_hero
+from training.bench.idle_hero import IdleOptions, idle_hero_text, run_idle_hero, write_idle_hero
 from training.bench.in_turn import in_turn_text, run_in_turn, write_in_turn
 from training.bench.ingest import ingest_text, run_ingest
 from training.bench.learning import LEAST_ROWS, LearningOptions, run_learning
@@ -259,7 +259,7 @@ def idle_hero(realm: Realm) -> int:
         raise UserError(f"--minutes {args.minutes:g}: must be above 0")
     first = _positive(args.first_seed, "first-seed") or 1
     result = run_idle_hero(IdleOptions(_positive(args.seeds, "seeds") or 3, first, args.minutes), _say)
-    realm.report(result, lambda: idle_hero_text(result))
+    _tell(realm, result, idle_hero_text, write_idle_hero)
     return 0 if result["passed"] else 1
 
 
