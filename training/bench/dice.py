@@ -162,7 +162,7 @@ def _live(seed: int, options: DiceOptions) -> dict[str, Any]:
             "root": folder,
             "seed": seed,
             "form": "messages",
-            "settings": freeze(config, Sidecar()).model_dump(),
+            "settings": freeze(config, Sidecar(cooldown_share=0.0)).model_dump(),
             "rate": RATE,
             "threads": options.threads,
             "quest": _quest(Path(folder), seed, options.rows),
