@@ -9,7 +9,7 @@ Schedule = Callable[[int], float]  # share of the learning rate in a battle's st
 
 LEARNING_RATES = ((10e6, 1e-3), (100e6, 5e-4), (1e9, 1e-5), (float("inf"), 5e-6))
 HATCHED = (
-    100e6  # parameters below which a hero has grown up from random weights here, and its rates are those of such a life
+    100e6  # parameters below which a hero has grown up from random weights here; the rates above are such a life's
 )
 YOUNG, GROWN, ROWS = 500, 12_000, 64  # steps; steps; rows of a step whose noise is told from what it teaches
 SHARES = {"judge": 0.1, "champion": 0.3}  # of schools that move a hero by comparison; see docs/LOG.md
@@ -19,10 +19,8 @@ def learning_rate_of(settings: Settings, parameters: int, step: int) -> float:
     """The rate that the settings name, else the usual one for a model of this size; their share of it. `step`: the hero's
     own, where the battle begins."""
     usual = next(rate for size, rate in LEARNING_RATES if parameters < size)
-    share = min(
-        SHARES.get(settings.school, 1.0), grown_share(step, settings.batch_size) if parameters < HATCHED else 1.0
-    )
-    return settings.rate_share * (settings.learning_rate or usual * share)
+    grown = grown_share(step, settings.batch_size) if parameters < HATCHED else 1.0
+    return settings.rate_share * (settings.learning_rate or usual * min(SHARES.get(settings.school, 1.0), grown))
 
 
 def grown_share(step: int, batch_size: int) -> float:

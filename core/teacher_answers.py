@@ -37,7 +37,10 @@ def is_ready(quest: Quest) -> bool:
     """Whether `quest` can be trained: it is answered, or has nobody to be asked. An idle trainer asks it of all that wait, many
     times a second, so a card is read once."""
     path = quest.companion(".quest.json")
-    changed = path.stat().st_mtime_ns if path.exists() else None
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:  # cancelled, or moved, just now
+        changed = None
     return not _asks(path, changed) or last_line(quest.companion(ANSWERS)) is not None
 
 

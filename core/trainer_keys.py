@@ -88,6 +88,7 @@ HONOURED: dict[str, Rule] = {
 
 _SHOWN = "the Tavern and state/metrics.db show every step"
 _LOADER = "rows come ready from memory-mapped files"
+SCHEDULE = "constant, but for a warm-up and each battle's end (`cooldown_share`): endless training has no horizon"
 OWNED: dict[str, str] = {
     "output_dir": "checkpoints go to models/vault",
     "num_train_epochs": "use training_defaults.epochs or `epochs` in the quest's sidecar",
@@ -95,8 +96,8 @@ OWNED: dict[str, str] = {
     "per_device_train_batch_size": "use batch_size",
     "gradient_accumulation_steps": "follows from batch_size and pack_tokens",
     "learning_rate": "use learning_rate",
-    "lr_scheduler_type": "constant, but for a warm-up and each battle's end (`cooldown_share`): endless training has no horizon",
-    "lr_scheduler_kwargs": "constant, but for a warm-up and each battle's end (`cooldown_share`): endless training has no horizon",
+    "lr_scheduler_type": SCHEDULE,
+    "lr_scheduler_kwargs": SCHEDULE,
     "eval_steps": "use eval_steps",
     "eval_strategy": "evaluation is always by steps; use eval_steps",
     "eval_delay": "use eval_steps",

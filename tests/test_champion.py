@@ -177,9 +177,7 @@ def test_a_battle_that_was_skipped_compares_with_what_it_began_from_whatever_was
 
     with monkeypatch.context() as patch:
         patch.setattr(BetweenSteps, "after_step", skipping)
-        patch.setattr(
-            "core.between_steps.LOOK_SECONDS", 0.0
-        )  # these steps are quick, and the wish has to be heard in time
+        patch.setattr("core.between_steps.LOOK_SECONDS", 0.0)  # or quick steps end before the wish is heard
         assert fight(hero) and hero.tip.open[taste] >= 2
     assert fight(hero) and checkpoints.holds(hero.tip.trained, other) and hero.tip.began == {str(taste): began.id}
     little = Retention(keep_last=2, keep_promoted=1, keep_daily=0, keep_weekly=0)

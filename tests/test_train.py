@@ -402,6 +402,12 @@ def test_a_hero_that_grew_up_here_trains_at_a_rate_that_falls_with_its_age_and_f
 # Schedule-free
 
 
+def test_a_schedule_free_hero_has_no_use_for_a_rate_that_falls(plan, tmp_path):
+    trainer = trainer_of(hero(), tmp_path, global_step=100, optim="schedule_free_adamw")
+    rates = {facts.learning_rate for facts in fight(trainer, plan(cooldown_share=0.4)).steps}
+    assert rates == {RATE}
+
+
 def test_schedule_free_training_is_the_papers_algorithm_and_uses_the_mean_of_its_steps(plan, tmp_path):
     torch.manual_seed(5)
     layer, target = torch.nn.Linear(6, 3), torch.randn(20, 3)

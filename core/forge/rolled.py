@@ -64,7 +64,7 @@ class Rolled(TrainerCallback):
             return
         if trainer._in_one_pass or trainer.means.release:
             raise UserError(CANNOT_BE_ROLLED)
-        if dice.character_class == "cleric" and "schedule_free" in trainer.kind.optim:
+        if dice.character_class == "cleric" and trainer.kind.is_schedule_free:
             raise UserError(CANNOT_BE_PUT_BACK)
         if dice != self.dice:
             self.dice, self.game, self.kept = dice, Game.of(dice), {}

@@ -18,7 +18,7 @@ from core.errors import RealmError
 from training.bench.launch import lived
 from training.bench.machine import describe_machine, versions
 from training.bench.page import keep, surroundings
-from training.terminal import duration_text, table
+from training.terminal import duration_text, interval_text, table
 
 FIRST, SECOND = ("REV", 1), ("SEQ", 3)
 WITHOUT, WITH = 0.0, 0.2
@@ -109,18 +109,14 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             str(life["seed"]),
             ratio,
-            _told(life["before"]),
-            _told(found["first"]),
+            interval_text(life["before"]),
+            interval_text(found["first"]),
             f"{shares(life)[ratio]:.1%}",
-            _told(found["second"]),
+            interval_text(found["second"]),
         )
         for life in result["lives"]
         for ratio, found in life["after"].items()
     ]
-
-
-def _told(score: dict[str, Any]) -> str:
-    return f"{score['accuracy']:.1%} ({score['low']:.1%} to {score['high']:.1%})"
 
 
 METHOD = """\

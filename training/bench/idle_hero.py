@@ -24,6 +24,7 @@ from training.bench import garbage
 from training.bench.machine import describe_machine, versions
 from training.bench.page import keep, surroundings
 from training.ports import next_free
+from training.terminal import interval_text
 
 GOALS = {"BIN": 3, "REV": 2}  # a closed world whole, and a level of 456,976 problems
 FIRST_PORT, POLL_SECONDS, ORACLE_SECONDS = 18_900, 10.0, 120.0
@@ -52,8 +53,7 @@ def run_idle_hero(options: IdleOptions, say: Say) -> dict[str, Any]:
     for seed in range(options.first, options.first + options.seeds):
         with tempfile.TemporaryDirectory(prefix="bench-idle-hero-") as folder:
             lives.append(_live(Path(folder) / "realm", seed, options, say))
-        scores = ", ".join(f"{name} {_told(each)}" for name, each in lives[-1]["scores"].items())
-        say(f"seed {seed}: asked after {lives[-1]['minutes']:.1f} min: {scores}")
+        say(f"seed {seed}: asked after {lives[-1]['minutes']:.1f} min: {_told(lives[-1]['scores'])}")
     return {
         "bench": "idle_hero",
         "passed": all(life["learnt"] and life["verdicts"]["passed"] for life in lives),
@@ -152,19 +152,16 @@ def _ask(client: TavernClient, model: str, name: str, level: int, seed: int, cou
     return Score(right, len(problems))
 
 
-def _told(score: dict[str, Any]) -> str:
-    accuracy, low, high = (100 * score[key] for key in ("accuracy", "low", "high"))
-    return f"level {score['level']} {accuracy:.1f} % ({low:.1f} to {high:.1f})"
+def _told(scores: dict[str, dict[str, Any]]) -> str:
+    return "; ".join(f"{name} level {score['level']} {interval_text(score)}" for name, score in scores.items())
 
 
 def idle_hero_text(result: dict[str, Any]) -> str:
     """How it looks on a terminal."""
     lines = [f"Asked with {result['questions']} problems each; the lower bound has to be above {100 * BAR:.0f} %."]
     for life in result["lives"]:
-        scores = "; ".join(f"{name} {_told(each)}" for name, each in life["scores"].items())
-        lines.append(
-            f"seed {life['seed']}: {life['minutes']:.1f} min, {scores}: {'passed' if life['learnt'] else 'NOT passed'}"
-        )
+        word = "passed" if life["learnt"] else "NOT passed"
+        lines.append(f"seed {life['seed']}: {life['minutes']:.1f} min, {_told(life['scores'])}: {word}")
         found = life["verdicts"]
         way = "taken back" if found["taken_back"] else "NOT taken back"
         lines.append(
@@ -176,27 +173,19 @@ def idle_hero_text(result: dict[str, Any]) -> str:
 def write_idle_hero(result: dict[str, Any], docs: Path) -> list[Path]:
     """Write the bench's part of docs/benchmarks.md; answers what was written."""
     command = f"python -m training bench learning --acceptance --seeds {result['seeds']}"
-    head = (
-        "seed",
-        "minutes",
-        *(f"{name} level {level}" for name, level in result["goals"].items()),
-        "garbage",
-        "good quest",
-    )
+    goals = (f"{name} level {level}" for name, level in result["goals"].items())
+    head = ("seed", "minutes", *goals, "garbage", "good quest")
     lines = ["## The idle hero", "", *surroundings(result, command), ""]
     lines += [METHOD.format(**result, rows=garbage.ROWS, good_rows=garbage.GOOD_ROWS), ""]
-    table = (head, ["---:"] * len(head), *(_cells(life, result["goals"]) for life in result["lives"]))
+    table = (head, ["---:"] * len(head), *map(_cells, result["lives"]))
     lines += ["|".join(["", *cells, ""]) for cells in table]
     return keep(docs, "idle_hero", "\n".join(lines), {})
 
 
-def _cells(life: dict[str, Any], goals: dict[str, int]) -> list[str]:
+def _cells(life: dict[str, Any]) -> list[str]:
     found = life["verdicts"]
     back = "taken back" if found["taken_back"] and found["canaries_kept"] else "not taken back"
-    scores = (
-        f"{score['accuracy']:.1%} ({score['low']:.1%} to {score['high']:.1%})"
-        for score in map(life["scores"].get, goals)
-    )
+    scores = map(interval_text, life["scores"].values())
     good = f"{found['good']} ({found['good_quality']:.2f})"
     return [str(life["seed"]), f"{life['minutes']:.1f}", *scores, f"{found['garbage']}, {back}", good]
 

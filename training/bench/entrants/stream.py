@@ -27,7 +27,6 @@ from core.train import HeroTrainer
 from training.bench.entrants.life import lead
 
 EARLY_STEPS = 10
-SMALL = 1_000_000  # parameters: a size whose usual rate is the bench's
 
 
 class Losses:
@@ -48,12 +47,12 @@ class Losses:
 
 
 class Life:
-    """One hero from its birth on; `facts` are what the bench asks for."""
+    """One hero from its birth on; `facts` are what the bench asks for. `rate`: the bench's, None for the realm's own."""
 
     def __init__(self, task: dict[str, Any], plans: list[BattlePlan], **options: Any):
         model = micro_hero(task["seed"])
         model.set_attn_implementation(ATTENTION)
-        self.plans, self.rate = plans, options.get("rate", lambda plan, step: task["rate"])
+        self.plans, self.rate = plans, options.get("rate", task["rate"])
         self.trainer = HeroTrainer(
             model, Path(task["root"]) / "scratch", kind=OptimizerKind(options.get("optim", DEFAULT))
         )
@@ -63,7 +62,9 @@ class Life:
 
     def fight(self, plan: BattlePlan, schedule: Schedule | None = None) -> None:
         losses = Losses()
-        self.trainer.fight(plan, 0, self.rate(plan, self.trainer.global_step), losses, schedule)
+        parameters = self.trainer.model.num_parameters()
+        rate = self.rate or learning_rate_of(plan.settings, parameters, self.trainer.global_step)
+        self.trainer.fight(plan, 0, rate, losses, schedule)
         self.early.append(sum(losses.steps[:EARLY_STEPS]) / len(losses.steps[:EARLY_STEPS]))
         self.own.append(self.trainer.held_out_loss(plan))
 
@@ -115,11 +116,10 @@ def live(task: dict[str, Any]) -> dict[str, Any]:
     found["cooldown"] = hero.facts()
     found["reset"] = straight(Life(task, plans_of(task, optimizer_state="reset")))
     found["schedule_free"] = straight(Life(task, plans, optim=OPTIM))
-    fast = task["fast"] * task["rate"]
-    found["schedule_free_fast"] = straight(Life(task, plans, optim=OPTIM, rate=lambda plan, step: fast))
+    found["schedule_free_fast"] = straight(Life(task, plans, optim=OPTIM, rate=task["fast"] * task["rate"]))
     resting = plans_of(task, cooldown_share=task["rest"])
     found["rest"] = straight(Life(task, resting))
-    found["realm"] = straight(Life(task, resting, rate=lambda plan, step: learning_rate_of(plan.settings, SMALL, step)))
+    found["realm"] = straight(Life(task, resting, rate=None))
     return {"ways": found, "steps": sum(plan.total_steps for plan in plans), "branch_steps": steps}
 
 
