@@ -81,7 +81,7 @@ def _live(root: Path, seed: int, options: IdleOptions, say: Say) -> dict[str, An
     try:
         way = _watch(client, began, seed, options, say)
         reached = (time.monotonic() - began) / 60
-        model = client.get("/api/status")["current_model"]
+        model = _promoted(client)
         _run(root, "vault", "pin", model)  # the hero trains on, and retention would take it away while it is asked
         asked = {
             name: _ask(client, model, name, level, seed, options.questions) for name, level in options.goals.items()
@@ -133,6 +133,16 @@ def _watch(client: TavernClient, began: float, seed: int, options: IdleOptions, 
         if is_there or minutes >= options.minutes:
             return way
         time.sleep(POLL_SECONDS)
+
+
+def _promoted(client: TavernClient) -> str:
+    """The newest promoted checkpoint; a slow machine's newborn hero may have to be waited for. Raises RealmError."""
+    end = time.monotonic() + garbage.PATIENCE_SECONDS
+    while (model := client.get("/api/status")["current_model"]) is None:
+        if time.monotonic() > end:
+            raise RealmError(f"no checkpoint was promoted within {garbage.PATIENCE_SECONDS:.0f} s")
+        time.sleep(0.5)
+    return model
 
 
 def _standings(now: dict[str, Any], options: IdleOptions) -> str:
